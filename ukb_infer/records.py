@@ -1,0 +1,129 @@
+"""Frozen records that travel between the rooms (floor 0)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.errors import Reason
+
+_SCAN = re.compile(r"^(?P<eid>\d+)_(?P<field>\d+)_(?P<instance>\d+)_(?P<array>\d+)$")
+_SAFE_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+
+
+@dataclass(frozen=True, order=True)
+class ScanKey:
+    """One participant at one instance and array.
+
+    ``scan`` is the input's name without extension and is unique in a run. ``eid`` (a string), ``instance`` and
+    ``array`` are parsed from ``{eid}_{field}_{instance}_{array}``; a name of another form keeps them empty / None.
+    """
+
+    eid: str
+    instance: int | None
+    array: int | None
+    scan: str
+
+    @classmethod
+    def from_name(cls, name: str) -> ScanKey:
+        """Parse a scan's name, e.g. ``0000001_20201_2_0``."""
+        found = _SCAN.match(name)
+        if found is None:
+            return cls("", None, None, name)
+        return cls(found["eid"], int(found["instance"]), int(found["array"]), name)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the name has only A-Z a-z 0-9 . _ - (and is not made of dots)."""
+        return bool(_SAFE_NAME.match(self.scan)) and self.scan.strip(".") != ""
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, str]:
+        """Order of rows in every table: eid, instance, array, scan (None first)."""
+        return (self.eid, -1 if self.instance is None else self.instance, -1 if self.array is None else self.array, self.scan)
+
+
+@dataclass(frozen=True)
+class Station:
+    """One table position: water and fat on one grid.
+
+    Attributes:
+        number: 1 for the head-most.
+        water: (rows, cols, slices), uint16 or float32, slices by descending z (head first).
+        fat: same shape as water.
+        position_mm: (3,) float32, element-wise maximum over the slices of ImagePositionPatient (x, y, z).
+        spacing_mm: (3,) float64, (row, col, slice).
+    """
+
+    number: int
+    water: NDArray[np.uint16] | NDArray[np.float32]
+    fat: NDArray[np.uint16] | NDArray[np.float32]
+    position_mm: NDArray[np.float32]
+    spacing_mm: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, cols, slices)."""
+        rows, cols, slices = self.water.shape
+        return rows, cols, slices
+
+
+@dataclass(frozen=True)
+class Stations:
+    """A scan as read and checked: stations head first, and the flags raised on the way."""
+
+    stations: tuple[Station, ...]
+    flags: tuple[Reason, ...] = ()
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Fused neck-to-knee pair on the recipe's grid.
+
+    Attributes:
+        water: (x, y, z) float64; x = left-right, y = front-back, z feet first; 4 slices trimmed at both z ends.
+        fat: same shape.
+        affine: (4, 4) float64, voxel index to RAS mm.
+    """
+
+    water: NDArray[np.float64]
+    fat: NDArray[np.float64]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The picture the networks see.
+
+    Attributes:
+        image: uint8 (3, 256, 256): water, fat, fat fraction; coronal left and sagittal right half.
+        flags: codes of everything that was repaired or is unknown.
+        messages: one sentence a flag.
+        stations: number of stations fused (0 where unknown, e.g. a bare .npy).
+        key: the scan.
+    """
+
+    image: NDArray[np.uint8]
+    flags: tuple[Reason, ...] = ()
+    messages: tuple[str, ...] = ()
+    stations: int = 0
+    key: ScanKey = field(default_factory=lambda: ScanKey("", None, None, ""))
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How scans are read and checked; part of a run's configuration.
+
+    Attributes:
+        expected_stations: stations of the protocol; 0 accepts any number.
+        allow_missing_stations: use and flag a scan that has fewer.
+        strict: every flag is a failure.
+    """
+
+    expected_stations: int = 6
+    allow_missing_stations: bool = False
+    strict: bool = False
