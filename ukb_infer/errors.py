@@ -114,7 +114,9 @@ REASONS: dict[Reason, ReasonInfo] = {
     ),
     Reason.UNREADABLE_DICOM: ReasonInfo(_F, "a DICOM file cannot be parsed or lacks a needed element", _DOWNLOAD),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: ReasonInfo(
-        _F, "the pixel data use a compression that no installed decoder reads", "install pylibjpeg or convert to explicit VR"
+        _F,
+        "the pixel data use a compression that no installed decoder reads",
+        "install pylibjpeg or convert to explicit VR",
     ),
     Reason.MULTIFRAME: ReasonInfo(_F, "enhanced (multi-frame) MR", "export classic single-slice DICOM"),
     Reason.SEVERAL_SCANS: ReasonInfo(_F, "slices of more than one examination in one input", "separate them"),
@@ -127,12 +129,16 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.STATION_EXTRA: ReasonInfo(_G, "more stations than expected", "look at the projection"),
     Reason.STATION_TOO_SHORT: ReasonInfo(_F, "a station is shorter than its two overlaps", _DOWNLOAD),
     Reason.STATIONS_DO_NOT_OVERLAP: ReasonInfo(_F, "a gap between consecutive stations", "look for a missing station"),
-    Reason.DUPLICATE_STATION: ReasonInfo(_G, "a station repeated at the same position; the newest was used", "none needed"),
+    Reason.DUPLICATE_STATION: ReasonInfo(
+        _G, "a station repeated at the same position; the newest was used", "none needed"
+    ),
     Reason.NEAR_DUPLICATE_STATION: ReasonInfo(
         _G, "a station repeated within 5 mm; the newest was used", "look at the projection"
     ),
     Reason.WATER_FAT_MISMATCH: ReasonInfo(_F, "water and fat of a station lie at different positions", _DOWNLOAD),
-    Reason.SIZE_MISMATCH: ReasonInfo(_G, "water and fat differ in size; both were cropped to the common size", _DOWNLOAD),
+    Reason.SIZE_MISMATCH: ReasonInfo(
+        _G, "water and fat differ in size; both were cropped to the common size", _DOWNLOAD
+    ),
     Reason.SLICE_MISSING: ReasonInfo(_F, "more slices of a series are missing than can be interpolated", _DOWNLOAD),
     Reason.SLICE_INTERPOLATED: ReasonInfo(
         _G, "one interior slice of a series was missing and was interpolated", "look at the projection"
@@ -151,17 +157,23 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.UNREADABLE_NIFTI: ReasonInfo(_F, "a NIfTI file cannot be read", "convert again with dcm2niix"),
     Reason.EMPTY_IMAGE: ReasonInfo(_F, "a contrast, or the projection, is constant or all zero", _DOWNLOAD),
     Reason.NON_FINITE_VALUES: ReasonInfo(_F, "NaN or infinite voxels", "convert again"),
-    Reason.RESCALE_APPLIED: ReasonInfo(_G, "a RescaleSlope or RescaleIntercept was applied", "UK Biobank has none: check"),
+    Reason.RESCALE_APPLIED: ReasonInfo(
+        _G, "a RescaleSlope or RescaleIntercept was applied", "UK Biobank has none: check"
+    ),
     Reason.BAD_PROJECTION: ReasonInfo(_F, "a .npy that is not uint8 (3, 256, 256)", "project the scan again"),
     Reason.QUALITY_UNKNOWN: ReasonInfo(
-        _G, "a cached projection without its record in scans.csv: nothing is known of the scan", "project the scan again"
+        _G,
+        "a cached projection without its record in scans.csv: nothing is known of the scan",
+        "project the scan again",
     ),
     Reason.MEAN_OUTSIDE_LIMITS: ReasonInfo(
         _G, "an estimated mean lies outside the target's physical limits", "treat the row with care"
     ),
     Reason.NON_FINITE_ESTIMATE: ReasonInfo(_F, "the network returned NaN or infinity", "try --precision fp32"),
     Reason.WORKER_DIED: ReasonInfo(_F, "the worker process died on this scan", "check memory; run the command again"),
-    Reason.TIMED_OUT: ReasonInfo(_F, "reading and projecting took too long", "check the storage; run the command again"),
+    Reason.TIMED_OUT: ReasonInfo(
+        _F, "reading and projecting took too long", "check the storage; run the command again"
+    ),
     Reason.INTERNAL_ERROR: ReasonInfo(_F, "an unexpected error in ukb_infer", "report it with the message"),
     Reason.EXCLUDED: ReasonInfo(_T, "named by an --exclude list", "none needed"),
     Reason.MANIFEST_MISSPELLED: ReasonInfo(_T, "manifest.cvs instead of manifest.csv", "none needed"),
@@ -171,7 +183,9 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.MANIFEST_WRONG: ReasonInfo(_T, "manifest that names the wrong series for its files", "none needed"),
     Reason.IMPLICIT_VR: ReasonInfo(_T, "implicit VR little endian", "none needed"),
     Reason.NO_PREAMBLE: ReasonInfo(_T, "no DICOM preamble", "none needed"),
-    Reason.MISLABELLED_TRANSFER_SYNTAX: ReasonInfo(_T, "the meta header names another VR than the data use", "none needed"),
+    Reason.MISLABELLED_TRANSFER_SYNTAX: ReasonInfo(
+        _T, "the meta header names another VR than the data use", "none needed"
+    ),
     Reason.COMPRESSED_TRANSFER_SYNTAX: ReasonInfo(_T, "compressed pixel data that pydicom decodes", "none needed"),
     Reason.FAT_WATER_SWAP: ReasonInfo(_A, "water and fat exchanged in a whole station", "look at the projection"),
     Reason.FAT_WATER_SWAP_LEG: ReasonInfo(_A, "water and fat exchanged in one leg", "look at the projection"),

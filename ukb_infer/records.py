@@ -43,7 +43,12 @@ class ScanKey:
     @property
     def sort_key(self) -> tuple[str, int, int, str]:
         """Order of rows in every table: eid, instance, array, scan (None first)."""
-        return (self.eid, -1 if self.instance is None else self.instance, -1 if self.array is None else self.array, self.scan)
+        return (
+            self.eid,
+            -1 if self.instance is None else self.instance,
+            -1 if self.array is None else self.array,
+            self.scan,
+        )
 
 
 @dataclass(frozen=True)
