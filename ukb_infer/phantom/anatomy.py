@@ -1,0 +1,377 @@
+"""The parametrized body: from latent variables to shapes at any height (floor 1).
+
+A body is a stack of axial levels; at each level it is a list of superellipses painted one over the other. Heights and
+breadths are round anthropometric proportions (fractions of standing height, millimetres at 1.75 m).
+
+Frame: x grows to the subject's left, y to the back, z upwards from the floor, all in mm (DICOM's LPS up to an offset).
+A label holds a region and a tissue: ``label = 16 * region + tissue``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ukb_infer.phantom.population import Subject
+
+
+class Tissue(IntEnum):
+    """Low four bits of a label."""
+
+    AIR = 0
+    SUBCUTANEOUS_FAT = 1
+    MUSCLE = 2
+    ANTERIOR_THIGH_MUSCLE = 3
+    POSTERIOR_THIGH_MUSCLE = 4
+    VISCERAL_FAT = 5
+    LIVER = 6
+    KIDNEY = 7
+    LUNG = 8
+    HEART = 9
+    MARROW = 10
+    CORTICAL_BONE = 11
+    TABLE = 12
+    BOWEL = 13
+    SPLEEN = 14
+    BLADDER = 15
+
+
+class Region(IntEnum):
+    """High bits of a label."""
+
+    NONE = 0
+    TRUNK = 1
+    ARM_LEFT = 2
+    ARM_RIGHT = 3
+    LEG_LEFT = 4
+    LEG_RIGHT = 5
+
+
+N_LABELS = 16 * len(Region)
+#: Paint code for the visceral mixture; the kernel decides voxel by voxel between visceral fat and bowel.
+VISCERAL_MIXTURE = 255
+
+#: Landmarks as fractions of standing height.
+ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = 0.045, 0.285, 0.47, 0.52, 0.60, 0.70, 0.818, 0.87
+#: Height at which all lengths below hold, mm.
+REFERENCE_HEIGHT_MM = 1750.0
+#: Back of the body above the table, mm from the front edge of a 174-row station.
+BACK_Y_MM = 336.0
+#: Columns of a shape: centre x, y, half axes a, b, power, label, region it may paint on (0 any), x and y limits, mixture.
+SHAPE_COLUMNS = 12
+
+
+@dataclass(frozen=True)
+class Level:
+    """Keypoints of one outline along the height: fraction of height, half width and half depth in mm."""
+
+    height: tuple[float, ...]
+    half_width_mm: tuple[float, ...]
+    half_depth_mm: tuple[float, ...]
+
+
+TRUNK = Level(
+    (0.46, 0.485, 0.52, 0.55, 0.60, 0.645, 0.70, 0.75, 0.785, 0.805, 0.820, 0.832, 0.845, 0.87),
+    (158.0, 164.0, 162.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
+    (92.0, 100.0, 104.0, 102.0, 96.0, 97.0, 104.0, 104.0, 94.0, 82.0, 72.0, 64.0, 60.0, 62.0),
+)
+TRUNK_FEMALE_WIDTH = ((0.46, 0.52, 0.55, 0.60, 0.645, 0.70, 0.80, 0.84, 0.87), (1.05, 1.06, 1.03, 0.96, 0.90, 0.90, 0.90, 0.92, 0.92))
+LEG = Level(
+    (0.03, 0.045, 0.10, 0.20, 0.25, 0.285, 0.32, 0.36, 0.42, 0.47, 0.49),
+    (30.0, 31.0, 36.0, 52.0, 49.0, 51.0, 55.0, 64.0, 76.0, 83.0, 84.0),
+    (34.0, 34.0, 38.0, 56.0, 52.0, 54.0, 58.0, 67.0, 80.0, 88.0, 90.0),
+)
+LEG_CENTRE_X_MM = ((0.03, 0.285, 0.40, 0.47), (62.0, 70.0, 82.0, 90.0))
+ARM = Level(
+    (0.40, 0.44, 0.475, 0.50, 0.55, 0.61, 0.635, 0.69, 0.75, 0.79, 0.81, 0.822),
+    (12.0, 17.0, 22.0, 25.0, 33.0, 37.0, 33.0, 38.0, 41.0, 46.0, 40.0, 16.0),
+    (26.0, 36.0, 34.0, 27.0, 33.0, 38.0, 36.0, 42.0, 46.0, 52.0, 46.0, 20.0),
+)
+#: Subcutaneous fat thickness at adiposity 1, mm: front, side, back of the trunk; legs; arms.
+FAT_HEIGHT = (0.03, 0.10, 0.285, 0.36, 0.47, 0.52, 0.56, 0.60, 0.645, 0.70, 0.75, 0.80, 0.83, 0.87)
+FAT_FRONT_MM = (3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0, 21.0, 20.0, 15.0, 13.0, 8.0, 4.0, 4.0)
+FAT_SIDE_MM = (3.0, 5.0, 7.0, 11.0, 15.0, 21.0, 20.0, 18.0, 15.0, 11.0, 10.0, 7.0, 4.0, 4.0)
+FAT_BACK_MM = (3.0, 5.0, 6.0, 10.0, 16.0, 25.0, 22.0, 16.0, 13.0, 11.0, 10.0, 9.0, 5.0, 4.0)
+ARM_FAT_MM = ((0.40, 0.50, 0.61, 0.72, 0.80, 0.822), (2.0, 3.0, 5.0, 8.0, 8.0, 6.0))
+
+
+def _at(fraction: NDArray[np.float64], keys: tuple[float, ...], values: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.interp(fraction, keys, values)
+
+
+def _bump(fraction: NDArray[np.float64], low: float, high: float, power: float = 0.5) -> NDArray[np.float64]:
+    """1 in the middle of (low, high), falling like an ellipse to 0 at both ends and outside."""
+    u = (2.0 * fraction - low - high) / (high - low)
+    return np.maximum(0.0, 1.0 - u * u) ** power
+
+
+def _smooth_step(fraction: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    t = np.clip((fraction - low) / (high - low), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+class Body:
+    """Outlines of one subject at given heights; build it once per set of levels.
+
+    Args:
+        subject: the latent variables.
+        z_mm: (levels,) heights above the floor, mm.
+    """
+
+    def __init__(self, subject: Subject, z_mm: NDArray[np.float64]) -> None:
+        self.subject = subject
+        self.z_mm = np.asarray(z_mm, np.float64)
+        self.scale = subject.height_mm / REFERENCE_HEIGHT_MM
+        self.h = self._fraction(self.z_mm)
+        self._shapes: list[NDArray[np.float64]] = []
+        self._trunk_outline()
+
+    def _fraction(self, z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Heights as fractions of the average body's height: leg length moves every landmark below the shoulders."""
+        keys = (0.0, KNEE * self.subject.leg_share, HIP_JOINT * self.subject.leg_share, SHOULDER, CHIN, 1.0)
+        return np.interp(z_mm / self.subject.height_mm, keys, (0.0, KNEE, HIP_JOINT, SHOULDER, CHIN, 1.0))
+
+    # -- outlines ------------------------------------------------------------------------------------------------
+
+    def _trunk_outline(self) -> None:
+        s, h = self.subject, self.h
+        breadth = self.scale * s.frame
+        muscle = 0.55 + 0.45 * s.muscle
+        wide = _at(h, TRUNK.height, TRUNK.half_width_mm) * breadth * muscle
+        deep = _at(h, TRUNK.height, TRUNK.half_depth_mm) * breadth * muscle
+        if not s.male:
+            wide = wide * _at(h, *TRUNK_FEMALE_WIDTH)
+        wall = 15.0 * s.muscle * self.scale
+        belly = _bump(h, 0.485, 0.735, 0.6)
+        growth = np.sqrt(0.65 + 0.35 * s.visceral)
+        self.cavity_a = np.maximum(wide - wall, 8.0) * (1.0 + (growth**0.7 - 1.0) * belly)
+        self.cavity_b = np.maximum(deep - wall, 8.0) * (1.0 + (growth**1.5 - 1.0) * belly)
+        self.lean_a, self.lean_b = self.cavity_a + wall, self.cavity_b + wall
+        self.visceral_share = 0.35 * s.visceral / (0.65 + 0.35 * s.visceral)
+        trunk_factor = s.adiposity * np.exp(0.35 * s.android)
+        hip_factor = s.adiposity * np.exp(-0.35 * s.android)
+        mix = _smooth_step(h, 0.52, 0.60)
+        self.fat_factor = hip_factor * (1.0 - mix) + trunk_factor * mix
+        front = _at(h, FAT_HEIGHT, FAT_FRONT_MM) * self.fat_factor
+        side = _at(h, FAT_HEIGHT, FAT_SIDE_MM) * self.fat_factor
+        back = _at(h, FAT_HEIGHT, FAT_BACK_MM) * self.fat_factor
+        if not s.male:
+            front = front + 26.0 * np.sqrt(s.adiposity) * _bump(h, 0.70, 0.775, 1.0)
+        self.outer_a = self.lean_a + side
+        self.outer_b = self.lean_b + 0.5 * (front + back)
+        self.x = s.offset_x_mm + s.lean_x * (self.z_mm - 0.6 * s.height_mm)
+        self.back_y = BACK_Y_MM - 14.0 * _bump(h, 0.57, 0.68, 1.0) - 30.0 * _smooth_step(h, 0.80, 0.87)
+        self.outer_y = self.back_y - self.outer_b
+        self.lean_y = self.back_y - back - self.lean_b
+
+    # -- painting ------------------------------------------------------------------------------------------------
+
+    def _paint(
+        self,
+        cx: NDArray[np.float64] | float,
+        cy: NDArray[np.float64] | float,
+        a: NDArray[np.float64] | float,
+        b: NDArray[np.float64] | float,
+        label: int,
+        *,
+        power: float = 2.0,
+        on: int = 0,
+        x_min: NDArray[np.float64] | float = -1e4,
+        x_max: NDArray[np.float64] | float = 1e4,
+        y_min: NDArray[np.float64] | float = -1e4,
+        y_max: NDArray[np.float64] | float = 1e4,
+        mixture: float = 0.0,
+        where: NDArray[np.bool_] | None = None,
+    ) -> None:
+        columns = (cx, cy, a, b, power, label, on, x_min, x_max, y_min, y_max, mixture)
+        shape = np.stack([np.broadcast_to(np.asarray(c, np.float64), self.z_mm.shape) for c in columns], axis=1).copy()
+        if where is not None:
+            shape[~where, 2] = 0.0
+        self._shapes.append(shape)
+
+    def shapes(self) -> NDArray[np.float32]:
+        """All shapes in painting order.
+
+        Returns:
+            (levels, shapes, SHAPE_COLUMNS) float32.
+        """
+        self._shapes = []
+        self._paint_arms()
+        self._paint_legs()
+        self._paint_trunk()
+        self._paint_thorax()
+        self._paint_abdomen()
+        self._paint_skeleton()
+        return np.stack(self._shapes, axis=1).astype(np.float32)
+
+    def _paint_arms(self) -> None:
+        s, h = self.subject, self.h
+        is_arm = (h > 0.40) & (h < 0.822)
+        inside = h < 0.80
+        fat = _at(h, *ARM_FAT_MM) * s.adiposity
+        reach = np.maximum(self.outer_a, np.interp(0.56, h[np.argsort(h)], self.outer_a[np.argsort(h)]) * 0.8)
+        for side, region, limb in ((1.0, Region.ARM_LEFT, s.arm_left), (-1.0, Region.ARM_RIGHT, s.arm_right)):
+            a = _at(h, ARM.height, ARM.half_width_mm) * self.scale * s.muscle * limb
+            b = _at(h, ARM.height, ARM.half_depth_mm) * self.scale * s.muscle * limb
+            gap = s.arm_gap_mm * _smooth_step(0.80 - h, 0.0, 0.06)
+            hang = np.where(inside, reach + a + fat + gap, self.outer_a + 0.55 * a)
+            near_shoulder = _smooth_step(h, 0.745, 0.805)
+            x = self.x + side * (hang * (1.0 - near_shoulder) + (self.lean_a * 0.98 + 0.45 * a) * near_shoulder)
+            y = self.back_y - 62.0 * self.scale - 0.25 * self.outer_b
+            self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_arm)
+            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_arm, on=region)
+            bone = 9.0 * self.scale * s.bone**0.5
+            self._paint(x, y, bone, bone, 16 * region + Tissue.CORTICAL_BONE, where=is_arm, on=region)
+            self._paint(x, y, 0.6 * bone, 0.6 * bone, 16 * region + Tissue.MARROW, where=is_arm, on=region)
+
+    def _paint_legs(self) -> None:
+        s, h = self.subject, self.h
+        is_leg = h <= CROTCH
+        is_thigh = is_leg & (h > KNEE + 0.015)
+        hip_factor = s.adiposity * np.exp(-0.35 * s.android)
+        fat = 0.5 * (_at(h, FAT_HEIGHT, FAT_SIDE_MM) + _at(h, FAT_HEIGHT, FAT_BACK_MM)) * hip_factor
+        for side, region, limb in ((1.0, Region.LEG_LEFT, s.leg_left), (-1.0, Region.LEG_RIGHT, s.leg_right)):
+            a = _at(h, LEG.height, LEG.half_width_mm) * self.scale * s.muscle * limb
+            b = _at(h, LEG.height, LEG.half_depth_mm) * self.scale * s.muscle * limb
+            x = self.x + side * (_at(h, *LEG_CENTRE_X_MM) * self.scale * s.leg_spread * s.frame + 0.35 * fat)
+            y = self.back_y - b - fat - 10.0
+            limits = {"x_min": self.x} if side > 0 else {"x_max": self.x}
+            self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_leg, **limits)
+            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_leg, on=region)
+            self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region)
+            septum = y - 0.05 * b
+            self._paint(x, y, a, b, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_thigh, on=region,
+                        y_min=septum, y_max=septum + 2.0 + 22.0 * s.muscle_fat)  # fmt: skip
+            self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.ANTERIOR_THIGH_MUSCLE, where=is_thigh, on=region,
+                        y_max=septum)  # fmt: skip
+            joint = 1.0 + 1.1 * _bump(h, KNEE - 0.03, KNEE + 0.03, 0.5) + 0.3 * _smooth_step(h, 0.44, 0.47)
+            bone = 14.5 * self.scale * s.bone**0.5 * joint
+            marrow = bone * np.where(joint > 1.2, 0.9, 0.62)
+            self._paint(x, y - 0.1 * b, bone, bone, 16 * region + Tissue.CORTICAL_BONE, where=is_leg, on=region)
+            self._paint(x, y - 0.1 * b, marrow, marrow, 16 * region + Tissue.MARROW, where=is_leg, on=region)
+
+    def _paint_trunk(self) -> None:
+        is_trunk = (self.h > CROTCH) & (self.h < 0.90)
+        trunk = 16 * Region.TRUNK
+        self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, trunk + Tissue.SUBCUTANEOUS_FAT, power=2.5, where=is_trunk)
+        self._paint(self.x, self.lean_y, self.lean_a, self.lean_b, trunk + Tissue.MUSCLE, power=2.5, where=is_trunk, on=1)
+        cleft = is_trunk & (self.h < 0.515)
+        self._paint(self.x, self.back_y, 5.0, 38.0, trunk + Tissue.SUBCUTANEOUS_FAT, where=cleft, on=1)
+
+    def _paint_thorax(self) -> None:
+        s, h = self.subject, self.h
+        trunk = 16 * Region.TRUNK
+        size = _bump(h, 0.655, 0.825, 0.45)
+        inside = size > 0
+        for side in (1.0, -1.0):
+            self._paint(self.x + side * 0.46 * self.cavity_a, self.lean_y - 2.0, 0.43 * self.cavity_a * size,
+                        0.83 * self.cavity_b * size, trunk + Tissue.LUNG, power=2.4, where=inside, on=1)  # fmt: skip
+        heart = 56.0 * self.scale * s.heart_scale * _bump(h, 0.690, 0.757)
+        self._paint(self.x + 20.0, self.lean_y - 0.30 * self.cavity_b, heart, 0.82 * heart, trunk + Tissue.HEART, on=1)
+        vessel = (h > 0.50) & (h < 0.77)
+        self._paint(self.x + 8.0, self.lean_y + 0.32 * self.lean_b, 11.0, 11.0, trunk + Tissue.HEART, where=vessel, on=1)
+
+    def _paint_abdomen(self) -> None:
+        s, h = self.subject, self.h
+        trunk = 16 * Region.TRUNK
+        cavity = _bump(h, 0.488, 0.712, 0.22)
+        share = self.visceral_share * (0.75 + 0.25 * _bump(h, 0.52, 0.70, 1.0))
+        self._paint(self.x, self.lean_y - 0.04 * self.cavity_b, self.cavity_a * cavity, self.cavity_b * cavity,
+                    trunk + Tissue.VISCERAL_FAT, power=2.3, mixture=share, where=cavity > 0, on=1)  # fmt: skip
+        grow = self.scale * s.liver_scale
+        liver = _bump(h, 0.612, 0.715, 0.42)
+        self._paint(self.x - 60.0 * grow, self.lean_y - 8.0, 73.0 * grow * liver, 74.0 * grow * liver, trunk + Tissue.LIVER,
+                    power=2.3, on=1)  # fmt: skip
+        lobe = _bump(h, 0.645, 0.71, 0.5)
+        self._paint(self.x + 14.0 * grow, self.lean_y - 30.0 * grow, 56.0 * grow * lobe, 38.0 * grow * lobe, trunk + Tissue.LIVER, on=1)
+        spleen = 30.0 * self.scale * _bump(h, 0.645, 0.695)
+        self._paint(self.x + 0.72 * self.cavity_a, self.lean_y + 0.38 * self.cavity_b, 0.8 * spleen, 1.3 * spleen,
+                    trunk + Tissue.SPLEEN, on=1)  # fmt: skip
+        grow = self.scale * s.kidney_scale
+        for side, low, high in ((1.0, 0.598, 0.664), (-1.0, 0.592, 0.656)):
+            kidney = grow * _bump(h, low, high)
+            x, y = self.x + side * 56.0 * self.scale, self.lean_y + 0.42 * self.cavity_b
+            self._paint(x, y, 31.0 * kidney, 27.0 * kidney, trunk + Tissue.KIDNEY, on=1)
+        bladder = 33.0 * _bump(h, 0.497, 0.533)
+        self._paint(self.x, self.lean_y - 0.25 * self.cavity_b, 1.15 * bladder, bladder, trunk + Tissue.BLADDER, on=1)
+
+    def _paint_skeleton(self) -> None:
+        s, h = self.subject, self.h
+        trunk = 16 * Region.TRUNK
+        bone = s.bone**0.5 * self.scale
+        spine = h > 0.505
+        y = self.lean_y + 0.52 * self.lean_b
+        size = (21.0 - 7.0 * _smooth_step(h, 0.72, 0.86)) * bone
+        self._paint(self.x, y, size + 2.5, size + 2.5, trunk + Tissue.CORTICAL_BONE, where=spine, on=1)
+        self._paint(self.x, y, size, size, trunk + Tissue.MARROW, where=spine, on=1)
+        wing = _bump(h, 0.505, 0.598, 0.6)
+        head = _bump(h, 0.497, 0.531, 0.5)
+        for side in (1.0, -1.0):
+            x = self.x + side * 0.60 * self.lean_a
+            self._paint(x, self.lean_y + 0.20 * self.lean_b, 11.0 * bone, 40.0 * bone * wing, trunk + Tissue.CORTICAL_BONE, on=1,
+                        where=wing > 0)  # fmt: skip
+            self._paint(x, self.lean_y + 0.20 * self.lean_b, 8.0 * bone, 36.0 * bone * wing, trunk + Tissue.MARROW, on=1,
+                        where=wing > 0)  # fmt: skip
+            x = self.x + side * 0.63 * self.lean_a
+            self._paint(x, self.lean_y, 26.0 * bone * head, 26.0 * bone * head, trunk + Tissue.CORTICAL_BONE, on=1)
+            self._paint(x, self.lean_y, 23.5 * bone * head, 23.5 * bone * head, trunk + Tissue.MARROW, on=1)
+
+
+@njit(cache=True, nogil=True)
+def _hash01(a: int, b: int, c: int) -> float:
+    """Uniform number in [0, 1) from three integers (an integer mixing hash)."""
+    x = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
+    x = (x ^ (x >> 15)) & 0x7FFFFFFF
+    x = (x * 0x2C1B3C6D) & 0x7FFFFFFF
+    x = x ^ (x >> 12)
+    x = (x * 0x297A2D39) & 0x7FFFFFFF
+    x = x ^ (x >> 15)
+    return x / 2147483648.0
+
+
+@njit(cache=True, nogil=True)
+def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ignore[no-untyped-def]
+    """Paint one level into ``labels`` (rows, cols) uint8, all in place.
+
+    Args:
+        shapes: (shapes, SHAPE_COLUMNS) float32, in painting order.
+        z_mm: height of the level, mm; with ``seed`` it decides the pattern of the visceral mixture.
+        x0_mm: x of the first column's centre; ``y0_mm`` of the first row's; ``step_mm`` their spacing.
+        seed: of the mixture's pattern.
+        labels: result; starts as air.
+    """
+    rows, cols = labels.shape
+    cell_z = int(np.floor(z_mm / 14.0))
+    for k in range(shapes.shape[0]):
+        a, b = shapes[k, 2], shapes[k, 3]
+        if a < 0.5 or b < 0.5:
+            continue
+        cx, cy, power = shapes[k, 0], shapes[k, 1], shapes[k, 4]
+        label, on, share = int(shapes[k, 5]), int(shapes[k, 6]), shapes[k, 11]
+        first = max(0, int(np.ceil((max(cy - b, shapes[k, 9]) - y0_mm) / step_mm)))
+        last = min(rows - 1, int(np.floor((min(cy + b, shapes[k, 10]) - y0_mm) / step_mm)))
+        for r in range(first, last + 1):
+            v = abs((y0_mm + r * step_mm - cy) / b)
+            if v >= 1.0:
+                continue
+            half = a * (np.sqrt(1.0 - v * v) if power == 2.0 else (1.0 - v**power) ** (1.0 / power))
+            left = max(0, int(np.ceil((max(cx - half, shapes[k, 7]) - x0_mm) / step_mm)))
+            right = min(cols - 1, int(np.floor((min(cx + half, shapes[k, 8]) - x0_mm) / step_mm)))
+            if share > 0.0:
+                cell_y = int(np.floor((y0_mm + r * step_mm) / 9.0))
+                for c in range(left, right + 1):
+                    if (labels[r, c] >> 4) == on:
+                        cell_x = int(np.floor((x0_mm + c * step_mm) / 9.0))
+                        fat = _hash01(cell_x + 1000 + seed, cell_y + 1000, cell_z + 1000) < share
+                        labels[r, c] = label if fat else label + 8
+            elif on > 0:
+                for c in range(left, right + 1):
+                    if (labels[r, c] >> 4) == on:
+                        labels[r, c] = label
+            else:
+                for c in range(left, right + 1):
+                    labels[r, c] = label
