@@ -1,0 +1,295 @@
+"""Recipe ``mimir-1`` in plain NumPy, step by step (floor 2).
+
+This is the contract in code: slow, explicit, and kept for tests and for ``project --volumes``. The fast path in
+``ukb_infer.imaging.projection`` must equal it. The recipe is described in ``docs/recipe.md``; step numbers refer to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.errors import Reason, ScanError
+from ukb_infer.geometry import (
+    BED_ROWS,
+    FAT_FRACTION_DISPLAY_MAX,
+    FAT_FRACTION_SCALE,
+    GRID_SPACING_MM,
+    GRID_TOLERANCE_VOXELS,
+    MAX_OVERLAP_SLICES,
+    PROJECTION_SIZE,
+    TRIMMED_END_SLICES,
+)
+from ukb_infer.imaging.otsu import otsu_thresholds
+from ukb_infer.imaging.resize import resize_bilinear_uint8
+from ukb_infer.records import Station, Volume
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where stations lie on the output grid, in voxels, axes (row, col, slice).
+
+    Attributes:
+        start: (stations, 3) float64, exact start of each station.
+        end: (stations, 3) float64, exact end.
+        box_start: (stations, 3) int64, rounded start.
+        box_end: (stations, 3) int64, rounded end.
+        dims: (stations, 3) int64, input voxels.
+    """
+
+    start: Float64
+    end: Float64
+    box_start: NDArray[np.int64]
+    box_end: NDArray[np.int64]
+    dims: NDArray[np.int64]
+
+    def needs_resampling(self, index: int) -> bool:
+        """Whether a station is off the grid by more than the tolerance or changes its voxel count."""
+        off = max(
+            float(np.abs(self.start[index] - self.box_start[index]).max()),
+            float(np.abs(self.end[index] - self.box_end[index]).max()),
+        )
+        same_count = bool(np.all(self.box_end[index] - self.box_start[index] == self.dims[index]))
+        return off > GRID_TOLERANCE_VOXELS or not same_count
+
+    def axis_coordinates(self, index: int, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64]:
+        """Lower and upper neighbour and the upper one's weight of every output index along one axis (step 4)."""
+        n = int(self.dims[index, axis])
+        count = int(self.box_end[index, axis] - self.box_start[index, axis])
+        step = (self.end[index, axis] - self.start[index, axis]) / n
+        offset = self.start[index, axis] - self.box_start[index, axis]
+        coordinate = np.clip((np.arange(count) - offset) / step, 0.0, n - 1.0)
+        lower = coordinate.astype(np.int64)
+        return lower, np.minimum(lower + 1, n - 1), coordinate - lower
+
+
+def place_stations(stations: Sequence[Station]) -> Boxes:
+    """Place stations on the output grid (step 3)."""
+    spacing_out = np.array(GRID_SPACING_MM, np.float64)
+    positions = np.stack([np.asarray(s.position_mm, np.float64) for s in stations])
+    dims = np.array([s.shape for s in stations], np.int64)
+    spacings = np.stack([np.asarray(s.spacing_mm, np.float64) for s in stations])
+    relative = (positions - positions[0]) / spacing_out
+    relative[:, :2] -= relative[:, :2].min(axis=0)
+    start = np.stack([relative[:, 1], relative[:, 0], -relative[:, 2]], axis=1)
+    end = start + dims * spacings / spacing_out
+    return Boxes(start, end, np.rint(start).astype(np.int64), np.rint(end).astype(np.int64), dims)
+
+
+def resample_station(array: NDArray[np.generic], boxes: Boxes, index: int) -> Float32:
+    """Trilinear resampling onto the grid, or the voxels as they are where they lie on it (step 4).
+
+    Returns:
+        (rows, cols, slices) float32 in the station's own box.
+    """
+    if not boxes.needs_resampling(index):
+        return np.asarray(array, np.float32).copy()
+    values = np.asarray(array, np.float32).astype(np.float64)
+    for axis in (2, 1, 0):
+        lower, upper, weight = boxes.axis_coordinates(index, axis)
+        shape = [1, 1, 1]
+        shape[axis] = weight.size
+        w = weight.reshape(shape)
+        values = np.take(values, lower, axis=axis) * (1.0 - w) + np.take(values, upper, axis=axis) * w
+    return values.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trim:
+    """Slices cut off one station, and the overlaps that remain with its neighbours."""
+
+    head: int
+    foot: int
+    overlap_above: int
+    overlap_below: int
+
+
+def trim_overlaps(boxes: Boxes) -> list[Trim]:
+    """Cut overlaps down to at most 8 slices (step 5).
+
+    Raises:
+        ScanError: stations do not overlap, or one is too short for its two overlaps.
+    """
+    count = len(boxes.dims)
+    head, foot, above, below = [0] * count, [0] * count, [0] * count, [0] * count
+    for k in range(count - 1):
+        overlap = int(boxes.box_end[k, 2] - boxes.box_start[k + 1, 2])
+        if overlap < 1:
+            gap_mm = (boxes.start[k + 1, 2] - boxes.end[k, 2]) * GRID_SPACING_MM[2]
+            raise ScanError(
+                Reason.STATIONS_DO_NOT_OVERLAP,
+                f"stations {k + 1} and {k + 2} are {max(gap_mm, 0.0):.1f} mm apart, expected an overlap; "
+                "a station between them may be missing: download the scan again",
+            )
+        excess = max(0, overlap - MAX_OVERLAP_SLICES)
+        foot[k], head[k + 1] = excess // 2, excess - excess // 2
+        below[k] = above[k + 1] = overlap - excess
+    trims = [Trim(head[k], foot[k], above[k], below[k]) for k in range(count)]
+    for k, trim in enumerate(trims):
+        slices = int(boxes.box_end[k, 2] - boxes.box_start[k, 2])
+        if slices - trim.head - trim.foot < trim.overlap_above + trim.overlap_below + 1:
+            raise ScanError(
+                Reason.STATION_TOO_SHORT,
+                f"station {k + 1} has {slices} slices of 3 mm on the fused grid, fewer than its overlaps need; "
+                "download the scan again",
+            )
+    return trims
+
+
+def fade_weights(overlap: int) -> Float32:
+    """Linear weights rising inwards from a station's edge: (overlap,) float32 (step 6)."""
+    return ((np.arange(overlap) + 1.0) / (overlap + 1.0)).astype(np.float32)
+
+
+def _fade(array: Float32, trim: Trim) -> None:
+    if trim.overlap_above:
+        array[:, :, : trim.overlap_above] *= fade_weights(trim.overlap_above)
+    if trim.overlap_below:
+        array[:, :, -trim.overlap_below :] *= fade_weights(trim.overlap_below)[::-1]
+
+
+def overlap_factors(upper_means: Float64, lower_means: Float64, before: float, after: float) -> Float64:
+    """Factors that bring the summed slice means of an overlap onto a straight line (step 7).
+
+    Args:
+        upper_means: (overlap,) slice means of the faded upper station, head first.
+        lower_means: (overlap,) of the faded lower station.
+        before: mean of the upper station's slice just before the overlap.
+        after: mean of the lower station's slice just after it.
+    """
+    n = upper_means.size
+    wanted = before + (after - before) * (np.arange(n) + 1.0) / (n + 1.0)
+    present = upper_means + lower_means
+    return np.where(present == 0, 1.0, wanted / np.where(present == 0, 1.0, present))
+
+
+def _even_out(upper: Float32, lower: Float32, overlap: int) -> None:
+    if not overlap:
+        return
+    upper_means = upper[:, :, -overlap:].mean(axis=(0, 1), dtype=np.float64)
+    lower_means = lower[:, :, :overlap].mean(axis=(0, 1), dtype=np.float64)
+    before = float(upper[:, :, -overlap - 1].mean(dtype=np.float64))
+    after = float(lower[:, :, overlap].mean(dtype=np.float64))
+    factors = overlap_factors(upper_means, lower_means, before, after).astype(np.float32)
+    upper[:, :, -overlap:] *= factors
+    lower[:, :, :overlap] *= factors
+
+
+def _fuse_contrast(arrays: list[NDArray[np.generic]], boxes: Boxes, trims: list[Trim]) -> Float64:
+    """Fuse one contrast: (rows, cols, slices head first) float64 (steps 4 to 8)."""
+    parts = [resample_station(array, boxes, k) for k, array in enumerate(arrays)]
+    parts = [p[:, :, t.head : p.shape[2] - t.foot] for p, t in zip(parts, trims, strict=True)]
+    for part, trim in zip(parts, trims, strict=True):
+        _fade(part, trim)
+    for k in range(len(parts) - 1):
+        _even_out(parts[k], parts[k + 1], trims[k].overlap_below)
+    extent = boxes.box_end.max(axis=0)
+    fused = np.zeros(tuple(int(n) for n in extent), np.float64)
+    for k, (part, trim) in enumerate(zip(parts, trims, strict=True)):
+        row, col, first = (int(v) for v in boxes.box_start[k])
+        first += trim.head
+        fused[row : row + part.shape[0], col : col + part.shape[1], first : first + part.shape[2]] += part
+    return fused
+
+
+def volume_affine(stations: Sequence[Station], boxes: Boxes) -> Float64:
+    """Affine of the fused volume: voxel (x, y, z feet first) to RAS mm, (4, 4)."""
+    positions = np.stack([np.asarray(s.position_mm, np.float64) for s in stations])
+    last_slice = int(boxes.box_end[:, 2].max()) - 1 - TRIMMED_END_SLICES
+    first_lps = np.array(
+        [positions[:, 0].min(), positions[:, 1].min(), positions[0, 2] - last_slice * GRID_SPACING_MM[2]]
+    )
+    affine = np.diag([-GRID_SPACING_MM[0], -GRID_SPACING_MM[1], GRID_SPACING_MM[2], 1.0])
+    affine[:3, 3] = first_lps * np.array([-1.0, -1.0, 1.0])
+    return affine
+
+
+def fuse_stations(stations: Sequence[Station]) -> Volume:
+    """Fuse stations into one neck-to-knee pair (steps 3 to 8).
+
+    Args:
+        stations: head first.
+
+    Returns:
+        Water and fat, (x, y, z) float64, z feet first.
+
+    Raises:
+        ScanError: no overlap, or a station too short.
+    """
+    boxes = place_stations(stations)
+    trims = trim_overlaps(boxes)
+    water = _fuse_contrast([s.water for s in stations], boxes, trims)
+    fat = _fuse_contrast([s.fat for s in stations], boxes, trims)
+    ends = slice(TRIMMED_END_SLICES, -TRIMMED_END_SLICES)
+    return Volume(
+        water[:, :, ::-1].transpose(1, 0, 2)[:, :, ends],
+        fat[:, :, ::-1].transpose(1, 0, 2)[:, :, ends],
+        volume_affine(stations, boxes),
+    )
+
+
+def normalize_to_uint8(image: Float64, what: str) -> NDArray[np.uint8]:
+    """Min-max normalize one image to 0-255, truncated (step 11).
+
+    Raises:
+        ScanError: the image is constant.
+    """
+    low, high = float(image.min()), float(image.max())
+    if not high > low:
+        raise ScanError(Reason.EMPTY_IMAGE, f"the {what} projection is constant ({low:g} everywhere); download the scan again")
+    return ((image - low) / (high - low) * 255.0).astype(np.uint8)
+
+
+def side_by_side(coronal: NDArray[np.uint8], sagittal: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn both (·, z) images head up, join them and resize to (256, 256) (step 11)."""
+    pair = np.concatenate([np.rot90(coronal), np.rot90(sagittal)], axis=1)
+    return resize_bilinear_uint8(np.ascontiguousarray(pair), PROJECTION_SIZE, PROJECTION_SIZE)
+
+
+def scale_fat_fraction(plane: Float64) -> NDArray[np.uint8]:
+    """Map a fat fraction plane (per mille) of 0-500 to 0-255, clipped and truncated (step 12)."""
+    return np.clip(plane / FAT_FRACTION_DISPLAY_MAX * 255.0, 0.0, 255.0).astype(np.uint8)
+
+
+def first_half_index(counts: NDArray[np.integer], total: int) -> int:
+    """Smallest i with counts[:i].sum() >= total / 2, as a plane's index (step 12)."""
+    cumulative = np.concatenate([[0], np.cumsum(counts)])
+    return min(int(np.argmax(2 * cumulative >= total)), counts.size - 1)
+
+
+def project_volume(volume: Volume) -> NDArray[np.uint8]:
+    """Project a fused pair: uint8 (3, 256, 256) (steps 9 to 13).
+
+    Raises:
+        ScanError: an image is constant.
+    """
+    total = volume.water + volume.fat
+    fraction = FAT_FRACTION_SCALE * volume.fat / np.where(total == 0, 1.0, total)
+    mask = total >= otsu_thresholds(total.transpose(1, 0, 2)).mean()
+    body = slice(0, total.shape[1] - BED_ROWS)
+    mask, fraction = mask[:, body], fraction[:, body]
+    channels = []
+    for name, contrast in (("water", volume.water[:, body]), ("fat", volume.fat[:, body])):
+        coronal = normalize_to_uint8(contrast.sum(axis=1), f"{name} coronal")
+        sagittal = normalize_to_uint8(contrast.sum(axis=0), f"{name} sagittal")
+        channels.append(side_by_side(coronal, sagittal))
+    row = first_half_index(mask.sum(axis=(0, 2)), int(mask.sum()))
+    half = mask[: mask.shape[0] // 2]
+    col = first_half_index(half.sum(axis=(1, 2)), int(half.sum()))
+    channels.append(side_by_side(scale_fat_fraction(fraction[:, row]), scale_fat_fraction(fraction[col])))
+    return np.stack(channels)
+
+
+def project_stations_reference(stations: Sequence[Station]) -> NDArray[np.uint8]:
+    """Recipe ``mimir-1`` from stations to projection, plainly: uint8 (3, 256, 256).
+
+    Raises:
+        ScanError: the stations cannot be fused, or an image is constant.
+    """
+    return project_volume(fuse_stations(stations))
