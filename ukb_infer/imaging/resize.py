@@ -16,19 +16,21 @@ _ONE = 1 << _COEFFICIENT_BITS
 
 
 @lru_cache(maxsize=32)
-def _taps(size_in: int, size_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of both neighbours and their fixed-point coefficients for every output position."""
+def _taps(size_in: int, size_out: int, *, across: bool) -> tuple[NDArray[np.int64], ...]:
+    """Indices of both neighbours and their fixed-point coefficients for every output position.
+
+    Beyond the border the horizontal pass takes the border pixel alone, the vertical pass splits it in two summands.
+    """
     scale = size_in / size_out
     position = (np.arange(size_out) + 0.5) * scale - 0.5
     position = position.astype(np.float32)
     lower = np.floor(position).astype(np.int64)
     weight = position - lower.astype(np.float32)
-    weight = np.where((lower < 0) | (lower >= size_in - 1), np.float32(0), weight).astype(np.float32)
-    lower = np.clip(lower, 0, size_in - 1)
-    upper = np.minimum(lower + 1, size_in - 1)
+    if across:
+        weight = np.where((lower < 0) | (lower >= size_in - 1), np.float32(0), weight).astype(np.float32)
     return (
-        lower,
-        upper,
+        np.clip(lower, 0, size_in - 1),
+        np.clip(lower + 1, 0, size_in - 1),
         np.rint((np.float32(1.0) - weight) * np.float32(_ONE)).astype(np.int64),
         np.rint(weight * np.float32(_ONE)).astype(np.int64),
     )
@@ -45,8 +47,8 @@ def resize_bilinear_uint8(image: NDArray[np.uint8], rows: int, cols: int) -> NDA
     Returns:
         (rows, cols) uint8.
     """
-    left, right, c0, c1 = _taps(image.shape[1], cols)
-    top, bottom, r0, r1 = _taps(image.shape[0], rows)
+    left, right, c0, c1 = _taps(image.shape[1], cols, across=True)
+    top, bottom, r0, r1 = _taps(image.shape[0], rows, across=False)
     wide = image.astype(np.int64)
     across = wide[:, left] * c0 + wide[:, right] * c1
     upper, lower = across[top], across[bottom]
