@@ -76,16 +76,16 @@ class Level:
 
 TRUNK = Level(
     (0.46, 0.485, 0.52, 0.55, 0.60, 0.645, 0.70, 0.75, 0.785, 0.805, 0.820, 0.832, 0.845, 0.87),
-    (158.0, 164.0, 162.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
-    (92.0, 100.0, 104.0, 102.0, 96.0, 97.0, 104.0, 104.0, 94.0, 82.0, 72.0, 64.0, 60.0, 62.0),
+    (168.0, 170.0, 164.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
+    (90.0, 98.0, 104.0, 102.0, 96.0, 97.0, 104.0, 104.0, 94.0, 82.0, 72.0, 64.0, 60.0, 62.0),
 )
 TRUNK_FEMALE_WIDTH = ((0.46, 0.52, 0.55, 0.60, 0.645, 0.70, 0.80, 0.84, 0.87), (1.05, 1.06, 1.03, 0.96, 0.90, 0.90, 0.90, 0.92, 0.92))
 LEG = Level(
     (0.03, 0.045, 0.10, 0.20, 0.25, 0.285, 0.32, 0.36, 0.42, 0.47, 0.49),
-    (30.0, 31.0, 36.0, 52.0, 49.0, 51.0, 55.0, 64.0, 76.0, 83.0, 84.0),
-    (34.0, 34.0, 38.0, 56.0, 52.0, 54.0, 58.0, 67.0, 80.0, 88.0, 90.0),
+    (31.0, 32.0, 37.0, 54.0, 51.0, 53.0, 58.0, 68.0, 81.0, 87.0, 88.0),
+    (35.0, 35.0, 39.0, 58.0, 54.0, 56.0, 61.0, 72.0, 85.0, 92.0, 94.0),
 )
-LEG_CENTRE_X_MM = ((0.03, 0.285, 0.40, 0.47), (62.0, 70.0, 82.0, 90.0))
+LEG_CENTRE_X_MM = ((0.03, 0.285, 0.40, 0.47), (64.0, 72.0, 85.0, 91.0))
 ARM = Level(
     (0.40, 0.44, 0.475, 0.50, 0.55, 0.61, 0.635, 0.69, 0.75, 0.79, 0.81, 0.822),
     (12.0, 17.0, 22.0, 25.0, 33.0, 37.0, 33.0, 38.0, 41.0, 46.0, 40.0, 16.0),
@@ -178,7 +178,7 @@ class Body:
         b: NDArray[np.float64] | float,
         label: int,
         *,
-        power: float = 2.0,
+        power: NDArray[np.float64] | float = 2.0,
         on: int = 0,
         x_min: NDArray[np.float64] | float = -1e4,
         x_max: NDArray[np.float64] | float = 1e4,
@@ -240,12 +240,12 @@ class Body:
             x = self.x + side * (_at(h, *LEG_CENTRE_X_MM) * self.scale * s.leg_spread * s.frame + 0.35 * fat)
             y = self.back_y - b - fat - 10.0
             limits = {"x_min": self.x} if side > 0 else {"x_max": self.x}
-            self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_leg, **limits)
-            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_leg, on=region)
+            self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_leg, power=2.25, **limits)
+            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_leg, on=region, power=2.25)
             self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region)
             septum = y - 0.05 * b
             self._paint(x, y, a, b, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_thigh, on=region,
-                        y_min=septum, y_max=septum + 2.0 + 22.0 * s.muscle_fat)  # fmt: skip
+                        y_min=septum, y_max=septum + 1.0 + 22.0 * s.muscle_fat)  # fmt: skip
             self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.ANTERIOR_THIGH_MUSCLE, where=is_thigh, on=region,
                         y_max=septum)  # fmt: skip
             joint = 1.0 + 1.1 * _bump(h, KNEE - 0.03, KNEE + 0.03, 0.5) + 0.3 * _smooth_step(h, 0.44, 0.47)
@@ -257,8 +257,10 @@ class Body:
     def _paint_trunk(self) -> None:
         is_trunk = (self.h > CROTCH) & (self.h < 0.90)
         trunk = 16 * Region.TRUNK
-        self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, trunk + Tissue.SUBCUTANEOUS_FAT, power=2.5, where=is_trunk)
-        self._paint(self.x, self.lean_y, self.lean_a, self.lean_b, trunk + Tissue.MUSCLE, power=2.5, where=is_trunk, on=1)
+        power = 1.9 + 0.6 * _smooth_step(self.h, CROTCH, 0.53)
+        skin, wall = trunk + Tissue.SUBCUTANEOUS_FAT, trunk + Tissue.MUSCLE
+        self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, skin, power=power, where=is_trunk)
+        self._paint(self.x, self.lean_y, self.lean_a, self.lean_b, wall, power=power, where=is_trunk, on=1)
         cleft = is_trunk & (self.h < 0.515)
         self._paint(self.x, self.back_y, 5.0, 38.0, trunk + Tissue.SUBCUTANEOUS_FAT, where=cleft, on=1)
 
@@ -345,7 +347,7 @@ def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ign
         labels: result; starts as air.
     """
     rows, cols = labels.shape
-    cell_z = int(np.floor(z_mm / 14.0))
+    cell_z = int(np.floor(z_mm / 7.0))
     for k in range(shapes.shape[0]):
         a, b = shapes[k, 2], shapes[k, 3]
         if a < 0.5 or b < 0.5:
@@ -362,10 +364,10 @@ def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ign
             left = max(0, int(np.ceil((max(cx - half, shapes[k, 7]) - x0_mm) / step_mm)))
             right = min(cols - 1, int(np.floor((min(cx + half, shapes[k, 8]) - x0_mm) / step_mm)))
             if share > 0.0:
-                cell_y = int(np.floor((y0_mm + r * step_mm) / 9.0))
+                cell_y = int(np.floor((y0_mm + r * step_mm) / 6.7))
                 for c in range(left, right + 1):
                     if (labels[r, c] >> 4) == on:
-                        cell_x = int(np.floor((x0_mm + c * step_mm) / 9.0))
+                        cell_x = int(np.floor((x0_mm + c * step_mm) / 6.7))
                         fat = _hash01(cell_x + 1000 + seed, cell_y + 1000, cell_z + 1000) < share
                         labels[r, c] = label if fat else label + 8
             elif on > 0:

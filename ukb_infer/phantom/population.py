@@ -14,8 +14,6 @@ from numpy.random import Generator
 PULSE_RATE_IRREDUCIBLE_SD_BPM = 9.0
 #: Spread of grip strength that muscle volume does not explain, kg.
 GRIP_STRENGTH_IRREDUCIBLE_SD_KG = 5.0
-#: Spread of age that body composition does not explain, years, beyond what the drawn signs of age carry.
-AGE_SIGN_SD = 0.35
 
 
 @dataclass(frozen=True)
@@ -92,10 +90,10 @@ def sample_subject(seed: int, index: int) -> Subject:
     male = bool(rng.random() < 0.48)
     age = float(rng.uniform(45.0, 82.0))
     elderly = (age - 63.5) / 10.7
-    adiposity = _lognormal(rng, 0.36) * (0.8 if male else 1.25)
-    muscle = (1.05 if male else 0.93) * float(np.exp(rng.normal(-0.018 * elderly, 0.055)))
+    adiposity = _lognormal(rng, 0.34) * (0.9 if male else 1.42)
+    muscle = (1.06 if male else 0.99) * float(np.exp(rng.normal(-0.018 * elderly, 0.045)))
     android = float(rng.normal(0.35 if male else -0.35, 0.45))
-    visceral = (1.25 if male else 0.8) * adiposity**0.8 / (0.83 if male else 1.2) * _lognormal(rng, 0.3)
+    visceral = (1.25 if male else 0.8) * adiposity**0.8 / (0.92 if male else 1.32) * _lognormal(rng, 0.3)
     visceral *= float(np.exp(0.08 * elderly))
     liver_fat = min(0.42, 0.045 * visceral**0.9 * _lognormal(rng, 0.55))
     muscle_fat = min(0.3, 0.075 * float(np.exp(0.28 * elderly + rng.normal(0.0, 0.12))))
@@ -107,7 +105,7 @@ def sample_subject(seed: int, index: int) -> Subject:
         age_years=age,
         height_mm=float(rng.normal(1762.0, 66.0) if male else rng.normal(1628.0, 62.0)) - 3.0 * elderly,
         leg_share=float(rng.normal(1.0, 0.012)),
-        frame=(1.02 if male else 0.96) * _lognormal(rng, 0.03),
+        frame=(1.03 if male else 0.99) * _lognormal(rng, 0.028),
         muscle=muscle,
         adiposity=adiposity,
         android=android,
