@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -19,7 +20,14 @@ import numba
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from ukb_infer.errors import Reason, ScanError
 from ukb_infer.imaging.series import (
@@ -38,7 +46,17 @@ _PREAMBLE = 128
 _MAGIC = b"DICM"
 _ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
 _EXPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
-_PIXEL_DATA = 0x7FE00010
+_UNCOMPRESSED = frozenset(
+    str(uid)
+    for uid in (
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    )
+)
+#: Bytes a pixel by BitsAllocated.
+_BYTES = {8: 1, 16: 2, 32: 4}
 #: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
@@ -335,9 +353,243 @@ def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
 
 
 def _undeflated(data: bytes) -> bytes:
-    """Return data of the deflated transfer syntax as plain explicit VR, inflated with a bound; other data as is."""
+    """Return data of the deflated transfer syntax as plain explicit VR, inflated with a bound; other data as they are.
+
+    pydicom would inflate them without one.
+
+    Raises:
+        ScanError: ``unsupported_transfer_syntax`` where the deflated part cannot be told or inflated.
+    """
     uid = str(DeflatedExplicitVRLittleEndian).encode()
-    if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC or uid not in data[: _PREAMBLE + 1024]:
+    if uid not in data:
         return data
-    meta = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True, specific_tags=[], defer_size=None)
-    return data if meta is None else data
+    start = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
+    if data[start : start + 8] != b"\x02\x00\x00\x00UL\x04\x00":  # the length of the meta group comes first
+        raise _unsupported("deflated, with a damaged meta header")
+    end = start + 12 + int.from_bytes(data[start + 8 : start + 12], "little")
+    if uid not in data[start:end]:
+        return data
+    try:
+        inflated = zlib.decompressobj(-15).decompress(data[end:], MAX_MEMBER_BYTES + 1)
+    except zlib.error:
+        raise _unsupported("deflated, and damaged") from None
+    if len(inflated) > MAX_MEMBER_BYTES or not inflated:
+        raise _unsupported(f"deflated to more than {MAX_MEMBER_BYTES} bytes, or to nothing")
+    return inflated
+
+
+def _header_from_dataset(dataset: pydicom.Dataset) -> SeriesHeader:
+    """Turn what pydicom read into the header of a series.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` where a needed element is absent or damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text = {keyword: _text_of(dataset.get(keyword)) for _, keyword in _ELEMENTS}
+            short = {keyword: int(dataset[keyword].value) for keyword in ("Rows", "Columns")}
+            return _make_header(text, short)
+    except KeyError as error:
+        raise ScanError(
+            Reason.UNREADABLE_DICOM, f"a slice lacks an element ({_keyword(error)}); download the scan again"
+        ) from None
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+
+
+def _text_of(value: Any) -> str:
+    """Return an element's value as the text it had in the file, multiple values joined by backslashes."""
+    if value is None:
+        return ""
+    if isinstance(value, MultiValue | list | tuple):
+        return "\\".join(_text_of(part) for part in value)
+    original = getattr(value, "original_string", None)
+    return str(value if original is None else original).strip(" \0")
+
+
+def _make_header(text: Mapping[str, str], short: Mapping[str, int]) -> SeriesHeader:
+    """Build a header from elements as text and the two matrix sizes; both routes end here.
+
+    Raises:
+        KeyError: an element is absent.
+        ValueError: an element is not what it should be.
+    """
+    number = text["SeriesNumber"]
+    image_type = tuple(text["ImageType"].split("\\"))
+    row_mm, col_mm = _floats(text, "PixelSpacing", 2)
+    return SeriesHeader(
+        number=int(number) if number else None,
+        uid=text["SeriesInstanceUID"],
+        description=text["SeriesDescription"],
+        contrast=contrast_of(text["SeriesDescription"], image_type),
+        rows=short["Rows"],
+        cols=short["Columns"],
+        orientation=_floats(text, "ImageOrientationPatient", 6),
+        pixel_spacing_mm=(row_mm, col_mm),
+        time_s=_seconds(text["SeriesTime"]),
+        slope=float(text["RescaleSlope"] or 1.0),
+        intercept=float(text["RescaleIntercept"] or 0.0),
+        study_uid=text["StudyInstanceUID"],
+        patient_id=text["PatientID"],
+    )
+
+
+def _floats(text: Mapping[str, str], keyword: str, count: int) -> tuple[float, ...]:
+    if not text[keyword]:
+        raise KeyError(keyword)
+    values = tuple(float(part) for part in text[keyword].split("\\"))
+    if len(values) != count:
+        raise ValueError(f"{keyword} has {len(values)} values, expected {count}")
+    return values
+
+
+def _seconds(time: str) -> float:
+    """Turn a DICOM time (HHMMSS.ffffff, or HH:MM:SS of old files) into seconds of the day; -inf where it is not one."""
+    digits = time.replace(":", "")
+    try:
+        return int(digits[0:2]) * 3600.0 + int(digits[2:4] or 0) * 60.0 + float(digits[4:] or 0)
+    except ValueError:
+        return -math.inf
+
+
+def _decode_pixels(dataset: pydicom.Dataset, header: SeriesHeader) -> Voxels:
+    """Return a slice's pixels, (rows, cols): uint16 where every value fits, else float32.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` or ``unsupported_transfer_syntax``.
+    """
+    syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or ExplicitVRLittleEndian)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if syntax not in _UNCOMPRESSED:
+            pixels = _decompress(dataset, syntax)
+        else:
+            try:
+                pixels = _native_pixels(dataset, header, big_endian=not dataset.original_encoding[1])
+            except Exception as error:  # a damaged element may raise anything on access
+                raise _unreadable(error) from None
+    if pixels.shape != (header.rows, header.cols):
+        raise ScanError(
+            Reason.UNREADABLE_DICOM,
+            f"a slice has pixels of shape {pixels.shape}, its header says ({header.rows}, {header.cols}); "
+            "download the scan again",
+        )
+    if pixels.dtype.kind in "ui" and pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max:
+        return pixels.astype(np.uint16)
+    return pixels.astype(np.float32)
+
+
+def _native_pixels(dataset: pydicom.Dataset, header: SeriesHeader, big_endian: bool) -> NDArray[Any]:
+    """Read uncompressed pixels of 8, 16 or 32 bits."""
+    element = dataset["PixelData"]
+    if element.is_undefined_length:
+        raise ValueError("PixelData are encapsulated although the transfer syntax is uncompressed")
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    if samples != 1:
+        raise ValueError(f"SamplesPerPixel is {samples}, expected 1")
+    kind = "i" if int(dataset.get("PixelRepresentation") or 0) else "u"
+    dtype = np.dtype(f"{'>' if big_endian else '<'}{kind}{_BYTES[int(dataset.BitsAllocated)]}")
+    count = header.rows * header.cols
+    if len(element.value) < count * dtype.itemsize:
+        raise ValueError(f"PixelData have {len(element.value)} bytes, expected {count * dtype.itemsize}")
+    return np.frombuffer(element.value, dtype, count).reshape(header.rows, header.cols)
+
+
+def _decompress(dataset: pydicom.Dataset, syntax: str) -> NDArray[Any]:
+    """Let pydicom's plugins decode compressed pixels."""
+    try:
+        return np.asarray(dataset.pixel_array)
+    except Exception as error:  # plugins raise whatever they like
+        name = UID(syntax).name
+        raise _unsupported(f"{name} ({type(error).__name__})") from None
+
+
+def _unreadable(error: Exception) -> ScanError:
+    found = f"{type(error).__name__}: {error}" if type(error) is ValueError else type(error).__name__
+    return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); download the scan again")
+
+
+def _unsupported(found: str) -> ScanError:
+    return ScanError(
+        Reason.UNSUPPORTED_TRANSFER_SYNTAX,
+        f"pixel data that no installed decoder reads: {found}; install ukb-infer[codecs] or convert to explicit VR",
+    )
+
+
+def _keyword(error: KeyError) -> str:
+    """Name the absent element of a KeyError, which pydicom raises with a tag."""
+    what = error.args[0] if error.args else ""
+    return what if isinstance(what, str) and what in _ROW else str(what)
+
+
+# -- a container of slices ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Plan:
+    """The members of one series, as their first bytes identify them."""
+
+    number: int | None
+    uid: str
+    contrast: Contrast
+    members: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What the first bytes of a member tell."""
+
+    number: int | None
+    uid: str
+    contrast: Contrast | None
+    enhanced: bool
+
+
+def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series]:
+    """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
+
+    The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
+    decoded. No manifest is consulted: nothing in it can change the result.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False sends every slice through pydicom (same result).
+
+    Returns:
+        Series in the order of first appearance, slices in the order of the container.
+
+    Raises:
+        ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of :class:`SliceParser`.
+    """
+    plans = _identify(source, use_fast_path)
+    return _decode(source, plans, use_fast_path)
+
+
+def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
+    """Tell which members form which water and fat series."""
+    plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
+    known: dict[tuple[bytes, ...], _Identity] = {}
+    any_dicom = enhanced = False
+    for index in range(len(source.names)):
+        head = source.peek(index)
+        if not looks_like_dicom(head):
+            _refuse_damaged(source.names[index])
+            continue
+        any_dicom = True
+        identity = (_peek_identity(head, known) if use_fast_path else None) or _full_identity(source.read(index))
+        enhanced |= identity.enhanced
+        if identity.contrast not in (Contrast.WATER, Contrast.FAT):
+            continue
+        key = (identity.number, identity.uid, identity.contrast)
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = _Plan(*key)
+        plan.members.append(index)
+    if not any_dicom:
+        raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
+    if enhanced and not plans:
+        raise ScanError(
+            Reason.MULTIFRAME, "enhanced (multi-frame) DICOM, expected one slice a file; export classic DICOM"
+        )
+    return _merge_uids(list(plans.values()))
