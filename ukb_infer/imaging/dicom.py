@@ -12,7 +12,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
@@ -31,12 +31,11 @@ from pydicom.uid import (
 
 from ukb_infer.errors import Reason, ScanError
 from ukb_infer.imaging.series import (
-    MAX_SLICES,
+    Budget,
     Contrast,
     Series,
     SeriesHeader,
     Voxels,
-    check_budget,
     check_plausible,
     contrast_of,
 )
@@ -90,9 +89,8 @@ _INSTANCE, _POSITION = _ROW["InstanceNumber"], _ROW["ImagePositionPatient"]
 #: Elements that may differ between the slices of a series.
 _VARYING = np.array([keyword in ("InstanceNumber", "ImagePositionPatient") for _, keyword in _ELEMENTS])
 #: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
-_IDENTITY = tuple(
-    _ROW[keyword] for keyword in ("ImageType", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
-)
+_IDENTITY = ("ImageType", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
+_IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 
 # -- the compiled parser ----------------------------------------------------------------------------------------
 
@@ -288,8 +286,11 @@ class SliceParser:
         if self._template is not None and _alike(buffer, self._found, self._template, self._template_found, _VARYING):
             return self._header
         header = self._header_from_bytes(data)
-        if header is None or header != _header_from_dataset(_read_dataset(data, pixels=False)):
+        if header is None:
             return None
+        if self._template is None and header != _header_from_dataset(_read_dataset(data, pixels=False)):
+            return None
+        check_plausible(header)
         self._header, self._template, self._template_found = header, buffer, self._found.copy()
         return header
 
@@ -297,7 +298,9 @@ class SliceParser:
         """Parse the shared elements; None unless they are those of a plain unsigned 16-bit slice."""
         text = {keyword: self._value(data, row) for keyword, row in _ROW.items()}
         short = {
-            keyword: int.from_bytes(text[keyword].ljust(2, b"\0"), "little") if self._found[_ROW[keyword], 1] == 2 else -1
+            keyword: int.from_bytes(text[keyword].ljust(2, b"\0"), "little")
+            if self._found[_ROW[keyword], 1] == 2
+            else -1
             for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
         }
         plain = (
@@ -328,28 +331,30 @@ def parse_with_pydicom(data: bytes) -> Slice:
 
 
 def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
-    """Let pydicom read a file, with or without its pixel data and its preamble.
+    """Let pydicom read a single-slice file, with or without its pixel data and its preamble.
 
     Raises:
         ScanError: ``unreadable_dicom`` or ``multiframe``.
     """
+    dataset = _read_any_dataset(data, pixels)
+    try:
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        enhanced = str(dataset.get("SOPClassUID", "")) in _ENHANCED_MR
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+    if frames > 1 or enhanced:
+        raise _multiframe(frames)
+    return dataset
+
+
+def _read_any_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        plain = _undeflated(data)
         try:
-            dataset = pydicom.dcmread(BytesIO(_undeflated(data)), force=True, stop_before_pixels=not pixels)
-            frames = int(dataset.get("NumberOfFrames") or 1)
-            sop_class = str(dataset.get("SOPClassUID", ""))
-        except ScanError:
-            raise
+            return pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=not pixels)
         except Exception as error:  # damaged bytes make pydicom raise nearly anything
             raise _unreadable(error) from None
-    if frames > 1 or sop_class in _ENHANCED_MR:
-        raise ScanError(
-            Reason.MULTIFRAME,
-            f"an enhanced (multi-frame) DICOM with {frames} frames, expected one slice a file; "
-            "export classic single-slice DICOM",
-        )
-    return dataset
 
 
 def _undeflated(data: bytes) -> bytes:
@@ -510,6 +515,14 @@ def _unreadable(error: Exception) -> ScanError:
     return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); download the scan again")
 
 
+def _multiframe(frames: int) -> ScanError:
+    return ScanError(
+        Reason.MULTIFRAME,
+        f"enhanced (multi-frame) DICOM with {frames} frames, expected one slice a file; "
+        "export classic single-slice DICOM",
+    )
+
+
 def _unsupported(found: str) -> ScanError:
     return ScanError(
         Reason.UNSUPPORTED_TRANSFER_SYNTAX,
@@ -566,8 +579,18 @@ def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series
     return _decode(source, plans, use_fast_path)
 
 
+def looks_like_dicom(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
+    if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC:
+        return True
+    if len(head) < 12 or head[0] not in (0x02, 0x08) or head[1] != 0 or head[3] != 0:
+        return False
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return explicit or int.from_bytes(head[4:8], "little") <= len(head)
+
+
 def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
-    """Tell which members form which water and fat series."""
+    """Tell which members form which water and fat series, by their first bytes."""
     plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
     known: dict[tuple[bytes, ...], _Identity] = {}
     any_dicom = enhanced = False
@@ -579,17 +602,157 @@ def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
         any_dicom = True
         identity = (_peek_identity(head, known) if use_fast_path else None) or _full_identity(source.read(index))
         enhanced |= identity.enhanced
-        if identity.contrast not in (Contrast.WATER, Contrast.FAT):
-            continue
-        key = (identity.number, identity.uid, identity.contrast)
-        plan = plans.get(key)
-        if plan is None:
-            plan = plans[key] = _Plan(*key)
-        plan.members.append(index)
+        if identity.contrast is Contrast.WATER or identity.contrast is Contrast.FAT:
+            key = (identity.number, identity.uid, identity.contrast)
+            plans.setdefault(key, _Plan(*key)).members.append(index)
     if not any_dicom:
         raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
     if enhanced and not plans:
-        raise ScanError(
-            Reason.MULTIFRAME, "enhanced (multi-frame) DICOM, expected one slice a file; export classic DICOM"
-        )
+        raise _multiframe(2)
     return _merge_uids(list(plans.values()))
+
+
+def _refuse_damaged(name: str) -> None:
+    """Ignore what is not DICOM, unless its name says that it should be.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    base = name.replace("\\", "/").rpartition("/")[2].lower()
+    if base.endswith(_DICOM_SUFFIXES) and not base.startswith("._"):  # "._x.dcm" is what macOS leaves in zips
+        raise ScanError(
+            Reason.UNREADABLE_DICOM, "a file named as DICOM does not begin like one; download the scan again"
+        )
+
+
+def _peek_identity(head: bytes, known: dict[tuple[bytes, ...], _Identity]) -> _Identity | None:
+    """Identify a member of plain explicit VR by its first bytes; None where they do not tell enough.
+
+    Args:
+        head: the first bytes.
+        known: identities by the bytes of their elements, filled here.
+    """
+    start = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
+    found = np.empty((len(_TAGS), 2), np.int64)
+    status, _, _ = _walk(np.frombuffer(head, np.uint8), start, _TAGS, found)
+    if status == _UNUSUAL:
+        return None
+    spans = found[_IDENTITY_ROWS].tolist()
+    if spans[-1][1] < 0:  # SeriesNumber, the last of them, was not reached
+        return None
+    values = tuple([head[at : at + length] if length > 0 else b"" for at, length in spans])
+    identity = known.get(values)
+    if identity is None and all(value.isascii() for value in values):
+        texts = [value.decode().strip(" \0") for value in values]
+        identity = known[values] = _make_identity(*texts)
+    return identity
+
+
+def _full_identity(data: bytes) -> _Identity:
+    """Identify a member with pydicom.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    dataset = _read_any_dataset(data, pixels=False)
+    try:
+        return _make_identity(*(_text_of(dataset.get(keyword)) for keyword in _IDENTITY))
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+
+
+def _make_identity(image_type: str, sop_class: str, description: str, uid: str, number: str) -> _Identity:
+    """Make an identity of elements as text.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    contrast = contrast_of(description, tuple(image_type.split("\\")))
+    try:
+        return _Identity(int(number) if number else None, uid, contrast, sop_class in _ENHANCED_MR)
+    except ValueError as error:
+        raise _unreadable(error) from None
+
+
+def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
+    """Undo the splitting of series whose slices were each given a SeriesInstanceUID of their own.
+
+    A number used by two whole series (a repeat under the same number) stays two series.
+    """
+    groups: dict[tuple[int | None, Contrast], list[_Plan]] = {}
+    for plan in plans:
+        groups.setdefault((plan.number, plan.contrast), []).append(plan)
+    merged: list[_Plan] = []
+    for (number, contrast), group in groups.items():
+        members = sorted(index for plan in group for index in plan.members)
+        if number is not None and 2 * len(group) > len(members):
+            merged.append(_Plan(number, "", contrast, members))
+        else:
+            merged.extend(group)
+    return merged
+
+
+@dataclass
+class _Stack:
+    """The slices of one series as they come in."""
+
+    plan: _Plan
+    parser: SliceParser
+    header: SeriesHeader | None = None
+    voxels: Voxels | None = None
+    positions: list[tuple[float, float, float]] = field(default_factory=list)
+    instances: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def add(self, data: bytes, budget: Budget) -> None:
+        """Parse a slice and append it."""
+        part = self.parser.parse(data)
+        if self.header is None or self.voxels is None:
+            self.header = part.header
+            shape = (len(self.plan.members), part.header.rows, part.header.cols)
+            budget.take(shape, part.header.label)
+            self.voxels = np.empty(shape, part.pixels.dtype)
+        elif part.header is not self.header:
+            _check_alike(part.header, self.header)
+        if part.pixels.dtype != self.voxels.dtype:
+            self.voxels = self.voxels.astype(np.float32)
+        self.voxels[len(self.positions)] = part.pixels
+        self.positions.append(part.position_mm)
+        self.instances.append(part.instance)
+        self.times.append(part.header.time_s)
+
+    def finish(self) -> Series:
+        """Return the series."""
+        if self.header is None or self.voxels is None:
+            raise RuntimeError("a planned series has at least one member")
+        header = replace(self.header, time_s=max(self.times))
+        return Series(
+            header, self.voxels, np.array(self.positions), np.array(self.instances, np.int64), np.array(self.times)
+        )
+
+
+def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> list[Series]:
+    """Decode the planned members in the order of the container, which is that of the disk."""
+    stacks = [_Stack(plan, SliceParser(use_fast_path)) for plan in plans]
+    order = sorted((index, stack) for stack in range(len(stacks)) for index in plans[stack].members)
+    budget = Budget()
+    for index, chosen in order:
+        stacks[chosen].add(source.read(index), budget)
+    return [stack.finish() for stack in stacks]
+
+
+def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
+    """Refuse a slice that does not belong to the series of the first.
+
+    Raises:
+        ScanError: ``several_scans`` or ``geometry_inconsistent``.
+    """
+    if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
+        raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
+    for name in ("rows", "cols", "orientation", "pixel_spacing_mm", "slope", "intercept"):
+        found, expected = getattr(header, name), getattr(first, name)
+        if found != expected:
+            raise ScanError(
+                Reason.GEOMETRY_INCONSISTENT,
+                f"slices of {first.label} differ in {name}: {found} and {expected}; download the scan again",
+            )

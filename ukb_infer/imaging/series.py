@@ -190,19 +190,26 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
         )
 
 
-def check_budget(voxels: int, label: str) -> None:
-    """Refuse a scan whose voxels would take more memory than any neck-to-knee scan does.
+class Budget:
+    """Counts the voxels that a scan takes, so that no input can fill the memory."""
 
-    Args:
-        voxels: number of 16-bit voxels, of the scan so far.
-        label: names the series in the message.
+    def __init__(self) -> None:
+        self._voxels = 0
 
-    Raises:
-        ScanError: ``too_large``.
-    """
-    if 2 * voxels > MAX_SCAN_BYTES:
-        raise ScanError(
-            Reason.TOO_LARGE,
-            f"{label} brings the scan to {2 * voxels / 1024**2:.0f} MiB of voxels, expected at most "
-            f"{MAX_SCAN_BYTES // 1024**2} MiB; check where the file comes from",
-        )
+    def take(self, shape: tuple[int, int, int], label: str) -> None:
+        """Count one series before memory is allocated for it.
+
+        Args:
+            shape: (slices, rows, cols).
+            label: names the series in the message.
+
+        Raises:
+            ScanError: ``too_large``.
+        """
+        self._voxels += math.prod(shape)
+        if shape[0] > MAX_SLICES or 2 * self._voxels > MAX_SCAN_BYTES:
+            raise ScanError(
+                Reason.TOO_LARGE,
+                f"{label} has {shape[0]} slices and brings the scan to {2 * self._voxels // 1024**2} MiB of voxels, "
+                f"expected at most {MAX_SLICES} slices and {MAX_SCAN_BYTES // 1024**2} MiB; check where it comes from",
+            )

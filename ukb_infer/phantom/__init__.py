@@ -1,1 +1,47 @@
-"""phantom"""
+"""Synthetic neck-to-knee bodies and their files (floor 1). They describe no one; see ``docs/phantom.md``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ukb_infer.phantom.anomalies import ANOMALIES, anomaly_names
+    from ukb_infer.phantom.cohort import write_cohort
+    from ukb_infer.phantom.population import Subject, sample_subject
+    from ukb_infer.phantom.sampling import Acquisition, render
+    from ukb_infer.phantom.truths import ANATOMY_DETERMINED, truths
+    from ukb_infer.phantom.writers import write_scan
+
+_HOMES = {
+    "ANATOMY_DETERMINED": "truths",
+    "ANOMALIES": "anomalies",
+    "Acquisition": "sampling",
+    "Subject": "population",
+    "anomaly_names": "anomalies",
+    "render": "sampling",
+    "sample_subject": "population",
+    "truths": "truths",
+    "write_cohort": "cohort",
+    "write_scan": "writers",
+}
+__all__ = [
+    "ANATOMY_DETERMINED",
+    "ANOMALIES",
+    "Acquisition",
+    "Subject",
+    "anomaly_names",
+    "render",
+    "sample_subject",
+    "truths",
+    "write_cohort",
+    "write_scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: numba and pydicom are not needed for ``--help``."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ukb_infer.phantom' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"ukb_infer.phantom.{_HOMES[name]}"), name)
