@@ -72,13 +72,17 @@ def add_station(total, water, fat, out_index, lower, upper, weights, adds, row0,
             a, b, c, d = water[low, r], water[up, r], fat[low, r], fat[up, r]
             if adds[n]:
                 for x in range(cols):
-                    out[x] += wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                    out[x] += (
+                        wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                    )
             elif low == up or wu == np.float32(0.0):
                 for x in range(cols):
                     out[x] = wl * np.float32(a[x]) + fl * np.float32(c[x])
             else:
                 for x in range(cols):
-                    out[x] = wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                    out[x] = (
+                        wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                    )
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "ninf", "nsz", "reassoc"})

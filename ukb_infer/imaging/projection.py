@@ -15,21 +15,18 @@ from numpy.typing import NDArray
 
 from ukb_infer.geometry import BED_ROWS, FAT_FRACTION_SCALE, TRIMMED_END_SLICES
 from ukb_infer.imaging import kernels
-from ukb_infer.imaging.otsu import N_BINS, threshold_from_histogram
-from ukb_infer.imaging.reference import (
+from ukb_infer.imaging.fusion import (
     Boxes,
     Float64,
     Trim,
     fade_weights,
-    first_half_index,
-    normalize_to_uint8,
     overlap_factors,
     place_stations,
     resample_station,
-    scale_fat_fraction,
-    side_by_side,
     trim_overlaps,
 )
+from ukb_infer.imaging.otsu import N_BINS, threshold_from_histogram
+from ukb_infer.imaging.picture import first_half_index, normalize_to_uint8, scale_fat_fraction, side_by_side
 from ukb_infer.records import Station
 
 CONTRASTS = ("water", "fat")
@@ -179,9 +176,7 @@ def _total_volume(parts: list[_Part], extent: tuple[int, int, int]) -> NDArray[n
             scale = part.fade * part.factors[contrast]
             weights[:, 2 * contrast] = (1.0 - part.weight) * scale
             weights[:, 2 * contrast + 1] = part.weight * scale
-        kernels.add_station(
-            total, *part.sources, out, part.lower, part.upper, weights, adds, part.row, part.col
-        )
+        kernels.add_station(total, *part.sources, out, part.lower, part.upper, weights, adds, part.row, part.col)
         written[out[inside]] = True
     return total
 
@@ -229,9 +224,7 @@ def _plane(part: _Part, boxes: Boxes, contrast: int, axis: int, position: int) -
     return values
 
 
-def _blend(
-    values: Float64, lower: NDArray[np.int64], upper: NDArray[np.int64], weight: Float64, axis: int
-) -> Float64:
+def _blend(values: Float64, lower: NDArray[np.int64], upper: NDArray[np.int64], weight: Float64, axis: int) -> Float64:
     shape = [1, 1, 1]
     shape[axis] = weight.size
     w = weight.reshape(shape)
