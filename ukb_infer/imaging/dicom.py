@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -30,16 +30,15 @@ from pydicom.uid import (
 )
 
 from ukb_infer.errors import Reason, ScanError
+from ukb_infer.imaging.dicom_walk import UNUSUAL, WALKED, alike, walk
 from ukb_infer.imaging.series import (
-    Budget,
     Contrast,
-    Series,
     SeriesHeader,
     Voxels,
     check_plausible,
     contrast_of,
 )
-from ukb_infer.imaging.zipsource import MAX_MEMBER_BYTES, MemberSource
+from ukb_infer.imaging.zipsource import MAX_MEMBER_BYTES
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -89,128 +88,9 @@ _INSTANCE, _POSITION = _ROW["InstanceNumber"], _ROW["ImagePositionPatient"]
 #: Elements that may differ between the slices of a series.
 _VARYING = np.array([keyword in ("InstanceNumber", "ImagePositionPatient") for _, keyword in _ELEMENTS])
 #: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
+_SHORTS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
 _IDENTITY = ("ImageType", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
 _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
-
-# -- the compiled parser ----------------------------------------------------------------------------------------
-
-_WALKED, _UNUSUAL, _CUT = 0, 1, 2
-
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with numba, without its cache where no folder for it can be written."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
-
-
-@_compile
-def _walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: NDArray[np.int64]) -> Any:
-    """Walk the elements of explicit-VR little-endian data up to the pixel data.
-
-    Args:
-        buffer: the file.
-        start: offset of the first element.
-        tags: wanted tags, ascending.
-        found: (tags, 2) filled with (offset, length); length -1 where absent.
-
-    Returns:
-        (status, offset of the pixel data, their length).
-    """
-    size = buffer.size
-    found[:, :] = -1
-    at, wanted, last, depth = start, 0, -1, 0
-    while at + 8 <= size:
-        group = buffer[at] | buffer[at + 1] << 8
-        element = buffer[at + 2] | buffer[at + 3] << 8
-        tag = np.int64(group) << 16 | np.int64(element)
-        if group == 0xFFFE:  # item or delimiter inside a sequence of undefined length
-            length = (
-                np.int64(buffer[at + 4])
-                | np.int64(buffer[at + 5]) << 8
-                | np.int64(buffer[at + 6]) << 16
-                | np.int64(buffer[at + 7]) << 24
-            )
-            if depth == 0:
-                return 1, 0, 0
-            at += 8
-            if element == 0xE000:
-                if length == 0xFFFFFFFF:
-                    depth += 1
-                else:
-                    at += length
-            elif element == 0xE00D or element == 0xE0DD:
-                depth -= 1
-            else:
-                return 1, 0, 0
-            continue
-        first, second = buffer[at + 4], buffer[at + 5]
-        if first < 65 or first > 90 or second < 65 or second > 90:
-            return 1, 0, 0
-        # OB OD OF OL OV OW, SQ, SV, UC UN UR UT UV: two reserved bytes, then a length of four
-        is_long = (
-            (first == 79 and (second == 66 or second == 68 or second == 70 or second == 76 or second >= 86))
-            or (first == 83 and (second == 81 or second == 86))
-            or (first == 85 and (second == 67 or second == 78 or second == 82 or second == 84 or second == 86))
-        )
-        if is_long:
-            if at + 12 > size:
-                return 2, 0, 0
-            length = (
-                np.int64(buffer[at + 8])
-                | np.int64(buffer[at + 9]) << 8
-                | np.int64(buffer[at + 10]) << 16
-                | np.int64(buffer[at + 11]) << 24
-            )
-            at += 12
-        else:
-            length = np.int64(buffer[at + 6]) | np.int64(buffer[at + 7]) << 8
-            at += 8
-        if length == 0xFFFFFFFF:
-            if not (first == 83 and second == 81):  # only a sequence: not encapsulated pixels, not UN
-                return 1, 0, 0
-            if depth == 0:
-                if tag <= last:
-                    return 1, 0, 0
-                last = tag
-            depth += 1
-            continue
-        if depth == 0:
-            if tag <= last:
-                return 1, 0, 0
-            last = tag
-            while wanted < tags.size and tags[wanted] < tag:
-                wanted += 1
-            if wanted < tags.size and tags[wanted] == tag and at + length <= size:
-                found[wanted, 0], found[wanted, 1] = at, length
-            if tag == 0x7FE00010:
-                return 0, at, length
-        at += length
-    return 2, 0, 0
-
-
-@_compile
-def _alike(
-    buffer: NDArray[np.uint8],
-    found: NDArray[np.int64],
-    other: NDArray[np.uint8],
-    other_found: NDArray[np.int64],
-    varying: NDArray[np.bool_],
-) -> Any:
-    """Tell whether two walked files agree to the byte in every element that a series shares."""
-    for row in range(varying.size):
-        if varying[row]:
-            continue
-        length = found[row, 1]
-        if length != other_found[row, 1]:
-            return False
-        for byte in range(length):
-            if buffer[found[row, 0] + byte] != other[other_found[row, 0] + byte]:
-                return False
-    return True
-
 
 # -- one slice ----------------------------------------------------------------------------------------------------
 
@@ -261,8 +141,8 @@ class SliceParser:
         if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC:
             return None
         buffer = np.frombuffer(data, np.uint8)
-        status, offset, length = _walk(buffer, _PREAMBLE + 4, _TAGS, self._found)
-        if status != _WALKED or offset + length > len(data):
+        status, offset, length = walk(buffer, _PREAMBLE + 4, _TAGS, self._found)
+        if status != WALKED or offset + length > len(data):
             return None
         try:
             header = self._shared_header(data, buffer)
@@ -281,9 +161,14 @@ class SliceParser:
         start, length = self._found[row].tolist()
         return data[start : start + length].strip(b" \0") if length > 0 else b""
 
+    def _short(self, data: bytes, row: int) -> int:
+        """Return an unsigned 16-bit element; -1 where absent."""
+        start, length = self._found[row].tolist()
+        return int.from_bytes(data[start : start + 2], "little") if length == 2 else -1
+
     def _shared_header(self, data: bytes, buffer: NDArray[np.uint8]) -> SeriesHeader | None:
         """Return the header shared with the series, parsed anew only where its bytes differ from the last one's."""
-        if self._template is not None and _alike(buffer, self._found, self._template, self._template_found, _VARYING):
+        if self._template is not None and alike(buffer, self._found, self._template, self._template_found, _VARYING):
             return self._header
         header = self._header_from_bytes(data)
         if header is None:
@@ -296,21 +181,16 @@ class SliceParser:
 
     def _header_from_bytes(self, data: bytes) -> SeriesHeader | None:
         """Parse the shared elements; None unless they are those of a plain unsigned 16-bit slice."""
-        text = {keyword: self._value(data, row) for keyword, row in _ROW.items()}
-        short = {
-            keyword: int.from_bytes(text[keyword].ljust(2, b"\0"), "little")
-            if self._found[_ROW[keyword], 1] == 2
-            else -1
-            for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
-        }
+        text = {keyword: self._value(data, row) for keyword, row in _ROW.items() if keyword not in _SHORTS}
+        shorts = {keyword: self._short(data, _ROW[keyword]) for keyword in _SHORTS}
         plain = (
             text["TransferSyntaxUID"] == _EXPLICIT_LITTLE_ENDIAN
-            and (short["SamplesPerPixel"], short["BitsAllocated"], short["PixelRepresentation"]) == (1, 16, 0)
+            and (shorts["SamplesPerPixel"], shorts["BitsAllocated"], shorts["PixelRepresentation"]) == (1, 16, 0)
             and text["NumberOfFrames"] in (b"", b"1")
             and text["SOPClassUID"].decode("ascii", "replace") not in _ENHANCED_MR
             and all(value.isascii() for value in text.values())
         )
-        return _make_header({keyword: value.decode() for keyword, value in text.items()}, short) if plain else None
+        return _make_header({keyword: value.decode() for keyword, value in text.items()}, shorts) if plain else None
 
 
 def parse_with_pydicom(data: bytes) -> Slice:
@@ -343,7 +223,7 @@ def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
     except Exception as error:  # a damaged element may raise anything on access
         raise _unreadable(error) from None
     if frames > 1 or enhanced:
-        raise _multiframe(frames)
+        raise multiframe(frames)
     return dataset
 
 
@@ -515,7 +395,7 @@ def _unreadable(error: Exception) -> ScanError:
     return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); download the scan again")
 
 
-def _multiframe(frames: int) -> ScanError:
+def multiframe(frames: int) -> ScanError:
     return ScanError(
         Reason.MULTIFRAME,
         f"enhanced (multi-frame) DICOM with {frames} frames, expected one slice a file; "
@@ -536,47 +416,17 @@ def _keyword(error: KeyError) -> str:
     return what if isinstance(what, str) and what in _ROW else str(what)
 
 
-# -- a container of slices ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Plan:
-    """The members of one series, as their first bytes identify them."""
-
-    number: int | None
-    uid: str
-    contrast: Contrast
-    members: list[int] = field(default_factory=list)
+# -- what a file is ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Identity:
+class Identity:
     """What the first bytes of a member tell."""
 
     number: int | None
     uid: str
     contrast: Contrast | None
     enhanced: bool
-
-
-def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series]:
-    """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
-
-    The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
-    decoded. No manifest is consulted: nothing in it can change the result.
-
-    Args:
-        source: the zip or folder.
-        use_fast_path: False sends every slice through pydicom (same result).
-
-    Returns:
-        Series in the order of first appearance, slices in the order of the container.
-
-    Raises:
-        ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of :class:`SliceParser`.
-    """
-    plans = _identify(source, use_fast_path)
-    return _decode(source, plans, use_fast_path)
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -589,43 +439,18 @@ def looks_like_dicom(head: bytes) -> bool:
     return explicit or int.from_bytes(head[4:8], "little") <= len(head)
 
 
-def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
-    """Tell which members form which water and fat series, by their first bytes."""
-    plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
-    known: dict[tuple[bytes, ...], _Identity] = {}
-    any_dicom = enhanced = False
-    for index in range(len(source.names)):
-        head = source.peek(index)
-        if not looks_like_dicom(head):
-            _refuse_damaged(source.names[index])
-            continue
-        any_dicom = True
-        identity = (_peek_identity(head, known) if use_fast_path else None) or _full_identity(source.read(index))
-        enhanced |= identity.enhanced
-        if identity.contrast is Contrast.WATER or identity.contrast is Contrast.FAT:
-            key = (identity.number, identity.uid, identity.contrast)
-            plans.setdefault(key, _Plan(*key)).members.append(index)
-    if not any_dicom:
-        raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
-    if enhanced and not plans:
-        raise _multiframe(2)
-    return _merge_uids(list(plans.values()))
+def study_of(path: Path) -> str:
+    """Return a DICOM file's StudyInstanceUID; empty where it cannot be told."""
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        return _text_of(dataset.get("StudyInstanceUID"))
+    except OSError:
+        raise
+    except Exception:  # damaged: reading the scan will say so
+        return ""
 
 
-def _refuse_damaged(name: str) -> None:
-    """Ignore what is not DICOM, unless its name says that it should be.
-
-    Raises:
-        ScanError: ``unreadable_dicom``.
-    """
-    base = name.replace("\\", "/").rpartition("/")[2].lower()
-    if base.endswith(_DICOM_SUFFIXES) and not base.startswith("._"):  # "._x.dcm" is what macOS leaves in zips
-        raise ScanError(
-            Reason.UNREADABLE_DICOM, "a file named as DICOM does not begin like one; download the scan again"
-        )
-
-
-def _peek_identity(head: bytes, known: dict[tuple[bytes, ...], _Identity]) -> _Identity | None:
+def peek_identity(head: bytes, known: dict[tuple[bytes, ...], Identity]) -> Identity | None:
     """Identify a member of plain explicit VR by its first bytes; None where they do not tell enough.
 
     Args:
@@ -634,8 +459,8 @@ def _peek_identity(head: bytes, known: dict[tuple[bytes, ...], _Identity]) -> _I
     """
     start = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
     found = np.empty((len(_TAGS), 2), np.int64)
-    status, _, _ = _walk(np.frombuffer(head, np.uint8), start, _TAGS, found)
-    if status == _UNUSUAL:
+    status, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, found)
+    if status == UNUSUAL:
         return None
     spans = found[_IDENTITY_ROWS].tolist()
     if spans[-1][1] < 0:  # SeriesNumber, the last of them, was not reached
@@ -648,7 +473,7 @@ def _peek_identity(head: bytes, known: dict[tuple[bytes, ...], _Identity]) -> _I
     return identity
 
 
-def _full_identity(data: bytes) -> _Identity:
+def full_identity(data: bytes) -> Identity:
     """Identify a member with pydicom.
 
     Raises:
@@ -661,7 +486,7 @@ def _full_identity(data: bytes) -> _Identity:
         raise _unreadable(error) from None
 
 
-def _make_identity(image_type: str, sop_class: str, description: str, uid: str, number: str) -> _Identity:
+def _make_identity(image_type: str, sop_class: str, description: str, uid: str, number: str) -> Identity:
     """Make an identity of elements as text.
 
     Raises:
@@ -669,90 +494,6 @@ def _make_identity(image_type: str, sop_class: str, description: str, uid: str, 
     """
     contrast = contrast_of(description, tuple(image_type.split("\\")))
     try:
-        return _Identity(int(number) if number else None, uid, contrast, sop_class in _ENHANCED_MR)
+        return Identity(int(number) if number else None, uid, contrast, sop_class in _ENHANCED_MR)
     except ValueError as error:
         raise _unreadable(error) from None
-
-
-def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
-    """Undo the splitting of series whose slices were each given a SeriesInstanceUID of their own.
-
-    A number used by two whole series (a repeat under the same number) stays two series.
-    """
-    groups: dict[tuple[int | None, Contrast], list[_Plan]] = {}
-    for plan in plans:
-        groups.setdefault((plan.number, plan.contrast), []).append(plan)
-    merged: list[_Plan] = []
-    for (number, contrast), group in groups.items():
-        members = sorted(index for plan in group for index in plan.members)
-        if number is not None and 2 * len(group) > len(members):
-            merged.append(_Plan(number, "", contrast, members))
-        else:
-            merged.extend(group)
-    return merged
-
-
-@dataclass
-class _Stack:
-    """The slices of one series as they come in."""
-
-    plan: _Plan
-    parser: SliceParser
-    header: SeriesHeader | None = None
-    voxels: Voxels | None = None
-    positions: list[tuple[float, float, float]] = field(default_factory=list)
-    instances: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-
-    def add(self, data: bytes, budget: Budget) -> None:
-        """Parse a slice and append it."""
-        part = self.parser.parse(data)
-        if self.header is None or self.voxels is None:
-            self.header = part.header
-            shape = (len(self.plan.members), part.header.rows, part.header.cols)
-            budget.take(shape, part.header.label)
-            self.voxels = np.empty(shape, part.pixels.dtype)
-        elif part.header is not self.header:
-            _check_alike(part.header, self.header)
-        if part.pixels.dtype != self.voxels.dtype:
-            self.voxels = self.voxels.astype(np.float32)
-        self.voxels[len(self.positions)] = part.pixels
-        self.positions.append(part.position_mm)
-        self.instances.append(part.instance)
-        self.times.append(part.header.time_s)
-
-    def finish(self) -> Series:
-        """Return the series."""
-        if self.header is None or self.voxels is None:
-            raise RuntimeError("a planned series has at least one member")
-        header = replace(self.header, time_s=max(self.times))
-        return Series(
-            header, self.voxels, np.array(self.positions), np.array(self.instances, np.int64), np.array(self.times)
-        )
-
-
-def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> list[Series]:
-    """Decode the planned members in the order of the container, which is that of the disk."""
-    stacks = [_Stack(plan, SliceParser(use_fast_path)) for plan in plans]
-    order = sorted((index, stack) for stack in range(len(stacks)) for index in plans[stack].members)
-    budget = Budget()
-    for index, chosen in order:
-        stacks[chosen].add(source.read(index), budget)
-    return [stack.finish() for stack in stacks]
-
-
-def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
-    """Refuse a slice that does not belong to the series of the first.
-
-    Raises:
-        ScanError: ``several_scans`` or ``geometry_inconsistent``.
-    """
-    if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
-        raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
-    for name in ("rows", "cols", "orientation", "pixel_spacing_mm", "slope", "intercept"):
-        found, expected = getattr(header, name), getattr(first, name)
-        if found != expected:
-            raise ScanError(
-                Reason.GEOMETRY_INCONSISTENT,
-                f"slices of {first.label} differ in {name}: {found} and {expected}; download the scan again",
-            )

@@ -1,0 +1,124 @@
+"""A small compiled parser of plain explicit-VR little-endian DICOM: the fast path's eyes.
+
+It accepts only what it knows: everything else is reported as unusual, and pydicom judges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_PIXEL_DATA = 0x7FE00010
+
+#: Status of a walk: up to the pixel data; met something unusual; the bytes ended first.
+WALKED, UNUSUAL, CUT = 0, 1, 2
+
+
+@njit(cache=True, nogil=True)
+def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
+    """Return the unsigned 32-bit little-endian number at an offset."""
+    return (
+        np.int64(buffer[at])
+        | np.int64(buffer[at + 1]) << 8
+        | np.int64(buffer[at + 2]) << 16
+        | np.int64(buffer[at + 3]) << 24
+    )
+
+
+@njit(cache=True, nogil=True)
+def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: NDArray[np.int64]) -> Any:
+    """Walk the elements of explicit-VR little-endian data up to the pixel data.
+
+    Args:
+        buffer: the file.
+        start: offset of the first element.
+        tags: wanted tags, ascending.
+        found: (tags, 2) filled with (offset, length); length -1 where absent.
+
+    Returns:
+        (status, offset of the pixel data, their length).
+    """
+    size = buffer.size
+    found[:, :] = -1
+    at, wanted, last, depth = np.int64(start), 0, np.int64(-1), 0
+    while at + 8 <= size:
+        group = np.int64(buffer[at]) | np.int64(buffer[at + 1]) << 8
+        element = np.int64(buffer[at + 2]) | np.int64(buffer[at + 3]) << 8
+        tag = group << 16 | element
+        if group == 0xFFFE:  # item or delimiter inside a sequence of undefined length
+            length = _long_at(buffer, at + 4)
+            if depth == 0:
+                return UNUSUAL, 0, 0
+            at += 8
+            if element == 0xE000:
+                if length == 0xFFFFFFFF:
+                    depth += 1
+                else:
+                    at += length
+            elif element == 0xE00D or element == 0xE0DD:
+                depth -= 1
+            else:
+                return UNUSUAL, 0, 0
+            continue
+        first, second = buffer[at + 4], buffer[at + 5]
+        if first < 65 or first > 90 or second < 65 or second > 90:
+            return UNUSUAL, 0, 0
+        # OB OD OF OL OV OW, SQ, SV, UC UN UR UT UV: two reserved bytes, then a length of four
+        is_long = (
+            (first == 79 and (second == 66 or second == 68 or second == 70 or second == 76 or second >= 86))
+            or (first == 83 and (second == 81 or second == 86))
+            or (first == 85 and (second == 67 or second == 78 or second == 82 or second == 84 or second == 86))
+        )
+        if is_long:
+            if at + 12 > size:
+                return CUT, 0, 0
+            length = _long_at(buffer, at + 8)
+            at += 12
+        else:
+            length = np.int64(buffer[at + 6]) | np.int64(buffer[at + 7]) << 8
+            at += 8
+        if length == 0xFFFFFFFF:
+            if not (first == 83 and second == 81):  # only a sequence: not encapsulated pixels, not UN
+                return UNUSUAL, 0, 0
+            if depth == 0:
+                if tag <= last:
+                    return UNUSUAL, 0, 0
+                last = tag
+            depth += 1
+            continue
+        if depth == 0:
+            if tag <= last:
+                return UNUSUAL, 0, 0
+            last = tag
+            while wanted < tags.size and tags[wanted] < tag:
+                wanted += 1
+            if wanted < tags.size and tags[wanted] == tag and at + length <= size:
+                found[wanted, 0], found[wanted, 1] = at, length
+            if tag == _PIXEL_DATA:
+                return WALKED, at, length
+        at += length
+    return CUT, 0, 0
+
+
+@njit(cache=True, nogil=True)
+def alike(
+    buffer: NDArray[np.uint8],
+    found: NDArray[np.int64],
+    other: NDArray[np.uint8],
+    other_found: NDArray[np.int64],
+    varying: NDArray[np.bool_],
+) -> Any:
+    """Tell whether two walked files agree to the byte in every element that a series shares."""
+    for row in range(varying.size):
+        if varying[row]:
+            continue
+        length = found[row, 1]
+        if length != other_found[row, 1]:
+            return False
+        for byte in range(length):
+            if buffer[found[row, 0] + byte] != other[other_found[row, 0] + byte]:
+                return False
+    return True
