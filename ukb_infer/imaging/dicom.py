@@ -95,6 +95,10 @@ _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 # -- one slice ----------------------------------------------------------------------------------------------------
 
 
+class _DamagedError(ValueError):
+    """An element is not what it should be; the text may be shown."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """One parsed slice.
@@ -325,7 +329,7 @@ def _floats(text: Mapping[str, str], keyword: str, count: int) -> tuple[float, .
         raise KeyError(keyword)
     values = tuple(float(part) for part in text[keyword].split("\\"))
     if len(values) != count:
-        raise ValueError(f"{keyword} has {len(values)} values, expected {count}")
+        raise _DamagedError(f"{keyword} has {len(values)} values, expected {count}")
     return values
 
 
@@ -369,15 +373,15 @@ def _native_pixels(dataset: pydicom.Dataset, header: SeriesHeader, big_endian: b
     """Read uncompressed pixels of 8, 16 or 32 bits."""
     element = dataset["PixelData"]
     if element.is_undefined_length:
-        raise ValueError("PixelData are encapsulated although the transfer syntax is uncompressed")
+        raise _DamagedError("PixelData are encapsulated although the transfer syntax is uncompressed")
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples != 1:
-        raise ValueError(f"SamplesPerPixel is {samples}, expected 1")
+        raise _DamagedError(f"SamplesPerPixel is {samples}, expected 1")
     kind = "i" if int(dataset.get("PixelRepresentation") or 0) else "u"
     dtype = np.dtype(f"{'>' if big_endian else '<'}{kind}{_BYTES[int(dataset.BitsAllocated)]}")
     count = header.rows * header.cols
     if len(element.value) < count * dtype.itemsize:
-        raise ValueError(f"PixelData have {len(element.value)} bytes, expected {count * dtype.itemsize}")
+        raise _DamagedError(f"PixelData have {len(element.value)} bytes, expected {count * dtype.itemsize}")
     return np.frombuffer(element.value, dtype, count).reshape(header.rows, header.cols)
 
 
@@ -391,11 +395,12 @@ def _decompress(dataset: pydicom.Dataset, syntax: str) -> NDArray[Any]:
 
 
 def _unreadable(error: Exception) -> ScanError:
-    found = f"{type(error).__name__}: {error}" if type(error) is ValueError else type(error).__name__
+    found = str(error) if isinstance(error, _DamagedError) else type(error).__name__  # other texts may quote the file
     return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); download the scan again")
 
 
 def multiframe(frames: int) -> ScanError:
+    """Return the error for enhanced or otherwise multi-frame DICOM."""
     return ScanError(
         Reason.MULTIFRAME,
         f"enhanced (multi-frame) DICOM with {frames} frames, expected one slice a file; "

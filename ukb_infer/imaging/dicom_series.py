@@ -12,6 +12,8 @@ from ukb_infer.imaging.dicom import Identity
 from ukb_infer.imaging.series import Budget, Contrast, Series, SeriesHeader, Voxels
 from ukb_infer.imaging.zipsource import MemberSource
 
+#: First bytes of a member that are looked at: enough for short headers, then for those of scanners.
+_PEEK_BYTES = (1536, 6144)
 #: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
@@ -40,7 +42,8 @@ def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series
         Series in the order of first appearance, slices in the order of the container.
 
     Raises:
-        ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of :class:`~ukb_infer.imaging.dicom.SliceParser`.
+        ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of
+            :class:`~ukb_infer.imaging.dicom.SliceParser`.
     """
     plans = _identify(source, use_fast_path)
     return _decode(source, plans, use_fast_path)
@@ -49,26 +52,53 @@ def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series
 def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
     """Tell which members form which water and fat series, by their first bytes."""
     plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
-    known: dict[tuple[bytes, ...], Identity] = {}
+    peeker = _Peeker(source, use_fast_path)
     any_dicom = enhanced = False
     for index in range(len(source.names)):
-        head = source.peek(index)
-        if not dicom.looks_like_dicom(head):
+        identity = peeker.identity(index)
+        if identity is None:
             _refuse_damaged(source.names[index])
             continue
         any_dicom = True
-        identity = (dicom.peek_identity(head, known) if use_fast_path else None) or dicom.full_identity(
-            source.read(index)
-        )
         enhanced |= identity.enhanced
         if identity.contrast is Contrast.WATER or identity.contrast is Contrast.FAT:
             key = (identity.number, identity.uid, identity.contrast)
-            plans.setdefault(key, _Plan(*key)).members.append(index)
+            plan = plans.get(key)
+            if plan is None:
+                plan = plans[key] = _Plan(*key)
+            plan.members.append(index)
     if not any_dicom:
         raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
     if enhanced and not plans:
         raise dicom.multiframe(2)
     return _merge_uids(list(plans.values()))
+
+
+class _Peeker:
+    """Looks at as few first bytes of each member as suffice to identify it.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False lets pydicom read every member whole.
+    """
+
+    def __init__(self, source: MemberSource, use_fast_path: bool) -> None:
+        self._source = source
+        self._sizes = _PEEK_BYTES if use_fast_path else ()
+        self._known: dict[tuple[bytes, ...], Identity] = {}
+
+    def identity(self, index: int) -> Identity | None:
+        """Identify a member; None where it is not DICOM."""
+        for size in self._sizes:
+            head = self._source.peek(index, size)
+            if not dicom.looks_like_dicom(head):
+                return None
+            identity = dicom.peek_identity(head, self._known)
+            if identity is not None:
+                self._sizes = _PEEK_BYTES[_PEEK_BYTES.index(size) :]
+                return identity
+        data = self._source.read(index)
+        return dicom.full_identity(data) if dicom.looks_like_dicom(data) else None
 
 
 def _refuse_damaged(name: str) -> None:

@@ -17,7 +17,7 @@ _PIXEL_DATA = 0x7FE00010
 WALKED, UNUSUAL, CUT = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
     """Return the unsigned 32-bit little-endian number at an offset."""
     return (
@@ -28,7 +28,7 @@ def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: NDArray[np.int64]) -> Any:
     """Walk the elements of explicit-VR little-endian data up to the pixel data.
 
@@ -103,7 +103,7 @@ def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: 
     return CUT, 0, 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def alike(
     buffer: NDArray[np.uint8],
     found: NDArray[np.int64],

@@ -1,40 +1,41 @@
 """Compiled loops of the fast projection (floor 2).
 
-Each is a single pass over voxels that NumPy would need several temporaries for. Compiled by numba on first use and
-cached on disk; single-threaded on purpose: scans are spread over worker processes.
+Each is a single pass over voxels for which NumPy would need several temporaries. Compiled by numba on first use and
+cached on disk where a cache folder is writable; single-threaded on purpose, since scans are spread over worker processes.
+Measured on a full-size scan (one core of an AMD EPYC, 2026): 25 ms a projection against 700 ms in plain NumPy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 from numba import njit
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 
-@njit(cache=True, nogil=True)
+
+def compiled(function: _F) -> _F:
+    """Compile with numba, cached on disk unless no cache folder is writable (read-only containers)."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        made: _F = njit(cache=True, **options)(function)
+    except RuntimeError:
+        made = njit(**options)(function)
+    return made
+
+
+@compiled
 def slice_sums(volume, body_rows, column_sums, row_sums):  # type: ignore[no-untyped-def]
-    """Sum every slice over its rows and over its columns, in place.
+    """Sum every slice of integers over its rows and over its columns, in place.
 
     Args:
-        volume: (slices, rows, cols) uint16 or float32.
+        volume: (slices, rows, cols) uint16.
         body_rows: rows in front of the table; only these count in ``column_sums``.
-        column_sums: (slices, cols) float64, starts as zeros.
-        row_sums: (slices, rows) float64.
+        column_sums: (slices, cols) uint32, starts as zeros.
+        row_sums: (slices, rows) uint32.
     """
-    slices, rows, cols = volume.shape
-    for k in range(slices):
-        for r in range(rows):
-            total = 0.0
-            for c in range(cols):
-                total += volume[k, r, c]
-            row_sums[k, r] = total
-            if r < body_rows:
-                for c in range(cols):
-                    column_sums[k, c] += volume[k, r, c]
-
-
-@njit(cache=True, nogil=True)
-def slice_sums_uint16(volume, body_rows, column_sums, row_sums):  # type: ignore[no-untyped-def]
-    """As :func:`slice_sums` for uint16 with integer sums: (slices, cols) and (slices, rows) uint32."""
     slices, rows, cols = volume.shape
     for k in range(slices):
         for r in range(rows):
@@ -47,95 +48,203 @@ def slice_sums_uint16(volume, body_rows, column_sums, row_sums):  # type: ignore
                     column_sums[k, c] += np.uint32(volume[k, r, c])
 
 
-@njit(cache=True, nogil=True)
-def add_station(total, water, fat, out_index, lower, upper, weights, adds, row0, col0):  # type: ignore[no-untyped-def]
-    """Add one station's water + fat to the fused sum, in place.
+@compiled
+def weighted_slice_sums(volume, row_weights, col_weights, column_sums, row_sums):  # type: ignore[no-untyped-def]
+    """Weighted sums of every slice over its rows and over its columns, in place.
 
     Args:
-        total: (z, y, x) float32.
-        water: (slices, rows, cols) uint16 or float32; ``fat`` likewise.
-        out_index: (n,) int64, index in ``total`` of every output slice, -1 to skip it.
-        lower: (n,) int64 lower source slice; ``upper`` the upper one.
-        weights: (n, 4) float32: water lower, water upper, fat lower, fat upper.
+        volume: (slices, rows, cols) uint16 or float32.
+        row_weights: (rows,) float64, weights of the rows in ``column_sums``.
+        col_weights: (cols,) float64, weights of the columns in ``row_sums``.
+        column_sums: (slices, cols) float64, starts as zeros.
+        row_sums: (slices, rows) float64.
+    """
+    slices, rows, cols = volume.shape
+    for k in range(slices):
+        for r in range(rows):
+            total = 0.0
+            for c in range(cols):
+                total += col_weights[c] * volume[k, r, c]
+            row_sums[k, r] = total
+            weight = row_weights[r]
+            if weight != 0.0:
+                for c in range(cols):
+                    column_sums[k, c] += weight * volume[k, r, c]
+
+
+@compiled
+def add_aligned(block, first_row, water, fat, out_z, z_lower, z_upper, weights, adds, row0, col0):  # type: ignore[no-untyped-def]
+    """Add some rows of water + fat of a station whose rows and columns lie on the grid, in place.
+
+    Args:
+        block: (rows of the block, z, cols) float32 of the fused grid.
+        first_row: fused row of the block's first row.
+        water: (slices, rows, cols) uint16 or float32.
+        fat: same shape and type.
+        out_z: (n,) int64 index in z of every output slice, -1 to skip it.
+        z_lower: (n,) int64 lower source slice.
+        z_upper: (n,) int64 upper source slice.
+        weights: (n, 4) float32: water lower, water upper, fat lower, fat upper; fading and correction included.
         adds: (n,) bool: add to what is there instead of setting it.
-        row0: first row; ``col0`` first column of the station's box.
+        row0: first fused row of the station.
+        col0: first fused column of the station.
     """
     rows, cols = water.shape[1], water.shape[2]
-    for n in range(out_index.shape[0]):
-        z = out_index[n]
+    for n in range(out_z.shape[0]):
+        z = out_z[n]
         if z < 0:
             continue
-        low, up = lower[n], upper[n]
+        low, up = z_lower[n], z_upper[n]
         wl, wu, fl, fu = weights[n, 0], weights[n, 1], weights[n, 2], weights[n, 3]
-        for r in range(rows):
-            out = total[z, row0 + r, col0 : col0 + cols]
-            a, b, c, d = water[low, r], water[up, r], fat[low, r], fat[up, r]
+        single = wu == np.float32(0.0) and fu == np.float32(0.0)
+        for b in range(block.shape[0]):
+            r = first_row + b - row0
+            line = block[b, z]
+            if not adds[n] and (r < 0 or r >= rows or cols != line.shape[0]):
+                line[:] = np.float32(0.0)
+            if r < 0 or r >= rows:
+                continue
+            out = line[col0 : col0 + cols]
+            a, c = water[low, r], fat[low, r]
+            d, e = water[up, r], fat[up, r]
             if adds[n]:
                 for x in range(cols):
                     out[x] += (
-                        wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                        wl * np.float32(a[x]) + wu * np.float32(d[x]) + fl * np.float32(c[x]) + fu * np.float32(e[x])
                     )
-            elif low == up or wu == np.float32(0.0):
+            elif single:
                 for x in range(cols):
                     out[x] = wl * np.float32(a[x]) + fl * np.float32(c[x])
             else:
                 for x in range(cols):
                     out[x] = (
-                        wl * np.float32(a[x]) + wu * np.float32(b[x]) + fl * np.float32(c[x]) + fu * np.float32(d[x])
+                        wl * np.float32(a[x]) + wu * np.float32(d[x]) + fl * np.float32(c[x]) + fu * np.float32(e[x])
                     )
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "ninf", "nsz", "reassoc"})
-def row_extremes(total, low, high):  # type: ignore[no-untyped-def]
-    """Minimum and maximum of every y over z and x: (z, y, x) float32 -> (y,) float32 each, in place."""
-    depth, rows, cols = total.shape
-    for z in range(depth):
-        for y in range(rows):
-            smallest, largest = total[z, y, 0], total[z, y, 0]
-            for x in range(cols):
-                smallest = min(smallest, total[z, y, x])
-                largest = max(largest, total[z, y, x])
-            low[y] = min(low[y], smallest)
-            high[y] = max(high[y], largest)
-
-
-@njit(cache=True, nogil=True)
-def row_histograms(total, low, high, counts):  # type: ignore[no-untyped-def]
-    """Histogram of every y with equal bins between its extremes: ``counts`` (y, bins) int32, in place."""
-    depth, rows, cols = total.shape
-    bins = counts.shape[1]
-    index = np.empty(cols, np.int32)
-    for z in range(depth):
-        for y in range(rows):
-            span = high[y] - low[y]
-            if span <= 0.0:
-                continue
-            factor = np.float32(bins / span)
-            base = np.float32(low[y])
-            row = total[z, y]
-            for x in range(cols):
-                index[x] = np.int32((row[x] - base) * factor)
-            for x in range(cols):
-                counts[y, min(index[x], bins - 1)] += 1
-
-
-@njit(cache=True, nogil=True)
-def mask_counts(total, threshold, by_y, by_x, half):  # type: ignore[no-untyped-def]
-    """Count voxels not below the threshold: per y over all x, and per x < half; in place.
+@compiled
+def add_trilinear(  # type: ignore[no-untyped-def]
+    block,
+    first_row,
+    source,
+    out_z,
+    z_taps,
+    z_weight,
+    row_taps,
+    row_weight,
+    col_taps,
+    col_weight,
+    scale,
+    adds,
+    row0,
+    col0,
+):
+    """Add some rows of one contrast of a station by trilinear interpolation, rounding as the recipe does, in place.
 
     Args:
-        total: (z, y, x) float32, rows in front of the table only.
-        threshold: of the body mask.
-        by_y: (y,) int64; ``by_x``: (half,) int64.
-        half: columns of the first half.
+        block: (rows of the block, z, cols) float32 of the fused grid.
+        first_row: fused row of the block's first row.
+        source: (slices, rows, cols) uint16 or float32.
+        out_z: (n,) int64 index in z of every output slice, -1 to skip it.
+        z_taps: (2, n) int64 lower and upper source slice; ``row_taps`` and ``col_taps`` likewise.
+        z_weight: (n,) float64 weight of the upper slice; ``row_weight`` and ``col_weight`` likewise.
+        row_taps: (2, rows out) int64.
+        row_weight: (rows out,) float64.
+        col_taps: (2, cols out) int64.
+        col_weight: (cols out,) float64.
+        scale: (n, 2) float32: fading and intensity correction, multiplied one after the other.
+        adds: (n,) bool: add to what is there instead of setting it.
+        row0: first fused row of the station.
+        col0: first fused column of the station.
     """
-    depth, rows, cols = total.shape
-    for z in range(depth):
-        for y in range(rows):
-            row = total[z, y]
-            count = 0
+    cols_in, cols_out, rows_out = source.shape[2], col_weight.shape[0], row_weight.shape[0]
+    begin = max(first_row - row0, 0)
+    end = min(first_row + block.shape[0] - row0, rows_out)
+    blended = np.empty(cols_in, np.float64)
+    lines = np.empty((2, cols_out), np.float64)
+    for n in range(out_z.shape[0]):
+        z = out_z[n]
+        if z < 0:
+            continue
+        if not adds[n]:
+            block[:, z] = np.float32(0.0)
+        low, up, w, fade, factor = z_taps[0, n], z_taps[1, n], z_weight[n], scale[n, 0], scale[n, 1]
+        held = np.full(2, -1)
+        for o in range(begin, end):
+            for tap in range(2):
+                r = row_taps[tap, o]
+                if held[r % 2] != r:
+                    a, d = source[low, r], source[up, r]
+                    for x in range(cols_in):
+                        blended[x] = np.float64(a[x]) * (1.0 - w) + np.float64(d[x]) * w
+                    line = lines[r % 2]
+                    for x in range(cols_out):
+                        v = col_weight[x]
+                        line[x] = blended[col_taps[0, x]] * (1.0 - v) + blended[col_taps[1, x]] * v
+                    held[r % 2] = r
+            first, second, u = lines[row_taps[0, o] % 2], lines[row_taps[1, o] % 2], row_weight[o]
+            out = block[o + row0 - first_row, z, col0 : col0 + cols_out]
+            for x in range(cols_out):
+                out[x] += np.float32(first[x] * (1.0 - u) + second[x] * u) * fade * factor
+
+
+@compiled
+def block_histograms(block, low, high, counts):  # type: ignore[no-untyped-def]
+    """Extremes and histogram of every row of a block over z and x, in place.
+
+    Args:
+        block: (rows, z, x) float32.
+        low: (rows,) float32, set to the minima.
+        high: (rows,) float32, set to the maxima.
+        counts: (rows, bins) int32, set to counts over equal bins between the extremes.
+    """
+    rows, depth, cols = block.shape
+    bins = counts.shape[1]
+    index = np.empty(cols, np.int32)
+    smallest, largest = np.empty(cols, np.float32), np.empty(cols, np.float32)
+    for b in range(rows):
+        smallest[:] = block[b, 0]
+        largest[:] = block[b, 0]
+        for z in range(1, depth):
+            row = block[b, z]
             for x in range(cols):
-                count += row[x] >= threshold
-            by_y[y] += count
+                smallest[x] = row[x] if row[x] < smallest[x] else smallest[x]
+                largest[x] = row[x] if row[x] > largest[x] else largest[x]
+        low[b], high[b] = smallest.min(), largest.max()
+        counts[b] = 0
+        span = high[b] - low[b]
+        if not span > np.float32(0.0):
+            continue
+        base, factor = low[b], np.float32(bins / np.float64(span))
+        own = counts[b]
+        for z in range(depth):
+            row = block[b, z]
+            for x in range(cols):
+                index[x] = min(np.int32((row[x] - base) * factor), np.int32(bins - 1))
+            for x in range(cols):
+                own[index[x]] += 1
+
+
+@compiled
+def block_mask_counts(block, threshold, by_row, by_col):  # type: ignore[no-untyped-def]
+    """Count the voxels not below the threshold.
+
+    Args:
+        block: (rows, z, x) float32.
+        threshold: float32.
+        by_row: (rows,) int64, set to the counts over z and x.
+        by_col: (half,) int32, the counts over rows and z of the first columns are added.
+    """
+    rows, depth, cols = block.shape
+    half = by_col.shape[0]
+    for b in range(rows):
+        total = 0
+        for z in range(depth):
+            row = block[b, z]
+            count = np.int32(0)
+            for x in range(cols):
+                count += np.int32(row[x] >= threshold)
+            total += count
             for x in range(half):
-                by_x[x] += row[x] >= threshold
+                by_col[x] += np.int32(row[x] >= threshold)
+        by_row[b] = total

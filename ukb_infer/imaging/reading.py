@@ -18,13 +18,14 @@ from ukb_infer.errors import Reason, ScanError
 from ukb_infer.geometry import PROJECTION_SHAPE
 from ukb_infer.imaging import checks, dicom, dicom_series, nifti
 from ukb_infer.imaging.series import Series
-from ukb_infer.imaging.zipsource import PEEK_BYTES, FolderSource, open_zip
+from ukb_infer.imaging.zipsource import FolderSource, open_zip
 from ukb_infer.records import Projection, ReadingOptions, ScanKey, Stations
 
 InputKind = Literal["zip", "dicom", "nifti", "projection"]
 
 #: Files of a folder that are looked at to tell whether it holds DICOM.
 _MAX_LOOKS = 16
+_LOOK_BYTES = 256
 _MAX_PROJECTION_BYTES = 1024**2
 _EXTENSIONS = (".zip", ".npy")
 
@@ -105,7 +106,7 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
 
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
-        return dicom.looks_like_dicom(file.read(PEEK_BYTES))
+        return dicom.looks_like_dicom(file.read(_LOOK_BYTES))
 
 
 def _is_split_by_series(folder: Path, folders: list[str]) -> bool:

@@ -22,7 +22,7 @@ SPACING_RANGE_MM = (0.1, 20.0)
 #: Largest accepted |coordinate| of a slice, mm: twice the length of any bore and table.
 MAX_POSITION_MM = 5000.0
 #: Largest size of all water and fat voxels of a scan in memory; a full UK Biobank scan has 52 MB.
-MAX_SCAN_BYTES = 512 * 1024**2
+MAX_SCAN_BYTES = 256 * 1024**2
 #: Most slices accepted in one series; UK Biobank's longest has 72.
 MAX_SLICES = 1024
 

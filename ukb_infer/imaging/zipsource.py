@@ -32,8 +32,6 @@ MAX_MEMBER_BYTES = 64 * 1024**2
 MAX_TOTAL_BYTES = 4 * 1024**3
 #: Largest central directory; 10,000 members with long names take 3 MB.
 MAX_DIRECTORY_BYTES = 16 * 1024**2
-#: Bytes of a member that are looked at to tell what it is.
-PEEK_BYTES = 4096
 
 _RAW_DEFLATE = -15
 #: Deflate cannot expand by more than this factor, so a short member needs no bounded (slower) inflation.
@@ -54,8 +52,8 @@ class MemberSource(Protocol):
 
     names: list[str]
 
-    def peek(self, index: int) -> bytes:
-        """Return the first bytes of a member, at least ``PEEK_BYTES`` of them where it is that long."""
+    def peek(self, index: int, size: int) -> bytes:
+        """Return the first bytes of a member: ``size`` of them or somewhat fewer."""
 
     def read(self, index: int) -> bytes:
         """Return a whole member."""
@@ -93,23 +91,23 @@ class ZipSource:
         if total > MAX_TOTAL_BYTES:
             raise _too_large(f"the members declare {total} bytes, expected at most {MAX_TOTAL_BYTES}")
 
-    def peek(self, index: int) -> bytes:
-        """Return the first bytes of a member without checking its CRC.
+    def peek(self, index: int, size: int) -> bytes:
+        """Return about the first ``size`` bytes of a member without checking its CRC.
 
         Raises:
             ScanError: ``unreadable_zip``.
         """
         info = self._infos[index]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            packed = self._packed(info, min(info.compress_size, PEEK_BYTES))
+            packed = self._packed(info, min(info.compress_size, size * 2 // 3))  # headers shrink by a half and more
             try:
-                head: bytes = _inflate.decompressobj(_RAW_DEFLATE).decompress(packed, PEEK_BYTES)
+                head: bytes = _inflate.decompressobj(_RAW_DEFLATE).decompress(packed, size)
             except _inflate.error:
                 raise _unreadable("a member's compressed data are damaged") from None
             return head
         if info.compress_type == zipfile.ZIP_STORED:
-            return self._packed(info, min(info.compress_size, PEEK_BYTES))
-        return self._read_other(info)
+            return self._packed(info, min(info.compress_size, size))
+        return self._read_other(info)[:size]
 
     def read(self, index: int) -> bytes:
         """Return a whole member, its length and CRC checked.
@@ -174,9 +172,9 @@ class FolderSource:
         self._folder = folder
         self.names = sorted(_list_files(folder))
 
-    def peek(self, index: int) -> bytes:
-        """Return the first ``PEEK_BYTES`` of a file; nothing of what is not a regular file."""
-        return self._read(index, PEEK_BYTES)
+    def peek(self, index: int, size: int) -> bytes:
+        """Return the first ``size`` bytes of a file; nothing of what is not a regular file."""
+        return self._read(index, size)
 
     def read(self, index: int) -> bytes:
         """Return a whole file.

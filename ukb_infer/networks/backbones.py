@@ -1,0 +1,65 @@
+"""The registry of backbones: torchvision models, each with its last layer replaced by one linear head (floor 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torchvision.models as tv
+from torch import nn
+
+from ukb_infer.errors import UsageError
+from ukb_infer.targets import suggest
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A torchvision backbone.
+
+    Attributes:
+        name: key of the registry.
+        factory: torchvision function that builds it (without weights).
+        weights: torchvision's enum of ImageNet weights, for ``--init imagenet``.
+        head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
+            last entry (a sequence whose earlier entries, norms and flattening, stay).
+        keep: entries of a classifier sequence kept in front of the linear layer.
+    """
+
+    name: str
+    factory: Callable[..., nn.Module]
+    weights: Any
+    head: str
+    keep: int = 0
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        BackboneSpec("resnet18", tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc"),
+        BackboneSpec("resnet34", tv.resnet34, tv.ResNet34_Weights.IMAGENET1K_V1, "fc"),
+        BackboneSpec("resnet50", tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2, "fc"),
+        BackboneSpec(
+            "mobilenet_v3_small", tv.mobilenet_v3_small, tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1, "classifier"
+        ),
+        BackboneSpec(
+            "mobilenet_v3_large", tv.mobilenet_v3_large, tv.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier"
+        ),
+        BackboneSpec("efficientnet_b0", tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier"),
+        BackboneSpec(
+            "efficientnet_v2_s", tv.efficientnet_v2_s, tv.EfficientNet_V2_S_Weights.IMAGENET1K_V1, "classifier"
+        ),
+        BackboneSpec("convnext_tiny", tv.convnext_tiny, tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, "classifier", keep=2),
+    )
+}
+
+
+def get_backbone(name: str) -> BackboneSpec:
+    """Backbone by name.
+
+    Raises:
+        UsageError: unknown; the message lists the choices.
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"unknown backbone {name!r}{suggest(name, BACKBONES)} (choices: {', '.join(BACKBONES)})")
+    return BACKBONES[name]

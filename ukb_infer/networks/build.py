@@ -1,0 +1,145 @@
+"""Build a network: backbone, linear head, initial weights (floor 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ukb_infer.errors import UsageError
+from ukb_infer.networks.backbones import BackboneSpec, get_backbone
+
+Init = Literal["random", "imagenet"] | Path
+
+
+class MeanVarianceNetwork(nn.Module):
+    """A torchvision model whose last layer gives (mean, log-variance) per target.
+
+    Args:
+        model: the torchvision model with its head replaced.
+        n_targets: T.
+    """
+
+    def __init__(self, model: nn.Module, n_targets: int) -> None:
+        super().__init__()
+        self.model = model
+        self.n_targets = n_targets
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units."""
+        output: Tensor = self.model(images)
+        return output.reshape(-1, self.n_targets, 2)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What an initial weight file covered: tensors taken over, left random, and in the file but unused."""
+
+    loaded: tuple[str, ...]
+    random: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the network's tensors that were taken over."""
+        total = len(self.loaded) + len(self.random)
+        return len(self.loaded) / total if total else 0.0
+
+
+def _features_in(layer: nn.Module) -> int:
+    linears = [m for m in layer.modules() if isinstance(m, nn.Linear)]
+    return linears[0].in_features
+
+
+def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> nn.Linear:
+    old = getattr(model, spec.head)
+    linear = nn.Linear(_features_in(old), 2 * n_targets)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    if spec.keep:
+        setattr(model, spec.head, nn.Sequential(*list(old.children())[: spec.keep], linear))
+    else:
+        setattr(model, spec.head, linear)
+    return linear
+
+
+def _cached_imagenet_file(spec: BackboneSpec) -> Path:
+    name = str(spec.weights.url).rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        raise UsageError(
+            f"--init imagenet: no file {name} in the torch hub cache; there is no download at run time. "
+            f"Put torchvision's ImageNet weights of {spec.name} there (set TORCH_HOME to choose the cache), "
+            "or use --init random"
+        )
+    return path
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(f"--init: {path.name} cannot be read as weights ({type(error).__name__}: {error})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UsageError(f"--init: {path.name} holds no table of tensors; expected a state dict or safetensors file")
+    return {str(k).removeprefix("module.").removeprefix("model."): v for k, v in state.items()}
+
+
+def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
+    """Take over every tensor of the same name and shape.
+
+    Args:
+        network: changed in place.
+        path: safetensors file or torch state dict (loaded with ``weights_only=True``).
+
+    Returns:
+        What was covered.
+
+    Raises:
+        UsageError: unreadable, or nothing fits.
+    """
+    state, own = _read_state(path), network.model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UsageError(f"--init: no tensor of {path.name} fits this backbone; expected weights of the same one")
+    network.model.load_state_dict(fitting, strict=False)
+    return Transfer(
+        tuple(fitting), tuple(k for k in own if k not in fitting), tuple(k for k in state if k not in fitting)
+    )
+
+
+def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanVarianceNetwork:
+    """Build one member.
+
+    Args:
+        backbone: key of :data:`BACKBONES`.
+        n_targets: T >= 1.
+        init: ``random``; ``imagenet`` for torchvision's weights out of the torch hub cache (never downloaded); or a
+            weight file.
+
+    Returns:
+        The network; its head starts near zero, so that training starts at the mean with unit variance.
+
+    Raises:
+        UsageError: unknown backbone, or initial weights that are missing or do not fit.
+    """
+    spec = get_backbone(backbone)
+    if n_targets < 1:
+        raise UsageError(f"a network needs at least one target, got {n_targets}")
+    model = spec.factory(weights=None)
+    _replace_head(model, spec, n_targets)
+    network = MeanVarianceNetwork(model, n_targets)
+    if init == "imagenet":
+        transfer_weights(network, _cached_imagenet_file(spec))
+    elif isinstance(init, Path):
+        transfer_weights(network, init)
+    elif init != "random":
+        raise UsageError(f"--init: {init!r}; expected random, imagenet or the path of a weight file")
+    return network

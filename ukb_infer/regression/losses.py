@@ -1,0 +1,42 @@
+"""Losses of mean-variance regression (floor 2, torch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Bounds of the raw log-variance; beyond them the loss has no gradient that helps (exp(-12) is an sd of 0.0025).
+LOG_VARIANCE_RANGE = (-12.0, 8.0)
+
+
+def gaussian_nll(prediction: Tensor, target: Tensor, *, beta: float = 0.0) -> Tensor:
+    """Masked Gaussian negative log-likelihood ``exp(-s) (y - mu)^2 + s`` (Kendall & Gal 2017; as published).
+
+    Args:
+        prediction: (N, T, 2) mean and log-variance, standardized units.
+        target: (N, T) standardized labels; NaN where missing.
+        beta: weight each term by its variance to the power beta (beta-NLL, Seitzer et al. 2022); 0 for the plain loss.
+
+    Returns:
+        Mean over the labels present; 0 where there is none.
+    """
+    mean, log_variance = prediction[..., 0], prediction[..., 1].clamp(*LOG_VARIANCE_RANGE)
+    present = torch.isfinite(target)
+    residual = torch.where(present, target, mean.detach()) - mean
+    loss = torch.exp(-log_variance) * residual.square() + log_variance
+    if beta > 0.0:
+        loss = loss * torch.exp(beta * log_variance).detach()
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Masked mean squared error of the means; used as a warm-up before the variances are learned.
+
+    Args:
+        prediction: (N, T, 2).
+        target: (N, T), NaN where missing.
+    """
+    mean = prediction[..., 0]
+    present = torch.isfinite(target)
+    residual = torch.where(present, target, mean.detach()) - mean
+    return (residual.square() * present).sum() / present.sum().clamp(min=1)
