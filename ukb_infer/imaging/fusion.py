@@ -1,7 +1,7 @@
 """Steps 3 to 8 of recipe ``mimir-1``, exactly: stations to one fused pair of volumes (floor 2).
 
-This is the contract in code: slow, explicit, plain NumPy. ``project --volumes`` and the reference implementation use it as
-it is; the fast path in ``ukb_infer.imaging.projection`` shares its geometry and must equal its result. The recipe is
+This is the contract in code: slow, explicit, plain NumPy. ``project --volumes`` and the reference implementation use it
+as it is; the fast path in ``ukb_infer.imaging.projection`` shares its geometry and must equal its result. The recipe is
 described in ``docs/recipe.md``; step numbers refer to it.
 """
 

@@ -29,6 +29,8 @@ Voxels = NDArray[np.uint16] | NDArray[np.float32]
 CONTRASTS = ("water", "fat")
 #: In-plane distance from the grid, in voxels, that the body mask may neglect (float32 positions leave 1e-6 to 1e-5).
 ALIGNED_VOXELS = 5e-5
+#: Weight that sums may neglect: a float32 pixel spacing differs from the grid's by some 1e-9, in every row alike.
+NEGLIGIBLE_WEIGHT = 1e-7
 #: Rows of the fused grid made at a time; the block (about 2.5 MB) stays in the processor's cache.
 BLOCK_ROWS = 8
 #: Where the half-count of the mask is decided by fewer voxels than this, the mask is made again with exact rounding.
@@ -64,8 +66,10 @@ class Taps:
     def input_weights(self, inputs: int, outputs: int) -> Float64:
         """(inputs,) weight that each input has in the sum of the first ``outputs`` outputs."""
         weight = self.weight[: max(outputs, 0)]
-        below = np.bincount(self.lower[: weight.size], 1.0 - weight, inputs)
-        return below + np.bincount(self.upper[: weight.size], weight, inputs)
+        total = np.zeros(inputs)
+        np.add.at(total, self.lower[: weight.size], 1.0 - weight)
+        np.add.at(total, self.upper[: weight.size], weight)
+        return total
 
     def blend(self, values: NDArray[np.floating], axis: int) -> Float64:
         """Interpolate an array along one axis, in float64."""
@@ -126,9 +130,10 @@ class Part:
 
 def _slices_first(array: NDArray[np.generic]) -> Voxels:
     """(rows, cols, slices) -> contiguous (slices, rows, cols), uint16 as it is, any other type as float32."""
-    dtype = np.uint16 if array.dtype == np.uint16 else np.float32
-    turned: Voxels = np.ascontiguousarray(array.transpose(2, 0, 1), dtype)
-    return turned
+    turned = array.transpose(2, 0, 1)
+    if array.dtype == np.uint16:
+        return np.ascontiguousarray(turned, np.uint16)
+    return np.ascontiguousarray(turned, np.float32)
 
 
 def make_part(station: Station, boxes: Boxes, index: int, trim: Trim, body_rows: int) -> Part:
@@ -204,9 +209,9 @@ def _integer_sums(
     columns, row_sums = columns32.astype(np.float64), rows32.astype(np.float64)
     row_excess = row_weights - (np.arange(rows) < body_rows)
     col_excess = col_weights - 1.0
-    for r in np.flatnonzero(np.abs(row_excess) > 1e-9):
+    for r in np.flatnonzero(np.abs(row_excess) > NEGLIGIBLE_WEIGHT):
         columns += source[:, r, :] * row_excess[r]
-    for c in np.flatnonzero(np.abs(col_excess) > 1e-9):
+    for c in np.flatnonzero(np.abs(col_excess) > NEGLIGIBLE_WEIGHT):
         row_sums += source[:, :, c] * col_excess[c]
     return columns, row_sums
 
@@ -319,7 +324,7 @@ _Adder = Callable[[Float32, int], None]
 
 
 def _make_adders(parts: Sequence[Part], depth: int, *, exact: bool) -> list[_Adder]:
-    """One function a station that adds its water + fat to a block of the fused grid; the first to reach a slice sets it."""
+    """One function a station that adds its water + fat to a block; the first to reach a slice sets it."""
     adders = []
     written = np.zeros(depth, bool)
     for part in parts:

@@ -16,7 +16,7 @@ _ONE = 1 << _COEFFICIENT_BITS
 
 
 @lru_cache(maxsize=32)
-def _taps(size_in: int, size_out: int, *, across: bool) -> tuple[NDArray[np.int64], ...]:
+def _taps(size_in: int, size_out: int, *, across: bool) -> tuple[NDArray[np.int32], ...]:
     """Indices of both neighbours and their fixed-point coefficients for every output position.
 
     Beyond the border the horizontal pass takes the border pixel alone, the vertical pass splits it in two summands.
@@ -24,15 +24,15 @@ def _taps(size_in: int, size_out: int, *, across: bool) -> tuple[NDArray[np.int6
     scale = size_in / size_out
     position = (np.arange(size_out) + 0.5) * scale - 0.5
     position = position.astype(np.float32)
-    lower = np.floor(position).astype(np.int64)
+    lower = np.floor(position).astype(np.int32)
     weight = position - lower.astype(np.float32)
     if across:
         weight = np.where((lower < 0) | (lower >= size_in - 1), np.float32(0), weight).astype(np.float32)
     return (
         np.clip(lower, 0, size_in - 1),
         np.clip(lower + 1, 0, size_in - 1),
-        np.rint((np.float32(1.0) - weight) * np.float32(_ONE)).astype(np.int64),
-        np.rint(weight * np.float32(_ONE)).astype(np.int64),
+        np.rint((np.float32(1.0) - weight) * np.float32(_ONE)).astype(np.int32),
+        np.rint(weight * np.float32(_ONE)).astype(np.int32),
     )
 
 
@@ -49,8 +49,9 @@ def resize_bilinear_uint8(image: NDArray[np.uint8], rows: int, cols: int) -> NDA
     """
     left, right, c0, c1 = _taps(image.shape[1], cols, across=True)
     top, bottom, r0, r1 = _taps(image.shape[0], rows, across=False)
-    wide = image.astype(np.int64)
+    wide = image.astype(np.int32)
     across = wide[:, left] * c0 + wide[:, right] * c1
     upper, lower = across[top], across[bottom]
     high = ((r0[:, None] * (upper >> 4)) >> 16) + ((r1[:, None] * (lower >> 4)) >> 16)
-    return np.clip((high + 2) >> 2, 0, 255).astype(np.uint8)
+    resized: NDArray[np.uint8] = np.clip((high + 2) >> 2, 0, 255).astype(np.uint8)
+    return resized
