@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -378,8 +379,8 @@ def _interpolate_slice(number: int, series: Series, after: int, notes: Notes) ->
     """
     upper, lower = series.voxels[after].astype(np.float64), series.voxels[after + 1].astype(np.float64)
     middle = (upper + lower) / 2.0
-    voxels = np.insert(np.asarray(series.voxels), after + 1, 0, axis=0)
-    voxels[after + 1] = np.rint(middle) if voxels.dtype == np.uint16 else middle
+    filled = np.rint(middle) if series.voxels.dtype == np.uint16 else middle
+    parts = [series.voxels[: after + 1], filled[np.newaxis].astype(series.voxels.dtype), series.voxels[after + 1 :]]
     notes.add(
         Reason.SLICE_INTERPOLATED,
         f"slice {after + 2} of {series.header.label} (station {number}) was missing and interpolated",
@@ -388,7 +389,7 @@ def _interpolate_slice(number: int, series: Series, after: int, notes: Notes) ->
     at = after + 1
     return replace(
         series,
-        voxels=voxels,
+        voxels=cast(Voxels, np.concatenate(parts)),
         positions_mm=np.insert(series.positions_mm, at, position, axis=0),
         instances=np.insert(series.instances, at, 0),
         times_s=np.insert(series.times_s, at, series.times_s[after]),
@@ -406,9 +407,11 @@ def crop_to_common_matrix(number: int, water: Series, fat: Series, notes: Notes)
         f"water is {sizes[0][0]} x {sizes[0][1]} and fat {sizes[1][0]} x {sizes[1][1]} at station {number}; "
         f"cropped to {rows} x {cols}",
     )
-    return tuple(  # type: ignore[return-value]
-        replace(item, voxels=np.ascontiguousarray(item.voxels[:, :rows, :cols])) for item in (water, fat)
-    )
+    return _crop_matrix(water, rows, cols), _crop_matrix(fat, rows, cols)
+
+
+def _crop_matrix(series: Series, rows: int, cols: int) -> Series:
+    return replace(series, voxels=np.ascontiguousarray(series.voxels[:, :rows, :cols]))
 
 
 def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes) -> tuple[Series, Series]:

@@ -155,7 +155,7 @@ class SliceParser:
             x, y, z = self._value(data, _POSITION).split(b"\\")
             position = (float(x), float(y), float(z))
             instance = int(self._value(data, _INSTANCE) or b"0")
-        except ValueError:
+        except (KeyError, ValueError):  # absent or odd elements: pydicom says what is wrong with them
             return None
         pixels: NDArray[np.uint16] = np.frombuffer(data, "<u2", header.rows * header.cols, offset)
         return Slice(header, position, instance, pixels.reshape(header.rows, header.cols))

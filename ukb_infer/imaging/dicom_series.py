@@ -84,7 +84,7 @@ class _Peeker:
 
     def __init__(self, source: MemberSource, use_fast_path: bool) -> None:
         self._source = source
-        self._sizes = _PEEK_BYTES if use_fast_path else ()
+        self._sizes: tuple[int, ...] = _PEEK_BYTES if use_fast_path else ()
         self._known: dict[tuple[bytes, ...], Identity] = {}
 
     def identity(self, index: int) -> Identity | None:

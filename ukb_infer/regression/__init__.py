@@ -1,1 +1,44 @@
-"""regression"""
+"""Losses, the numerical chain after the network, and calibration as pure functions (floor 2).
+
+The losses need torch and are imported from ``ukb_infer.regression.losses``.
+"""
+
+from ukb_infer.regression.calibration import (
+    conformal_half_width,
+    conformal_table,
+    coverage_area,
+    variance_factor_at_level,
+    variance_factor_closed_form,
+    variance_factor_coverage,
+)
+from ukb_infer.regression.chain import (
+    Mixture,
+    calibrate,
+    combine_members,
+    combine_modules,
+    convert_units,
+    destandardize,
+    gaussian_quantile,
+    prediction_interval,
+    probability_and_class,
+    variance_from_log,
+)
+
+__all__ = [
+    "Mixture",
+    "calibrate",
+    "combine_members",
+    "combine_modules",
+    "conformal_half_width",
+    "conformal_table",
+    "convert_units",
+    "coverage_area",
+    "destandardize",
+    "gaussian_quantile",
+    "prediction_interval",
+    "probability_and_class",
+    "variance_factor_at_level",
+    "variance_factor_closed_form",
+    "variance_factor_coverage",
+    "variance_from_log",
+]

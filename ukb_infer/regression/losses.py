@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Bounds of the raw log-variance; beyond them the loss has no gradient that helps (exp(-12) is an sd of 0.0025).
-LOG_VARIANCE_RANGE = (-12.0, 8.0)
+from ukb_infer.regression.limits import LOG_VARIANCE_RANGE
 
 
 def gaussian_nll(prediction: Tensor, target: Tensor, *, beta: float = 0.0) -> Tensor:

@@ -1,0 +1,212 @@
+"""A loaded module: networks and the chain behind them (floor 3)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ukb_infer.errors import ModuleError, UkbInferError
+from ukb_infer.modules.find import find_module
+from ukb_infer.modules.manifest import (
+    MANIFEST_NAME,
+    MemberFile,
+    ModuleManifest,
+    check_member_file,
+    read_manifest,
+)
+from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network
+from ukb_infer.regression import (
+    Mixture,
+    calibrate,
+    combine_members,
+    convert_units,
+    destandardize,
+    gaussian_quantile,
+    variance_from_log,
+)
+from ukb_infer.storage import atomic_write_text, sha256_file
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class InferenceModule:
+    """Released weights with their manifest, ready to predict.
+
+    Attributes:
+        manifest: what ``module.json`` says.
+        members: networks in evaluation mode on ``device``.
+        device: torch device.
+    """
+
+    def __init__(self, manifest: ModuleManifest, members: Sequence[MeanVarianceNetwork], device: torch.device) -> None:
+        self.manifest, self.device = manifest, device
+        self.scaling = InputScaling(manifest.input_scale, manifest.input_offset, manifest.input_size)
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of manifest and weights."""
+        return self.manifest.hash
+
+    def predict_standardized(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
+        """Raw outputs of every member.
+
+        On a CPU a scan's result depends neither on its place in the batch nor on its companions, for one batch size.
+
+        Args:
+            images: (N, 3, 256, 256) uint8, on any device.
+            precision: arithmetic of the networks; the head's output is returned in fp32.
+
+        Returns:
+            (K, N, T, 2) float32: mean and log-variance in standardized units.
+        """
+        dtype = _DTYPES[precision]
+        with torch.inference_mode():
+            scaled = self.scaling.apply(images.to(self.device, non_blocking=True))
+            if self.device.type == "cuda":
+                scaled = scaled.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                outputs = [member(scaled).float() for member in self.members]
+            return np.asarray(torch.stack(outputs).cpu().numpy())
+
+    def to_estimates(self, raw: NDArray[np.float32]) -> Mixture:
+        """The chain within a module: combine, destandardize, calibrate, convert units.
+
+        Args:
+            raw: (K, N, T, 2) of :meth:`predict_standardized`.
+
+        Returns:
+            Mean, aleatoric and epistemic variance in natural units, (N, T) float64 each.
+        """
+        targets = self.manifest.targets
+        mixture = combine_members(raw[..., 0].astype(np.float64), variance_from_log(raw[..., 1]))
+        mixture = destandardize(mixture, np.array([t.mean for t in targets]), np.array([t.sd for t in targets]))
+        mixture = calibrate(mixture, np.array([t.calibration.factor for t in targets]))
+        return convert_units(mixture, np.array([t.divisor for t in targets]))
+
+    def half_width(self, target: int, level: float) -> float:
+        """Half width of the central interval in total standard deviations.
+
+        Args:
+            target: index in the manifest.
+            level: in (0, 1).
+
+        Raises:
+            ModuleError: a conformal calibration does not reach that level.
+        """
+        calibration = self.manifest.targets[target].calibration
+        if calibration.method != "conformal":
+            return gaussian_quantile(level)
+        levels, widths = zip(*calibration.half_widths, strict=True)
+        if not levels[0] <= level <= levels[-1]:
+            raise ModuleError(
+                f"{self.manifest.name}: the conformal calibration of {self.manifest.targets[target].name} covers levels "
+                f"{levels[0]} to {levels[-1]}, got --ci {level:g}"
+            )
+        return float(np.interp(level, levels, widths))
+
+
+def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> MeanVarianceNetwork:
+    path = folder / member.file
+    network = build_network(manifest.backbone, len(manifest.targets))
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        network.model.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModuleError(
+            f"{path}: does not hold the weights of {manifest.backbone} with {len(manifest.targets)} targets ({reason})"
+        ) from error
+    if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
+        raise ModuleError(f"{path}: holds NaN or infinite weights, expected finite ones; copy the module again")
+    return network
+
+
+def load_module(name_or_path: str | Path, device: str | torch.device = "cpu", *, verify: bool = True) -> InferenceModule:
+    """Load a module.
+
+    Args:
+        name_or_path: folder of a module, or the name of one in ``UKB_INFER_MODULES`` or shipped with the package.
+        device: torch device.
+        verify: compare every weight file with its SHA-256 first.
+
+    Raises:
+        ModuleError: not found, damaged, or not what its manifest says.
+    """
+    folder = find_module(name_or_path)
+    manifest = read_manifest(folder)
+    for member in manifest.members if verify else ():
+        problem = check_member_file(folder, member)
+        if problem:
+            raise ModuleError(problem)
+    try:
+        members = [_load_member(folder, member, manifest) for member in manifest.members]
+    except ModuleError:
+        raise
+    except UkbInferError as error:
+        raise ModuleError(f"{folder / MANIFEST_NAME}: {error}") from error
+    return InferenceModule(manifest, members, torch.device(device))
+
+
+def _state_to_store(network: nn.Module, half: bool) -> dict[str, Tensor]:
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    return {k: v.half() if half and v.dtype == torch.float32 else v for k, v in state.items()}
+
+
+def save_module(
+    folder: Path,
+    manifest: ModuleManifest,
+    networks: Sequence[MeanVarianceNetwork],
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    extra: Mapping[str, str] | None = None,
+) -> ModuleManifest:
+    """Write a complete module: a folder that appears whole or not at all.
+
+    Args:
+        folder: where; its parent is created.
+        manifest: everything but ``members``, which is filled in here.
+        networks: the members.
+        half: store weights as fp16 (they are used as fp32).
+        overwrite: replace an existing module.
+        extra: further text files, name to content (a README).
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ModuleError: the folder exists.
+    """
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass --overwrite")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+        new = Path(work) / "module"
+        new.mkdir()
+        files = []
+        for k, network in enumerate(networks):
+            name = f"member{k + 1}.safetensors"
+            save_file(_state_to_store(network.model, half), new / name)
+            files.append(MemberFile(name, sha256_file(new / name)))
+        manifest = replace(manifest, members=tuple(files))
+        atomic_write_text(new / MANIFEST_NAME, manifest.to_json())
+        for name, text in (extra or {}).items():
+            atomic_write_text(new / name, text)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.replace(folder)
+    return manifest

@@ -1,0 +1,85 @@
+"""Fitting calibration on predictions for scans that training did not see (floor 2)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from ukb_infer.errors import UsageError
+
+Float64 = NDArray[np.float64]
+
+#: Nominal levels of the published coverage curve.
+PUBLISHED_LEVELS = np.linspace(0.0, 1.0, 11)
+#: Levels at which conformal half widths are kept; in between they are interpolated, beyond them refused.
+CONFORMAL_LEVELS = (0.5, 0.6, 0.68, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999)
+
+
+def _scores(label: Float64, mean: Float64, variance: Float64) -> Float64:
+    """|label - mean| / sd of the labels present.
+
+    Raises:
+        UsageError: fewer than 10 labels.
+    """
+    present = np.isfinite(label)
+    if present.sum() < 10:
+        raise UsageError(f"calibration needs at least 10 labels of a target, got {int(present.sum())}")
+    return np.asarray(np.abs(label - mean)[present] / np.sqrt(variance[present]))
+
+
+def variance_factor_closed_form(label: Float64, mean: Float64, variance: Float64) -> float:
+    """Factor that minimizes the Gaussian NLL: the mean squared standardized residual (Levi et al. 2022).
+
+    Args:
+        label: (N,) NaN where missing.
+        mean: (N,) predictions.
+        variance: (N,) total variance.
+    """
+    return float(np.square(_scores(label, mean, variance)).mean())
+
+
+def coverage_area(scores: Float64, factor: float) -> float:
+    """Signed area between observed and nominal coverage over the published levels; > 0 where intervals are too wide."""
+    half = ndtri(0.5 + 0.5 * PUBLISHED_LEVELS[1:-1]) * np.sqrt(factor)
+    observed = np.concatenate([[0.0], (scores[:, None] <= half[None, :]).mean(axis=0), [1.0]])
+    return float(np.trapezoid(observed - PUBLISHED_LEVELS, PUBLISHED_LEVELS))
+
+
+def variance_factor_coverage(label: Float64, mean: Float64, variance: Float64) -> float:
+    """Published idea: the factor at which the coverage curve has no signed area, by a monotone root search."""
+    scores = _scores(label, mean, variance)
+    low, high = -16.0, 16.0
+    if coverage_area(scores, np.exp(low)) > 0:
+        return float(np.exp(low))
+    return float(np.exp(brentq(lambda x: coverage_area(scores, float(np.exp(x))), low, high, xtol=1e-4)))
+
+
+def variance_factor_at_level(label: Float64, mean: Float64, variance: Float64, level: float = 0.95) -> float:
+    """Factor at which the central interval of one level covers that share of the labels."""
+    scores = _scores(label, mean, variance)
+    return float((np.quantile(scores, level, method="higher") / ndtri(0.5 + 0.5 * level)) ** 2)
+
+
+def conformal_half_width(scores: Float64, level: float) -> float:
+    """Split-conformal half width in standard deviations: the ceil((n + 1) level)-th smallest score.
+
+    It guarantees coverage of at least ``level`` for exchangeable scans (Vovk et al. 2005; Lei et al. 2018).
+
+    Args:
+        scores: (n,) |label - mean| / sd on calibration scans.
+        level: in (0, 1).
+
+    Returns:
+        Half width; infinite where n is too small for the level.
+    """
+    rank = int(np.ceil((scores.size + 1) * level - 1e-9))
+    return float(np.sort(scores)[rank - 1]) if rank <= scores.size else float("inf")
+
+
+def conformal_table(label: Float64, mean: Float64, variance: Float64) -> dict[float, float]:
+    """Half widths at :data:`CONFORMAL_LEVELS`, leaving out levels the number of labels cannot support."""
+    scores = _scores(label, mean, variance)
+    widths = {level: conformal_half_width(scores, level) for level in CONFORMAL_LEVELS}
+    return {level: width for level, width in widths.items() if np.isfinite(width)}
