@@ -22,7 +22,7 @@ from ukb_infer.imaging.projection import Part, count_body, even_out, find_planes
 from ukb_infer.imaging.reference import project_stations_reference
 from ukb_infer.records import Station
 
-#: The recipe's own tolerance: 0.5 % of pixels, 1 grey level. Truncation to 8 bits flips a pixel for a difference of 1e-6.
+#: The issue's tolerance: 0.5 % of pixels, 1 grey level. Truncation to 8 bits can flip a pixel for a difference of 1e-6.
 MAX_DIFFERENT = 0.005
 
 
