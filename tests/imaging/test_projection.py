@@ -205,7 +205,7 @@ def test_constant_images_are_refused(contrast: str, value: int, project: object)
     assert caught.value.reason is Reason.EMPTY_IMAGE
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_voxels_that_are_no_numbers_are_refused(value: float) -> None:
     stations = shifted_body(OFF_GRID, np.float32)
     stations[1].fat[3, 4, 5] = value
@@ -237,3 +237,12 @@ def test_full_size_phantoms_in_little_memory(subject: int) -> None:
     tracemalloc.stop()
     assert peak < 40e6  # beside the stations; one fused volume in float32 would be 58 MB
     assert_same(image, project_stations_reference(stations))
+    parts, extent = parts_of(stations)
+    approximate, exact = (count_body(parts, extent, exact=exact) for exact in (False, True))
+    mask = mask_of(stations)
+    np.testing.assert_array_equal(exact.by_row, mask.sum(axis=(0, 2)))
+    np.testing.assert_array_equal(exact.by_col, mask[: mask.shape[0] // 2].sum(axis=(1, 2)))
+    # What neglecting in-plane weights may change stays far below the margin that asks for the exact mask.
+    for one, other in ((approximate.by_row, exact.by_row), (approximate.by_col, exact.by_col)):
+        shift = (np.cumsum(one) - one.sum() / 2) - (np.cumsum(other) - other.sum() / 2)
+        assert np.abs(shift).max() < projection.AMBIGUOUS_VOXELS / 4

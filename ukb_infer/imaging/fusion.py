@@ -85,7 +85,7 @@ def place_stations(stations: Sequence[Station]) -> Boxes:
     if not stations:
         raise ScanError(Reason.STATION_MISSING, "no station to fuse, expected at least one")
     spacing_out = np.array(GRID_SPACING_MM, np.float64)
-    positions = np.stack([np.asarray(s.position_mm, np.float64) for s in stations])
+    positions = np.stack([np.asarray(s.position_mm, np.float32) for s in stations]).astype(np.float64)
     dims = np.array([s.shape for s in stations], np.int64)
     spacings = np.stack([np.asarray(s.spacing_mm, np.float64) for s in stations])
     with np.errstate(invalid="ignore"):

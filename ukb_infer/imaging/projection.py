@@ -31,6 +31,8 @@ CONTRASTS = ("water", "fat")
 ALIGNED_VOXELS = 5e-5
 #: Weight that sums may neglect: a float32 pixel spacing differs from the grid's by some 1e-9, in every row alike.
 NEGLIGIBLE_WEIGHT = 1e-7
+#: Largest voxel whose sums stay finite in float32.
+LARGEST_VOXEL = 1e30
 #: Rows of the fused grid made at a time; the block (about 2.5 MB) stays in the processor's cache.
 BLOCK_ROWS = 8
 #: Where the half-count of the mask is decided by fewer voxels than this, the mask is made again with exact rounding.
@@ -147,7 +149,7 @@ def make_part(station: Station, boxes: Boxes, index: int, trim: Trim, body_rows:
         body_rows: fused rows in front of the table.
 
     Raises:
-        ScanError: a voxel is not a finite number.
+        ScanError: a voxel is no finite number.
     """
     resampled = boxes.needs_resampling(index)
     taps = [
@@ -164,15 +166,24 @@ def make_part(station: Station, boxes: Boxes, index: int, trim: Trim, body_rows:
         fade=station_fade(kept.stop - kept.start, trim),
     )
     for source in part.sources:
+        _check_values(source, index + 1)
         columns, rows = _sum_slices(part, source, body_rows - row)
-        if not np.isfinite(rows).all():
-            raise ScanError(
-                Reason.NON_FINITE_VALUES, f"station {index + 1} has voxels that are NaN or infinite; convert it again"
-            )
         part.column_sums.append(columns)
         part.row_sums.append(rows)
         part.factors.append(np.ones(part.fade.size))
     return part
+
+
+def _check_values(source: Voxels, number: int) -> None:
+    """Refuse voxels that are not finite, or so large that float32 sums of them would not be."""
+    if source.dtype == np.uint16:
+        return
+    low, high = float(source.min()), float(source.max())
+    if not (low > -LARGEST_VOXEL and high < LARGEST_VOXEL):
+        raise ScanError(
+            Reason.NON_FINITE_VALUES,
+            f"station {number} has voxels that are NaN, infinite or beyond {LARGEST_VOXEL:g}; convert it again",
+        )
 
 
 def station_fade(count: int, trim: Trim) -> Float32:
