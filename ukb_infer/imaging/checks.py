@@ -411,7 +411,7 @@ def crop_to_common_matrix(number: int, water: Series, fat: Series, notes: Notes)
 
 
 def _crop_matrix(series: Series, rows: int, cols: int) -> Series:
-    return replace(series, voxels=np.ascontiguousarray(series.voxels[:, :rows, :cols]))
+    return replace(series, voxels=cast(Voxels, np.ascontiguousarray(series.voxels[:, :rows, :cols])))
 
 
 def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes) -> tuple[Series, Series]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -58,35 +59,36 @@ _BYTES = {8: 1, 16: 2, 32: 4}
 #: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
-#: The elements that are read, ascending: (tag, pydicom keyword).
-_ELEMENTS: tuple[tuple[int, str], ...] = (
-    (0x00020010, "TransferSyntaxUID"),
-    (0x00080008, "ImageType"),
-    (0x00080016, "SOPClassUID"),
-    (0x00080031, "SeriesTime"),
-    (0x0008103E, "SeriesDescription"),
-    (0x00100020, "PatientID"),
-    (0x0020000D, "StudyInstanceUID"),
-    (0x0020000E, "SeriesInstanceUID"),
-    (0x00200011, "SeriesNumber"),
-    (0x00200013, "InstanceNumber"),
-    (0x00200032, "ImagePositionPatient"),
-    (0x00200037, "ImageOrientationPatient"),
-    (0x00280002, "SamplesPerPixel"),
-    (0x00280008, "NumberOfFrames"),
-    (0x00280010, "Rows"),
-    (0x00280011, "Columns"),
-    (0x00280030, "PixelSpacing"),
-    (0x00280100, "BitsAllocated"),
-    (0x00280103, "PixelRepresentation"),
-    (0x00281052, "RescaleIntercept"),
-    (0x00281053, "RescaleSlope"),
+#: The elements that are read, ascending: (tag, pydicom keyword, value representation).
+_ELEMENTS: tuple[tuple[int, str, str], ...] = (
+    (0x00020010, "TransferSyntaxUID", "UI"),
+    (0x00080008, "ImageType", "CS"),
+    (0x00080016, "SOPClassUID", "UI"),
+    (0x00080031, "SeriesTime", "TM"),
+    (0x0008103E, "SeriesDescription", "LO"),
+    (0x00100020, "PatientID", "LO"),
+    (0x0020000D, "StudyInstanceUID", "UI"),
+    (0x0020000E, "SeriesInstanceUID", "UI"),
+    (0x00200011, "SeriesNumber", "IS"),
+    (0x00200013, "InstanceNumber", "IS"),
+    (0x00200032, "ImagePositionPatient", "DS"),
+    (0x00200037, "ImageOrientationPatient", "DS"),
+    (0x00280002, "SamplesPerPixel", "US"),
+    (0x00280008, "NumberOfFrames", "IS"),
+    (0x00280010, "Rows", "US"),
+    (0x00280011, "Columns", "US"),
+    (0x00280030, "PixelSpacing", "DS"),
+    (0x00280100, "BitsAllocated", "US"),
+    (0x00280103, "PixelRepresentation", "US"),
+    (0x00281052, "RescaleIntercept", "DS"),
+    (0x00281053, "RescaleSlope", "DS"),
 )
-_TAGS = np.array([tag for tag, _ in _ELEMENTS], np.int64)
-_ROW = {keyword: row for row, (_, keyword) in enumerate(_ELEMENTS)}
+_TAGS = np.array([tag for tag, _, _ in _ELEMENTS], np.int64)
+_REPRESENTATIONS = np.array([int.from_bytes(vr.encode(), "big") for _, _, vr in _ELEMENTS], np.int64)
+_ROW = {keyword: row for row, (_, keyword, _) in enumerate(_ELEMENTS)}
 _INSTANCE, _POSITION = _ROW["InstanceNumber"], _ROW["ImagePositionPatient"]
 #: Elements that may differ between the slices of a series.
-_VARYING = np.array([keyword in ("InstanceNumber", "ImagePositionPatient") for _, keyword in _ELEMENTS])
+_VARYING = np.array([keyword in ("InstanceNumber", "ImagePositionPatient") for _, keyword, _ in _ELEMENTS])
 #: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
 _SHORTS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
 _IDENTITY = ("ImageType", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber")
@@ -145,7 +147,7 @@ class SliceParser:
         if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC:
             return None
         buffer = np.frombuffer(data, np.uint8)
-        status, offset, length = walk(buffer, _PREAMBLE + 4, _TAGS, self._found)
+        status, offset, length = walk(buffer, _PREAMBLE + 4, _TAGS, _REPRESENTATIONS, self._found)
         if status != WALKED or offset + length > len(data):
             return None
         try:
@@ -177,7 +179,7 @@ class SliceParser:
         header = self._header_from_bytes(data)
         if header is None:
             return None
-        if self._template is None and header != _header_from_dataset(_read_dataset(data, pixels=False)):
+        if self._template is None and header != _header_by_pydicom(data):
             return None
         check_plausible(header)
         self._header, self._template, self._template_found = header, buffer, self._found.copy()
@@ -203,15 +205,26 @@ def parse_with_pydicom(data: bytes) -> Slice:
     Raises:
         ScanError: as :meth:`SliceParser.parse`.
     """
-    dataset = _read_dataset(data, pixels=True)
-    header = _header_from_dataset(dataset)
-    check_plausible(header)
-    try:
-        x, y, z = (float(value) for value in dataset.ImagePositionPatient)
-        instance = int(dataset.get("InstanceNumber") or 0)
-    except Exception as error:  # whatever a damaged element makes of its access
-        raise _unreadable(error) from None
-    return Slice(header, (x, y, z), instance, _decode_pixels(dataset, header))
+    with _quiet():
+        dataset = _read_dataset(data, pixels=True)
+        header = _header_from_dataset(dataset)
+        check_plausible(header)
+        try:
+            x, y, z = (float(value) for value in dataset.ImagePositionPatient)
+            instance = int(dataset.get("InstanceNumber") or 0)
+        except Exception as error:  # a damaged element may raise anything on access
+            raise _unreadable(error) from None
+        return Slice(header, (x, y, z), instance, _decode_pixels(dataset, header))
+
+
+def _header_by_pydicom(data: bytes) -> SeriesHeader:
+    """Read only the header with pydicom, to verify the fast path.
+
+    Raises:
+        ScanError: as :meth:`SliceParser.parse`.
+    """
+    with _quiet():
+        return _header_from_dataset(_read_dataset(data, pixels=False))
 
 
 def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
@@ -232,13 +245,11 @@ def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
 
 
 def _read_any_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        plain = _undeflated(data)
-        try:
-            return pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=not pixels)
-        except Exception as error:  # damaged bytes make pydicom raise nearly anything
-            raise _unreadable(error) from None
+    plain = _undeflated(data)
+    try:
+        return pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=not pixels)
+    except Exception as error:  # damaged bytes make pydicom raise nearly anything
+        raise _unreadable(error) from None
 
 
 def _undeflated(data: bytes) -> bytes:
@@ -274,11 +285,9 @@ def _header_from_dataset(dataset: pydicom.Dataset) -> SeriesHeader:
         ScanError: ``unreadable_dicom`` where a needed element is absent or damaged.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            text = {keyword: _text_of(dataset.get(keyword)) for _, keyword in _ELEMENTS}
-            short = {keyword: int(dataset[keyword].value) for keyword in ("Rows", "Columns")}
-            return _make_header(text, short)
+        text = {keyword: _text_of(dataset.get(keyword)) for _, keyword, _ in _ELEMENTS}
+        short = {keyword: int(dataset[keyword].value) for keyword in ("Rows", "Columns")}
+        return _make_header(text, short)
     except KeyError as error:
         raise ScanError(
             Reason.UNREADABLE_DICOM, f"a slice lacks an element ({_keyword(error)}); download the scan again"
@@ -349,15 +358,13 @@ def _decode_pixels(dataset: pydicom.Dataset, header: SeriesHeader) -> Voxels:
         ScanError: ``unreadable_dicom`` or ``unsupported_transfer_syntax``.
     """
     syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or ExplicitVRLittleEndian)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if syntax not in _UNCOMPRESSED:
-            pixels = _decompress(dataset, syntax)
-        else:
-            try:
-                pixels = _native_pixels(dataset, header, big_endian=not dataset.original_encoding[1])
-            except Exception as error:  # a damaged element may raise anything on access
-                raise _unreadable(error) from None
+    if syntax not in _UNCOMPRESSED:
+        pixels = _decompress(dataset, syntax)
+    else:
+        try:
+            pixels = _native_pixels(dataset, header, big_endian=not dataset.original_encoding[1])
+        except Exception as error:  # a damaged element may raise anything on access
+            raise _unreadable(error) from None
     if pixels.shape != (header.rows, header.cols):
         raise ScanError(
             Reason.UNREADABLE_DICOM,
@@ -392,6 +399,19 @@ def _decompress(dataset: pydicom.Dataset, syntax: str) -> NDArray[Any]:
     except Exception as error:  # plugins raise whatever they like
         name = UID(syntax).name
         raise _unsupported(f"{name} ({type(error).__name__})") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom from warning and logging, which quotes values of the file, participants' ids among them."""
+    before = pydicom.config.settings.reading_validation_mode
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        pydicom.config.settings.reading_validation_mode = before
 
 
 def _unreadable(error: Exception) -> ScanError:
@@ -447,8 +467,9 @@ def looks_like_dicom(head: bytes) -> bool:
 def study_of(path: Path) -> str:
     """Return a DICOM file's StudyInstanceUID; empty where it cannot be told."""
     try:
-        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
-        return _text_of(dataset.get("StudyInstanceUID"))
+        with _quiet():
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            return _text_of(dataset.get("StudyInstanceUID"))
     except OSError:
         raise
     except Exception:  # damaged: reading the scan will say so
@@ -464,7 +485,7 @@ def peek_identity(head: bytes, known: dict[tuple[bytes, ...], Identity]) -> Iden
     """
     start = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
     found = np.empty((len(_TAGS), 2), np.int64)
-    status, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, found)
+    status, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, _REPRESENTATIONS, found)
     if status == UNUSUAL:
         return None
     spans = found[_IDENTITY_ROWS].tolist()
@@ -484,7 +505,11 @@ def full_identity(data: bytes) -> Identity:
     Raises:
         ScanError: ``unreadable_dicom``.
     """
-    dataset = _read_any_dataset(data, pixels=False)
+    with _quiet():
+        return _identity_from_dataset(_read_any_dataset(data, pixels=False))
+
+
+def _identity_from_dataset(dataset: pydicom.Dataset) -> Identity:
     try:
         return _make_identity(*(_text_of(dataset.get(keyword)) for keyword in _IDENTITY))
     except Exception as error:  # a damaged element may raise anything on access

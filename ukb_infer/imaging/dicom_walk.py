@@ -12,6 +12,22 @@ from numba import njit
 from numpy.typing import NDArray
 
 _PIXEL_DATA = 0x7FE00010
+_UNKNOWN, _SHORT, _LONG = 0, 1, 2
+
+
+def _make_forms() -> NDArray[np.uint8]:
+    """Table of value representations by their two letters: length of two bytes, or two reserved bytes and four."""
+    forms = np.zeros((26, 26), np.uint8)
+    for form, names in (
+        (_SHORT, "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US"),
+        (_LONG, "OB OD OF OL OV OW SQ SV UC UN UR UT UV"),
+    ):
+        for name in names.split():
+            forms[ord(name[0]) - 65, ord(name[1]) - 65] = form
+    return forms
+
+
+_FORMS = _make_forms()
 
 #: Status of a walk: up to the pixel data; met something unusual; the bytes ended first.
 WALKED, UNUSUAL, CUT = 0, 1, 2
@@ -29,13 +45,20 @@ def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: NDArray[np.int64]) -> Any:
+def walk(
+    buffer: NDArray[np.uint8],
+    start: int,
+    tags: NDArray[np.int64],
+    representations: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> Any:
     """Walk the elements of explicit-VR little-endian data up to the pixel data.
 
     Args:
         buffer: the file.
         start: offset of the first element.
         tags: wanted tags, ascending.
+        representations: the value representation each must have, two letters as one big-endian number.
         found: (tags, 2) filled with (offset, length); length -1 where absent.
 
     Returns:
@@ -63,16 +86,13 @@ def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: 
             else:
                 return UNUSUAL, 0, 0
             continue
-        first, second = buffer[at + 4], buffer[at + 5]
+        first, second = np.int64(buffer[at + 4]), np.int64(buffer[at + 5])
         if first < 65 or first > 90 or second < 65 or second > 90:
             return UNUSUAL, 0, 0
-        # OB OD OF OL OV OW, SQ, SV, UC UN UR UT UV: two reserved bytes, then a length of four
-        is_long = (
-            (first == 79 and (second == 66 or second == 68 or second == 70 or second == 76 or second >= 86))
-            or (first == 83 and (second == 81 or second == 86))
-            or (first == 85 and (second == 67 or second == 78 or second == 82 or second == 84 or second == 86))
-        )
-        if is_long:
+        form = _FORMS[first - 65, second - 65]
+        if form == _UNKNOWN:
+            return UNUSUAL, 0, 0
+        if form == _LONG:
             if at + 12 > size:
                 return CUT, 0, 0
             length = _long_at(buffer, at + 8)
@@ -81,7 +101,7 @@ def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: 
             length = np.int64(buffer[at + 6]) | np.int64(buffer[at + 7]) << 8
             at += 8
         if length == 0xFFFFFFFF:
-            if not (first == 83 and second == 81):  # only a sequence: not encapsulated pixels, not UN
+            if not (first == 83 and second == 81):  # only SQ: not encapsulated pixels, not UN
                 return UNUSUAL, 0, 0
             if depth == 0:
                 if tag <= last:
@@ -95,8 +115,11 @@ def walk(buffer: NDArray[np.uint8], start: int, tags: NDArray[np.int64], found: 
             last = tag
             while wanted < tags.size and tags[wanted] < tag:
                 wanted += 1
-            if wanted < tags.size and tags[wanted] == tag and at + length <= size:
-                found[wanted, 0], found[wanted, 1] = at, length
+            if wanted < tags.size and tags[wanted] == tag:
+                if representations[wanted] != (first << 8 | second):
+                    return UNUSUAL, 0, 0
+                if at + length <= size:
+                    found[wanted, 0], found[wanted, 1] = at, length
             if tag == _PIXEL_DATA:
                 return WALKED, at, length
         at += length

@@ -127,12 +127,12 @@ def _load(path: Path, label: str, budget: Budget) -> Any:
         header = kind.header_class(head[: kind.header_class.sizeof_hdr])
         shape = tuple(int(n) for n in header.get_data_shape())
         offset = int(header.get_data_offset())
-        itemsize = int(header.get_data_dtype().itemsize)
+        dtype = header.get_data_dtype()
     except Exception as error:  # nibabel raises many kinds on damaged headers
         raise _unreadable(label, error) from None
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3 or not 0 <= offset <= _MAX_OFFSET_BYTES or itemsize > 8:
+    if len(shape) != 3 or not 0 <= offset <= _MAX_OFFSET_BYTES or dtype.kind not in "uif":
         raise ScanError(
             Reason.UNREADABLE_NIFTI, f"{label} has shape {shape}, expected three dimensions of real numbers; {_AGAIN}"
         )
@@ -140,7 +140,7 @@ def _load(path: Path, label: str, budget: Budget) -> Any:
         raise ScanError(Reason.IMPLAUSIBLE_GEOMETRY, f"{label} has shape {shape}; {_AGAIN}")
     smallest, middle, largest = sorted(shape)
     budget.take((smallest, middle, largest), label)
-    size = max(offset, _HEADER_BYTES[1]) + math.prod(shape) * itemsize
+    size = max(offset, _HEADER_BYTES[1]) + math.prod(shape) * int(dtype.itemsize)
     data = _read_bytes(path, size, label)
     if len(data) < size:
         raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} is cut short ({len(data)} of {size} bytes); {_AGAIN}")

@@ -99,9 +99,16 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the visible files and subfolders of a folder, sorted; DICOM-like names first."""
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-    files = [entry.name for entry in visible if entry.is_file()]
+    files = [entry.name for entry in visible if _is_regular(entry)]
     folders = [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)]
     return sorted(files, key=lambda name: (not name.lower().endswith((".dcm", ".ima")), name)), sorted(folders)
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_dicom(path: Path) -> bool:
@@ -138,16 +145,18 @@ def project_path(path: Path, options: ReadingOptions) -> Projection:
 
     key = ScanKey.from_name(scan_name(path))
     if input_kind(path) == "projection":
-        image = read_projection(path)
-        flags, messages, count = (Reason.QUALITY_UNKNOWN,), ("a cached projection: nothing is known of its scan",), 0
-        projection = Projection(image, flags, messages, count, key)
-    else:
-        scan = read_stations(path, options)
-        image = project_stations(scan.stations)
-        projection = Projection(image, scan.flags, scan.messages, len(scan.stations), key)
-    if options.strict and projection.flags:
-        raise ScanError(projection.flags[0], f"{projection.messages[0]} (a failure because of --strict)")
-    return projection
+        flags, messages = (Reason.QUALITY_UNKNOWN,), ("a cached projection: nothing is known of its scan",)
+        _apply_strict(options, flags, messages)
+        return Projection(read_projection(path), flags, messages, 0, key)
+    scan = read_stations(path, options)
+    _apply_strict(options, scan.flags, scan.messages)
+    return Projection(project_stations(scan.stations), scan.flags, scan.messages, len(scan.stations), key)
+
+
+def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:
+    """Turn the first flag into a failure where the options say so."""
+    if options.strict and flags:
+        raise ScanError(flags[0], f"{messages[0]} (a failure because of --strict)")
 
 
 def scan_name(path: Path) -> str:

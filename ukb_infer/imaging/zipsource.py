@@ -73,6 +73,7 @@ class ZipSource:
     def __init__(self, descriptor: int, archive: zipfile.ZipFile) -> None:
         self._descriptor = descriptor
         self._archive = archive
+        self._size = os.fstat(descriptor).st_size
         self._infos = [info for info in archive.infolist() if not info.is_dir()]
         self.names = [info.filename for info in self._infos]
         self._check_bounds()
@@ -130,6 +131,8 @@ class ZipSource:
 
     def _packed(self, info: zipfile.ZipInfo, size: int) -> bytes:
         """Return the first ``size`` bytes of a member as stored, found by its local header."""
+        if not 0 <= info.header_offset <= self._size:
+            raise _unreadable("a member lies outside the file")
         guess = _LOCAL_HEADER_BYTES + len(info.filename) + len(info.extra) + _SLACK_BYTES
         block = os.pread(self._descriptor, guess + size, info.header_offset)
         if len(block) < _LOCAL_HEADER_BYTES or block[:4] != _LOCAL_SIGNATURE:
