@@ -124,9 +124,12 @@ class SliceParser:
 
     Args:
         use_fast_path: False sends every slice through pydicom.
+        verified: structures (sequences of tags and value representations) whose header pydicom has been seen to
+            read as the fast path does; shared by the series of a scan.
     """
 
     use_fast_path: bool = True
+    verified: set[int] = field(default_factory=set)
     _found: NDArray[np.int64] = field(default_factory=lambda: np.empty((len(_TAGS), 2), np.int64))
     _template: NDArray[np.uint8] | None = None
     _template_found: NDArray[np.int64] = field(default_factory=lambda: np.empty((len(_TAGS), 2), np.int64))
@@ -147,11 +150,11 @@ class SliceParser:
         if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC:
             return None
         buffer = np.frombuffer(data, np.uint8)
-        status, offset, length = walk(buffer, _PREAMBLE + 4, _TAGS, _REPRESENTATIONS, self._found)
+        status, offset, length, structure = walk(buffer, _PREAMBLE + 4, _TAGS, _REPRESENTATIONS, self._found)
         if status != WALKED or offset + length > len(data):
             return None
         try:
-            header = self._shared_header(data, buffer)
+            header = self._shared_header(data, buffer, structure)
             if header is None or length != 2 * header.rows * header.cols:
                 return None
             x, y, z = self._value(data, _POSITION).split(b"\\")
@@ -172,15 +175,17 @@ class SliceParser:
         start, length = self._found[row].tolist()
         return int.from_bytes(data[start : start + 2], "little") if length == 2 else -1
 
-    def _shared_header(self, data: bytes, buffer: NDArray[np.uint8]) -> SeriesHeader | None:
+    def _shared_header(self, data: bytes, buffer: NDArray[np.uint8], structure: int) -> SeriesHeader | None:
         """Return the header shared with the series, parsed anew only where its bytes differ from the last one's."""
         if self._template is not None and alike(buffer, self._found, self._template, self._template_found, _VARYING):
             return self._header
         header = self._header_from_bytes(data)
         if header is None:
             return None
-        if self._template is None and header != _header_by_pydicom(data):
-            return None
+        if structure not in self.verified:
+            if header != _header_by_pydicom(data):
+                return None
+            self.verified.add(structure)
         check_plausible(header)
         self._header, self._template, self._template_found = header, buffer, self._found.copy()
         return header
@@ -485,7 +490,7 @@ def peek_identity(head: bytes, known: dict[tuple[bytes, ...], Identity]) -> Iden
     """
     start = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
     found = np.empty((len(_TAGS), 2), np.int64)
-    status, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, _REPRESENTATIONS, found)
+    status, _, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, _REPRESENTATIONS, found)
     if status == UNUSUAL:
         return None
     spans = found[_IDENTITY_ROWS].tolist()

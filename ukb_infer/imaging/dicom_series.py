@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ukb_infer.errors import Reason, ScanError
 from ukb_infer.imaging import dicom
@@ -14,6 +16,10 @@ from ukb_infer.imaging.zipsource import MemberSource
 
 #: First bytes of a member that are looked at: enough for short headers, then for those of scanners.
 _PEEK_BYTES = (1536, 6144)
+#: How far ahead to look for the same series before taking the members in between for granted (and verifying later).
+_STRIDE = 8
+#: Voxels that memory is reserved for at a time: a full UK Biobank scan. What is not touched takes no memory.
+_ARENA_VOXELS = 26 * 1024**2
 #: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
@@ -45,60 +51,63 @@ def read_series(source: MemberSource, use_fast_path: bool = True) -> list[Series
         ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of
             :class:`~ukb_infer.imaging.dicom.SliceParser`.
     """
-    plans = _identify(source, use_fast_path)
-    return _decode(source, plans, use_fast_path)
+    if use_fast_path:
+        plans = _identify(source, use_fast_path, stride=_STRIDE)
+        try:
+            return _decode(source, plans, use_fast_path)
+        except ScanError:
+            pass  # perhaps a member was not what its neighbours made it seem: look at every one
+    return _decode(source, _identify(source, use_fast_path, stride=0), use_fast_path)
 
 
-def _identify(source: MemberSource, use_fast_path: bool) -> list[_Plan]:
-    """Tell which members form which water and fat series, by their first bytes."""
-    plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
-    peeker = _Peeker(source, use_fast_path)
-    any_dicom = enhanced = False
-    for index in range(len(source.names)):
-        identity = peeker.identity(index)
-        if identity is None:
-            _refuse_damaged(source.names[index])
-            continue
-        any_dicom = True
-        enhanced |= identity.enhanced
-        if identity.contrast is Contrast.WATER or identity.contrast is Contrast.FAT:
-            key = (identity.number, identity.uid, identity.contrast)
-            plan = plans.get(key)
-            if plan is None:
-                plan = plans[key] = _Plan(*key)
-            plan.members.append(index)
-    if not any_dicom:
-        raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
-    if enhanced and not plans:
-        raise dicom.multiframe(2)
-    return _merge_uids(list(plans.values()))
-
-
-class _Peeker:
-    """Looks at as few first bytes of each member as suffice to identify it.
+def _identify(source: MemberSource, use_fast_path: bool, stride: int) -> list[_Plan]:
+    """Tell which members form which water and fat series, by their first bytes.
 
     Args:
         source: the zip or folder.
         use_fast_path: False lets pydicom read every member whole.
+        stride: where three members of one series lie so that the last is this far from the others, those in between
+            are taken for the same series unseen; decoding verifies that. 0 to look at every member.
     """
+    plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
+    peeker = _Peeker(source, use_fast_path)
+    any_dicom = enhanced = False
+    last: _Plan | None = None
+    index, next_jump = 0, 0
+    while index < len(source.names):
+        identity = peeker.identity(index)
+        if identity is None:
+            _refuse_damaged(source.names[index])
+        else:
+            any_dicom = True
+            enhanced |= identity.enhanced
+        plan = _plan_of(identity, plans)
+        if plan is not None:
+            plan.members.append(index)
+            if stride and plan is last and index >= next_jump and index + stride < len(source.names):
+                if _plan_of(peeker.identity(index + stride), plans) is plan:
+                    plan.members.extend(range(index + 1, index + stride))
+                    index += stride - 1  # the member at the end of the jump comes next
+                else:
+                    next_jump = index + stride
+        last = plan
+        index += 1
+    if not any_dicom:
+        raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
+    if enhanced and not plans:
+        raise dicom.multiframe(2)
+    return _merge_uids([plan for plan in plans.values() if plan.members])
 
-    def __init__(self, source: MemberSource, use_fast_path: bool) -> None:
-        self._source = source
-        self._sizes: tuple[int, ...] = _PEEK_BYTES if use_fast_path else ()
-        self._known: dict[tuple[bytes, ...], Identity] = {}
 
-    def identity(self, index: int) -> Identity | None:
-        """Identify a member; None where it is not DICOM."""
-        for size in self._sizes:
-            head = self._source.peek(index, size)
-            if not dicom.looks_like_dicom(head):
-                return None
-            identity = dicom.peek_identity(head, self._known)
-            if identity is not None:
-                self._sizes = _PEEK_BYTES[_PEEK_BYTES.index(size) :]
-                return identity
-        data = self._source.read(index)
-        return dicom.full_identity(data) if dicom.looks_like_dicom(data) else None
+def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
+    """Find or begin the plan of a member's series; None for what is neither water nor fat."""
+    if identity is None or (identity.contrast is not Contrast.WATER and identity.contrast is not Contrast.FAT):
+        return None
+    key = (identity.number, identity.uid, identity.contrast)
+    plan = plans.get(key)
+    if plan is None:
+        plan = plans[key] = _Plan(*key)
+    return plan
 
 
 def _refuse_damaged(name: str) -> None:
@@ -132,6 +141,27 @@ def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
     return merged
 
 
+class _Arena:
+    """Memory for the voxels of a scan in one piece, so that the system can back it with large pages."""
+
+    def __init__(self) -> None:
+        self._budget = Budget()
+        self._free = np.empty(0, np.uint16)
+
+    def take(self, shape: tuple[int, int, int], label: str) -> NDArray[np.uint16]:
+        """Return room for a series, not initialized.
+
+        Raises:
+            ScanError: ``too_large``.
+        """
+        self._budget.take(shape, label)
+        size = math.prod(shape)
+        if self._free.size < size:
+            self._free = np.empty(max(size, _ARENA_VOXELS), np.uint16)
+        taken, self._free = self._free[:size], self._free[size:]
+        return taken.reshape(shape)
+
+
 @dataclass
 class _Stack:
     """The slices of one series as they come in."""
@@ -144,14 +174,15 @@ class _Stack:
     instances: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
-    def add(self, data: bytes, budget: Budget) -> None:
+    def add(self, data: bytes, arena: _Arena) -> None:
         """Parse a slice and append it."""
         part = self.parser.parse(data)
+        if part.header is not self.header:
+            self._check_identity(part.header)
         if self.header is None or self.voxels is None:
             self.header = part.header
             shape = (len(self.plan.members), part.header.rows, part.header.cols)
-            budget.take(shape, part.header.label)
-            self.voxels = np.empty(shape, part.pixels.dtype)
+            self.voxels = arena.take(shape, part.header.label)
         elif part.header is not self.header:
             _check_alike(part.header, self.header)
         if part.pixels.dtype != self.voxels.dtype:
@@ -160,6 +191,16 @@ class _Stack:
         self.positions.append(part.position_mm)
         self.instances.append(part.instance)
         self.times.append(part.header.time_s)
+
+    def _check_identity(self, header: SeriesHeader) -> None:
+        """Refuse a slice of another series, which a jump over members may have taken in.
+
+        Raises:
+            ScanError: ``geometry_inconsistent``, never seen outside: it makes reading look at every member.
+        """
+        uid = header.uid if self.plan.uid else ""
+        if (header.number, uid, header.contrast) != (self.plan.number, self.plan.uid, self.plan.contrast):
+            raise ScanError(Reason.GEOMETRY_INCONSISTENT, f"{header.label} among the slices of another series")
 
     def finish(self) -> Series:
         """Return the series."""
@@ -173,11 +214,12 @@ class _Stack:
 
 def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> list[Series]:
     """Decode the planned members in the order of the container, which is that of the disk."""
-    stacks = [_Stack(plan, dicom.SliceParser(use_fast_path)) for plan in plans]
+    verified: set[int] = set()
+    stacks = [_Stack(plan, dicom.SliceParser(use_fast_path, verified)) for plan in plans]
     order = sorted((index, stack) for stack in range(len(stacks)) for index in plans[stack].members)
-    budget = Budget()
+    arena = _Arena()
     for index, chosen in order:
-        stacks[chosen].add(source.read(index), budget)
+        stacks[chosen].add(source.read(index), arena)
     return [stack.finish() for stack in stacks]
 
 

@@ -62,11 +62,11 @@ def walk(
         found: (tags, 2) filled with (offset, length); length -1 where absent.
 
     Returns:
-        (status, offset of the pixel data, their length).
+        (status, offset of the pixel data, their length, a hash of the tags and representations up to them).
     """
     size = buffer.size
     found[:, :] = -1
-    at, wanted, last, depth = np.int64(start), 0, np.int64(-1), 0
+    at, wanted, last, depth, structure = np.int64(start), 0, np.int64(-1), 0, np.int64(0)
     while at + 8 <= size:
         group = np.int64(buffer[at]) | np.int64(buffer[at + 1]) << 8
         element = np.int64(buffer[at + 2]) | np.int64(buffer[at + 3]) << 8
@@ -74,7 +74,7 @@ def walk(
         if group == 0xFFFE:  # item or delimiter inside a sequence of undefined length
             length = _long_at(buffer, at + 4)
             if depth == 0:
-                return UNUSUAL, 0, 0
+                return UNUSUAL, 0, 0, 0
             at += 8
             if element == 0xE000:
                 if length == 0xFFFFFFFF:
@@ -84,17 +84,18 @@ def walk(
             elif element == 0xE00D or element == 0xE0DD:
                 depth -= 1
             else:
-                return UNUSUAL, 0, 0
+                return UNUSUAL, 0, 0, 0
             continue
         first, second = np.int64(buffer[at + 4]), np.int64(buffer[at + 5])
         if first < 65 or first > 90 or second < 65 or second > 90:
-            return UNUSUAL, 0, 0
+            return UNUSUAL, 0, 0, 0
+        structure = structure * 1000003 ^ (tag << 16 | first << 8 | second)
         form = _FORMS[first - 65, second - 65]
         if form == _UNKNOWN:
-            return UNUSUAL, 0, 0
+            return UNUSUAL, 0, 0, 0
         if form == _LONG:
             if at + 12 > size:
-                return CUT, 0, 0
+                return CUT, 0, 0, 0
             length = _long_at(buffer, at + 8)
             at += 12
         else:
@@ -102,28 +103,28 @@ def walk(
             at += 8
         if length == 0xFFFFFFFF:
             if not (first == 83 and second == 81):  # only SQ: not encapsulated pixels, not UN
-                return UNUSUAL, 0, 0
+                return UNUSUAL, 0, 0, 0
             if depth == 0:
                 if tag <= last:
-                    return UNUSUAL, 0, 0
+                    return UNUSUAL, 0, 0, 0
                 last = tag
             depth += 1
             continue
         if depth == 0:
             if tag <= last:
-                return UNUSUAL, 0, 0
+                return UNUSUAL, 0, 0, 0
             last = tag
             while wanted < tags.size and tags[wanted] < tag:
                 wanted += 1
             if wanted < tags.size and tags[wanted] == tag:
                 if representations[wanted] != (first << 8 | second):
-                    return UNUSUAL, 0, 0
+                    return UNUSUAL, 0, 0, 0
                 if at + length <= size:
                     found[wanted, 0], found[wanted, 1] = at, length
             if tag == _PIXEL_DATA:
-                return WALKED, at, length
+                return WALKED, at, length, structure
         at += length
-    return CUT, 0, 0
+    return CUT, 0, 0, 0
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

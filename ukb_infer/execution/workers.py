@@ -1,0 +1,194 @@
+"""A small pool of worker processes that survives what its work does to it (floor 1).
+
+The standard pools lose everything when one worker dies and cannot stop a worker that hangs. Here every worker has its
+own pipe: a dead worker is replaced and its item tried once more alone; one that exceeds the time limit is killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Literal, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: An item whose worker died is tried this many times in all.
+ATTEMPTS = 2
+_STOP = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no result: its worker died or took too long, or the function raised (``error``)."""
+
+    kind: Literal["died", "timed_out", "raised"]
+    detail: str
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    index: int | None = None
+    started: float = 0.0
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    """Loop of a worker: receive an item, send back (True, result) or (False, text)."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        if message is _STOP:
+            return
+        try:
+            answer = (True, function(message[0]))
+        except Exception as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        pipe.send(answer)
+
+
+class _Pool(Generic[Item, Result]):
+    def __init__(self, function: Callable[[Item], Result], workers: int, timeout_s: float | None) -> None:
+        self.function, self.timeout_s = function, timeout_s
+        self.context = multiprocessing.get_context("spawn")
+        self.workers = [self._start() for _ in range(workers)]
+
+    def _start(self) -> _Worker:
+        here, there = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(self.function, there), daemon=True)
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def give(self, worker: _Worker, index: int, item: Item) -> None:
+        worker.index, worker.started = index, time.monotonic()
+        try:
+            worker.pipe.send((item,))
+        except (BrokenPipeError, OSError):
+            pass  # it died between two items: collect() finds its pipe closed
+
+    def collect(self) -> Iterator[tuple[int, Result | Failure]]:
+        """Results that are there, after waiting for at least one event or the next time limit."""
+        busy = {w.pipe: w for w in self.workers if w.index is not None}
+        limit = None
+        if self.timeout_s is not None and busy:
+            oldest = min(w.started for w in busy.values())
+            limit = max(0.05, oldest + self.timeout_s - time.monotonic())
+        for ready in wait(list(busy), limit):
+            worker = busy[ready]  # type: ignore[index]
+            yield self._receive(worker)
+        now = time.monotonic()
+        for worker in list(self.workers):
+            if self.timeout_s is not None and worker.index is not None and now - worker.started > self.timeout_s:
+                index = worker.index
+                self._replace(worker)
+                yield index, Failure("timed_out", f"no result after {self.timeout_s:g} s")
+
+    def _receive(self, worker: _Worker) -> tuple[int, Result | Failure]:
+        index = worker.index
+        assert index is not None
+        try:
+            fine, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join(5.0)
+            code = worker.process.exitcode
+            self._replace(worker)
+            return index, Failure("died", f"the worker process ended with code {code}")
+        worker.index = None
+        return index, value if fine else Failure("raised", value)
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join(5.0)
+        worker.pipe.close()
+        self.workers[self.workers.index(worker)] = self._start()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            try:
+                worker.pipe.send(_STOP)
+            except OSError:
+                continue
+        for worker in self.workers:
+            worker.process.join(1.0)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join(5.0)
+            worker.pipe.close()
+
+
+def run_in_workers(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    timeout_s: float | None = None,
+) -> Iterator[tuple[int, Result | Failure]]:
+    """Apply a function to items in worker processes, yielding results as they come.
+
+    Args:
+        function: importable at top level; its result must pickle.
+        items: what to work on; each must pickle.
+        workers: processes; 0 works in this process, one item after the other.
+        timeout_s: longest time for one item; its worker is killed then.
+
+    Yields:
+        (index of the item, result or :class:`Failure`), in order of completion.
+    """
+    if workers == 0:
+        yield from _run_here(function, items)
+        return
+    pool: _Pool[Item, Result] = _Pool(function, max(1, min(workers, len(items))), timeout_s)
+    waiting, lonely = deque(range(len(items))), deque[int]()
+    attempts = [0] * len(items)
+    try:
+        while waiting or lonely or any(w.index is not None for w in pool.workers):
+            _hand_out(pool, items, waiting, lonely, attempts)
+            for index, result in pool.collect():
+                if isinstance(result, Failure) and result.kind == "died" and attempts[index] < ATTEMPTS:
+                    lonely.append(index)
+                else:
+                    yield index, result
+    finally:
+        pool.close()
+
+
+def _hand_out(
+    pool: _Pool[Item, Result], items: Sequence[Item], waiting: deque[int], lonely: deque[int], attempts: list[int]
+) -> None:
+    """Give items to idle workers; one whose worker died waits until it can run alone."""
+    busy = sum(w.index is not None for w in pool.workers)
+    for worker in pool.workers:
+        if worker.index is not None:
+            continue
+        if lonely:
+            if busy:
+                return
+            index = lonely.popleft()
+            attempts[index] += 1
+            pool.give(worker, index, items[index])
+            return
+        if waiting:
+            index = waiting.popleft()
+            attempts[index] += 1
+            pool.give(worker, index, items[index])
+            busy += 1
+
+
+def _run_here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result | Failure]]:
+    for index, item in enumerate(items):
+        try:
+            yield index, function(item)
+        except Exception as error:
+            yield index, Failure("raised", f"{type(error).__name__}: {error}")

@@ -1,0 +1,150 @@
+"""Configuration of a run: frozen, and refusing contradictions in the option's own name (floor 4)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ukb_infer.errors import UsageError
+from ukb_infer.geometry import RECIPE
+from ukb_infer.records import ReadingOptions
+
+DeviceName = str
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+#: Longest time for reading and projecting one scan before its worker is stopped, s.
+DEFAULT_TIMEOUT_S = 600.0
+
+
+def default_workers() -> int:
+    """Worker processes when --workers is not given: one a core, at most 16."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(16, usable))
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """Configuration of ``project``.
+
+    Attributes:
+        inputs: paths as given; ``out``: folder of the projections.
+        root: where listed keys and relative paths are looked up.
+        reading: how scans are read and checked.
+        workers: processes; 0 works in this one.
+        timeout_s: longest time for one scan.
+        exclude: lists of scans or eids to leave out.
+        png, volumes: also write a picture, the fused volumes as NIfTI.
+        overwrite: start again where the folder holds another run.
+        dry_run: look, but write nothing.
+        log_ids: names of scans may appear in logs.
+    """
+
+    inputs: tuple[str, ...]
+    out: Path
+    root: Path | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    workers: int = field(default_factory=default_workers)
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    exclude: tuple[Path, ...] = ()
+    png: bool = False
+    volumes: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    log_ids: bool = False
+
+    def __post_init__(self) -> None:
+        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results."""
+        return reading_identity(self.reading) | {"png": self.png, "volumes": self.volumes}
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Configuration of ``predict``; attributes as in :class:`ProjectConfig`, and:
+
+    Attributes:
+        modules: names or folders; empty uses ``UKB_INFER_MODULES``.
+        device: auto, cpu, cuda or cuda:N.
+        batch_size: scans a batch, 0 for the device's default; batches are padded to it.
+        level: of the intervals, in (0, 1).
+        targets: names to write, empty for all that the modules have.
+        projections: folder of cached projections to write and use.
+        precision: arithmetic of the networks.
+        uncertainty: ``full`` also writes the aleatoric and epistemic parts.
+        parquet: also write Parquet.
+    """
+
+    inputs: tuple[str, ...]
+    out: Path
+    root: Path | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    workers: int = field(default_factory=default_workers)
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    exclude: tuple[Path, ...] = ()
+    overwrite: bool = False
+    dry_run: bool = False
+    log_ids: bool = False
+    modules: tuple[str, ...] = ()
+    device: DeviceName = "auto"
+    batch_size: int = 0
+    level: float = 0.95
+    targets: tuple[str, ...] = ()
+    projections: Path | None = None
+    precision: PrecisionName = "auto"
+    uncertainty: Literal["total", "full"] = "total"
+    parquet: bool = False
+
+    def __post_init__(self) -> None:
+        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        if not 0.0 < self.level < 1.0:
+            raise UsageError(f"--ci: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
+        if self.batch_size < 0 or self.batch_size > 4096:
+            raise UsageError(f"--batch-size: got {self.batch_size}, expected 1 to 4096 (0 for the default)")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"--device: got {self.device!r}, expected auto, cpu, cuda or cuda:N")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UsageError(f"--precision: got {self.precision!r}, expected auto, fp32, bf16 or fp16")
+        if self.uncertainty not in ("total", "full"):
+            raise UsageError(f"--uncertainty: got {self.uncertainty!r}, expected total or full")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise UsageError("--precision fp16 needs --device cuda; on a CPU use fp32 or bf16")
+        if self.projections is not None and self.projections.resolve() == self.out.resolve():
+            raise UsageError("--projections and --out are the same folder; give the cache its own")
+
+    @property
+    def level_name(self) -> str:
+        """The level in column names: ``ci95``, ``ci99.9``."""
+        return f"ci{round(100.0 * self.level, 6):g}"
+
+
+def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, reading: ReadingOptions) -> None:
+    """Checks shared by both commands.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if not inputs:
+        raise UsageError("INPUT: nothing given; name a zip, a folder, a projection or a list")
+    if not 0 <= workers <= 256:
+        raise UsageError(f"--workers: got {workers}, expected 0 to 256")
+    if not timeout_s > 0:
+        raise UsageError(f"--timeout: got {timeout_s:g}, expected seconds above 0")
+    if not 0 <= reading.expected_stations <= 20:
+        raise UsageError(f"--expected-stations: got {reading.expected_stations}, expected 0 (any) to 20")
+    if reading.expected_stations == 0 and reading.allow_missing_stations:
+        raise UsageError("--allow-missing-stations has no meaning with --expected-stations 0, which accepts any number")
+
+
+def reading_identity(reading: ReadingOptions) -> dict[str, Any]:
+    """Reading options that decide the results."""
+    return {
+        "recipe": RECIPE,
+        "expected_stations": reading.expected_stations,
+        "allow_missing_stations": reading.allow_missing_stations,
+        "strict": reading.strict,
+    }

@@ -1,0 +1,54 @@
+"""Choice of device, precision and batch size (floor 4)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ukb_infer.errors import RunError
+from ukb_infer.inference.config import PrecisionName
+
+DEFAULT_BATCH_CPU, DEFAULT_BATCH_CUDA = 8, 64
+
+
+def choose_device(name: str) -> torch.device:
+    """Device of a name; ``auto`` takes CUDA where there is one.
+
+    Raises:
+        RunError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise RunError(f"--device {name}: torch sees no CUDA device; use --device cpu or check the driver")
+        index = int(name.split(":")[1]) if ":" in name else 0
+        if index >= torch.cuda.device_count():
+            raise RunError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+    return torch.device(name)
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> str:
+    """``auto`` is bf16 on CUDA devices that have it, fp16 on others, fp32 on CPUs."""
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def choose_batch_size(size: int, device: torch.device) -> int:
+    """The size given, or the device's default."""
+    return size or (DEFAULT_BATCH_CUDA if device.type == "cuda" else DEFAULT_BATCH_CPU)
+
+
+def prepare_device(device: torch.device) -> None:
+    """Settings that make results repeatable: a fixed number of threads, no TF32 in fp32, deterministic kernels."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    torch.set_num_threads(cores)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
