@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,15 @@ from small_scans import (
 )
 
 from ukb_infer.errors import Reason, ScanError
-from ukb_infer.imaging import input_kind, project_path, read_projection, read_stations, scan_name
+from ukb_infer.imaging import (
+    dicom_series,
+    input_kind,
+    project_path,
+    read_projection,
+    read_stations,
+    scan_name,
+    zipsource,
+)
 from ukb_infer.records import ReadingOptions, Stations
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -166,6 +176,56 @@ def test_a_number_used_by_two_acquisitions_gives_two_series(tmp_path: Path, expe
     assert scan.flags == (Reason.DUPLICATE_STATION,)
     assert scan.stations[1].water[0, 0].tolist() == list(range(8, 8 + SLICES))
     assert np.array_equal(scan.stations[2].water, expected.stations[2].water)
+
+
+def interleaved(slices: list) -> list:
+    """One slice of each series in turn."""
+    return sorted(slices, key=lambda ds: (ds.InstanceNumber, ds.SeriesNumber))
+
+
+def with_strangers(slices: list) -> list:
+    """Junk and slices of other series inside the runs of the series."""
+    moved = [ds for ds in slices if ds.SeriesDescription.endswith("in")][:3]
+    rest = [ds for ds in slices if ds not in moved]
+    water = next(index for index, ds in enumerate(rest) if ds.SeriesDescription.endswith("W"))
+    for offset, ds in enumerate(moved):
+        rest.insert(water + 3 + 2 * offset, ds)
+    return rest
+
+
+@pytest.mark.parametrize("arrange", [list, interleaved, with_strangers])
+@pytest.mark.parametrize("stride", [2, 3, 8])
+def test_jumping_over_members_changes_nothing(
+    tmp_path: Path, expected: Stations, monkeypatch: pytest.MonkeyPatch, arrange: Callable[[list], list], stride: int
+) -> None:
+    """Members inside a run are taken for its series unseen; where that was wrong, every member is looked at."""
+    monkeypatch.setattr(dicom_series, "_STRIDE", stride)
+    assert same(read_stations(write_zip(tmp_path / "a.zip", arrange(make_slices())), OPTIONS), expected)
+
+
+def test_junk_inside_a_run_is_ignored(
+    tmp_path: Path, expected: Stations, monkeypatch: pytest.MonkeyPatch, plain: Path
+) -> None:
+    monkeypatch.setattr(dicom_series, "_STRIDE", 4)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(tmp_path / "a.zip", "w") as new:
+        for index, info in enumerate(old.infolist()):
+            new.writestr(info, old.read(info))
+            if index % 9 == 3:
+                new.writestr(f"notes{index}.txt", b"junk" * 1000)
+    assert same(read_stations(tmp_path / "a.zip", OPTIONS), expected)
+
+
+def test_most_members_of_long_runs_are_not_looked_at(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    peek = zipsource.ZipSource.peek
+    monkeypatch.setattr(dicom_series, "_STRIDE", 6)
+    monkeypatch.setattr(
+        zipsource.ZipSource, "peek", lambda self, index, size: looked.append(index) or peek(self, index, size)
+    )
+    read_stations(plain, OPTIONS)
+    water_and_fat = [index for index in looked if index // SLICES % 4 >= 2]
+    # Of each run of nine, five in the middle are jumped over; one of each water run is where a jump from fat ended.
+    assert len(set(water_and_fat)) == 12 * (SLICES - 5) + 6
 
 
 def test_scanner_headers_longer_than_the_first_peek(tmp_path: Path, expected: Stations) -> None:

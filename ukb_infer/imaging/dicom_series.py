@@ -16,6 +16,8 @@ from ukb_infer.imaging.zipsource import MemberSource
 
 #: First bytes of a member that are looked at: enough for short headers, then for those of scanners.
 _PEEK_BYTES = (1536, 6144)
+#: Numbers of a header may differ by this between the slices of a series: decimal strings are rounded.
+_ALIKE = 1e-5
 #: How far ahead to look for the same series before taking the members in between for granted (and verifying later).
 _STRIDE = 8
 #: Voxels that memory is reserved for at a time: a full UK Biobank scan. What is not touched takes no memory.
@@ -84,7 +86,9 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int) -> list[_P
         plan = _plan_of(identity, plans)
         if plan is not None:
             plan.members.append(index)
-            if stride and plan is last and index >= next_jump and index + stride < len(source.names):
+            if plan is not last:
+                next_jump = index
+            elif stride and index >= next_jump and index + stride < len(source.names):
                 if _plan_of(peeker.identity(index + stride), plans) is plan:
                     plan.members.extend(range(index + 1, index + stride))
                     index += stride - 1  # the member at the end of the jump comes next
@@ -94,9 +98,10 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int) -> list[_P
         index += 1
     if not any_dicom:
         raise ScanError(Reason.NO_DICOM, "no DICOM slice in the input; download the scan again")
-    if enhanced and not plans:
+    found = [plan for plan in plans.values() if plan.members]
+    if enhanced and not found:
         raise dicom.multiframe(2)
-    return _merge_uids([plan for plan in plans.values() if plan.members])
+    return _merge_uids(found)
 
 
 def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
@@ -108,6 +113,33 @@ def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contr
     if plan is None:
         plan = plans[key] = _Plan(*key)
     return plan
+
+
+class _Peeker:
+    """Looks at as few first bytes of each member as suffice to identify it.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False lets pydicom read every member whole.
+    """
+
+    def __init__(self, source: MemberSource, use_fast_path: bool) -> None:
+        self._source = source
+        self._sizes: tuple[int, ...] = _PEEK_BYTES if use_fast_path else ()
+        self._known: dict[tuple[bytes, ...], Identity] = {}
+
+    def identity(self, index: int) -> Identity | None:
+        """Identify a member; None where it is not DICOM."""
+        for size in self._sizes:
+            head = self._source.peek(index, size)
+            if not dicom.looks_like_dicom(head):
+                return None
+            identity = dicom.peek_identity(head, self._known)
+            if identity is not None:
+                self._sizes = _PEEK_BYTES[_PEEK_BYTES.index(size) :]
+                return identity
+        data = self._source.read(index)
+        return dicom.full_identity(data) if dicom.looks_like_dicom(data) else None
 
 
 def _refuse_damaged(name: str) -> None:
@@ -233,7 +265,7 @@ def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
         raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
     for name in ("rows", "cols", "orientation", "pixel_spacing_mm", "slope", "intercept"):
         found, expected = getattr(header, name), getattr(first, name)
-        if found != expected:
+        if not np.allclose(found, expected, rtol=_ALIKE, atol=_ALIKE):
             raise ScanError(
                 Reason.GEOMETRY_INCONSISTENT,
                 f"slices of {first.label} differ in {name}: {found} and {expected}; download the scan again",
