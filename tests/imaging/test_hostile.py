@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from small_scans import encode, make_slice, make_slices, same, write_nifti_stati
 
 from ukb_infer.errors import Reason, ScanError
 from ukb_infer.imaging import input_kind, read_projection, read_stations, zipsource
+from ukb_infer.imaging.dicom import SliceParser
 from ukb_infer.records import ReadingOptions
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -78,6 +80,26 @@ def test_flipped_bit_in_the_pixels_fails_the_checksum(tmp_path: Path, compressio
 def test_other_compressions_read_alike(tmp_path: Path, scan: Path, compression: int) -> None:
     path = write_zip(tmp_path / "a.zip", make_slices(2, "WF"), compression=compression)
     assert same(read_stations(path, ANY), read_stations(scan, ANY))
+
+
+def test_large_incompressible_members_are_read(tmp_path: Path) -> None:
+    """Members too long to be inflated without a bound take the bounded way."""
+    noise = np.random.default_rng(0).integers(0, 65536, (2, 9, 300, 280)).astype(np.uint16)
+    slices = make_slices(1, "WF")
+    for ds, pixels in zip(slices, noise.reshape(-1, 300, 280), strict=True):
+        ds.Rows, ds.Columns, ds.PixelData = 300, 280, pixels.tobytes()
+    path = write_zip(tmp_path / "a.zip", slices)
+    with zipfile.ZipFile(path) as archive:
+        assert min(info.compress_size for info in archive.infolist()) > zipsource._SAFE_COMPRESSED_BYTES
+    station = read_stations(path, ANY).stations[0]
+    assert np.array_equal(station.fat.transpose(2, 0, 1), noise[0])
+    assert np.array_equal(station.water.transpose(2, 0, 1), noise[1])
+
+
+def test_without_isal_the_standard_library_inflates(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read_stations(scan, ANY)
+    monkeypatch.setattr(zipsource, "_inflate", zlib)
+    assert same(read_stations(scan, ANY), expected)
 
 
 @pytest.mark.parametrize("flag", [0x1, 0x41, 0x2000])
@@ -232,6 +254,19 @@ def test_deeply_nested_sequences(tmp_path: Path) -> None:
 
 
 # -- folders -----------------------------------------------------------------------------------------------------
+
+
+def test_participants_are_not_shown(tmp_path: Path) -> None:
+    """Neither in the header's text nor in warnings of pydicom, which would quote damaged values."""
+    ds = make_slice(0, "W", 4, 0)
+    ds.PatientID = "0000123"
+    data = encode(ds).replace(b"1.2.826.0.1.3680043.10.1337.1.4\0", b"0000123 is no UID at all, is it?")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        part = SliceParser(use_fast_path=False).parse(data)
+    assert caught == []
+    assert part.header.patient_id == "0000123"
+    assert "0000123" not in repr(part.header).replace(part.header.uid, "")
 
 
 def test_symlink_loops_and_special_files(tmp_path: Path, scan: Path) -> None:

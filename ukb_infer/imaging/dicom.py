@@ -2,8 +2,8 @@
 
 The fast path walks the elements of plain explicit-VR little-endian slices with a small compiled parser. Whatever
 it does not know (another transfer syntax, an odd value representation, elements out of order, other pixel types)
-goes to pydicom, and the first slice of every series is parsed by both and must agree. Both routes give identical
-results; tests compare them on every anomaly.
+goes to pydicom, and the first header of every sequence of elements in a scan is parsed by both and must agree. Both
+routes give identical results; tests compare them on every anomaly.
 """
 
 from __future__ import annotations

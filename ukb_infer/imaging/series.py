@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -100,8 +100,8 @@ class SeriesHeader:
     time_s: float = -math.inf
     slope: float = 1.0
     intercept: float = 0.0
-    study_uid: str = ""
-    patient_id: str = ""
+    study_uid: str = field(default="", repr=False)
+    patient_id: str = field(default="", repr=False)
 
     @property
     def label(self) -> str:
