@@ -1,0 +1,304 @@
+"""Everything that goes wrong with scans, made on purpose (floor 1).
+
+The names are the reason codes. Those of the picture (swaps, metal …) are drawn by ``sampling.render``; the others
+change what is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ukb_infer.errors import REASONS, Kind, Reason, UsageError
+from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, SlicePlan
+from ukb_infer.records import Station
+from ukb_infer.targets import suggest
+
+Alter = Callable[[ScanPlan, int], None]
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """How an anomaly is made.
+
+    Attributes:
+        alter: changes the plan of the DICOM files; None for one made elsewhere.
+        formats: formats it can be written in.
+        effect: drawn into the picture by ``render``.
+    """
+
+    alter: Alter | None = None
+    formats: tuple[str, ...] = ("zip", "dicom")
+    effect: bool = False
+
+
+def _shift(series: SeriesPlan, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> None:
+    for item in series.slices:
+        x, y, z = item.position_mm
+        item.position_mm = (x + dx, y + dy, z + dz)
+
+
+def _copy_of(series: SeriesPlan, number: int, time: str) -> SeriesPlan:
+    slices = [SlicePlan(s.position_mm, s.pixels.copy()) for s in series.slices]
+    return replace(series, number=number, time=time, slices=slices, extra=dict(series.extra))
+
+
+def _middle_station(plan: ScanPlan, seed: int) -> int:
+    return 2 + seed % max(1, plan.stations - 2)
+
+
+def _repeat(plan: ScanPlan, seed: int, dz: float) -> None:
+    """Repeat a station; the first, older acquisition is spoiled by ghosts, the repeat is good."""
+    old = plan.of_station(_middle_station(plan, seed))
+    highest = max(s.number for s in plan.series)
+    for k, series in enumerate(old):
+        again = _copy_of(series, highest + 1 + k, "113000")
+        _shift(again, dz=dz)
+        plan.series.append(again)
+        for item in series.slices:
+            item.pixels = np.asarray(0.6 * item.pixels + 0.4 * np.roll(item.pixels, 12, axis=0), np.uint16)
+
+
+def _duplicate_station(plan: ScanPlan, seed: int) -> None:
+    _repeat(plan, seed, 0.0)
+
+
+def _near_duplicate_station(plan: ScanPlan, seed: int) -> None:
+    _repeat(plan, seed, -2.5)
+
+
+def _station_missing(plan: ScanPlan, seed: int) -> None:
+    """An interior station in most variants; the last or the first in every fourth and fifth."""
+    choice = {3: plan.stations, 4: 1}.get(seed % 5, _middle_station(plan, seed))
+    plan.series = [s for s in plan.series if s.station != choice]
+
+
+def _stations_do_not_overlap(plan: ScanPlan, seed: int) -> None:
+    first = plan.stations - 1 if seed % 2 else 3
+    for series in plan.series:
+        if series.station >= first:
+            _shift(series, dz=-80.0)
+
+
+def _station_too_short(plan: ScanPlan, seed: int) -> None:
+    """A middle station of few slices whose neighbours come up close to it."""
+    station = _middle_station(plan, seed)
+    for series in plan.of_station(station):
+        series.slices = series.slices[:4]
+    length = 4 * plan.of_station(station)[0].slice_spacing_mm
+    bottom = plan.of_station(station)[0].slices[0].position_mm[2] - length
+    top_below = plan.of_station(station + 1)[0].slices[0].position_mm[2]
+    for series in plan.series:
+        if series.station > station:
+            _shift(series, dz=bottom + 0.7 * length - top_below)
+
+
+def _water_fat_mismatch(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
+        _shift(series, dx=3.1)
+
+
+def _size_mismatch(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
+        for item in series.slices:
+            item.pixels = item.pixels[:-2, :-3]
+
+
+def _slice_missing(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
+        at = len(series.slices) // 2
+        del series.slices[at : at + 3]
+
+
+def _slice_interpolated(plan: ScanPlan, seed: int) -> None:
+    contrasts = ("W",) if seed % 2 else ("W", "F")
+    for series in plan.of_station(_middle_station(plan, seed), contrasts):
+        del series.slices[len(series.slices) // 3]
+
+
+def _slice_duplicate(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
+        item = series.slices[len(series.slices) // 2]
+        series.slices.append(SlicePlan(item.position_mm, item.pixels))
+
+
+def _end_slices_cropped(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
+        series.slices = series.slices[1:] if seed % 2 else series.slices[:-1]
+
+
+def _geometry_inconsistent(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("W", "F")):
+        for item in series.slices[::2]:
+            x, y, z = item.position_mm
+            item.position_mm = (x + 7.0, y, z)
+
+
+def _not_axial(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed)):
+        series.orientation = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+def _implausible_geometry(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed)):
+        series.pixel_spacing_mm = ("0.01", "0.01")
+
+
+def _without(contrast: str) -> Alter:
+    def alter(plan: ScanPlan, seed: int) -> None:
+        only = _middle_station(plan, seed) if seed % 2 else None
+        plan.series = [s for s in plan.series if s.contrast != contrast or (only is not None and s.station != only)]
+
+    return alter
+
+
+def _no_dicom(plan: ScanPlan, seed: int) -> None:
+    plan.series = []
+
+
+def _empty_image(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
+        for item in series.slices:
+            item.pixels = np.full_like(item.pixels, 77 if seed % 2 else 0)
+
+
+def _several_scans(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(plan.stations):
+        series.study = 2
+
+
+def _rescale_applied(plan: ScanPlan, seed: int) -> None:
+    for series in plan.series:
+        series.extra |= {"RescaleSlope": "2", "RescaleIntercept": "0"}
+
+
+def _encode(encoding: str, *, everywhere: bool) -> Alter:
+    def alter(plan: ScanPlan, seed: int) -> None:
+        station = _middle_station(plan, seed)
+        for series in plan.series:
+            if everywhere or series.station == station:
+                series.encoding = encoding  # type: ignore[assignment]
+                if encoding == "multiframe":
+                    series.extra["NumberOfFrames"] = 2
+
+    return alter
+
+
+def _unreadable_dicom(plan: ScanPlan, seed: int) -> None:
+    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
+        series.encoding = "garbage"
+
+
+def _manifest(style: str) -> Alter:
+    def alter(plan: ScanPlan, seed: int) -> None:
+        plan.manifest = style  # type: ignore[assignment]
+
+    return alter
+
+
+def _container(kind: str) -> Alter:
+    def alter(plan: ScanPlan, seed: int) -> None:
+        plan.container = kind  # type: ignore[assignment]
+
+    return alter
+
+
+_NIFTI, _ZIP, _ALL = ("nifti",), ("zip",), ("zip", "dicom", "nifti")
+
+#: Every anomaly a phantom can have, by reason code.
+ANOMALIES: dict[Reason, Anomaly] = {
+    Reason.DUPLICATE_STATION: Anomaly(_duplicate_station),
+    Reason.NEAR_DUPLICATE_STATION: Anomaly(_near_duplicate_station),
+    Reason.STATION_MISSING: Anomaly(_station_missing, _ALL),
+    Reason.STATIONS_DO_NOT_OVERLAP: Anomaly(_stations_do_not_overlap),
+    Reason.STATION_TOO_SHORT: Anomaly(_station_too_short),
+    Reason.WATER_FAT_MISMATCH: Anomaly(_water_fat_mismatch),
+    Reason.SIZE_MISMATCH: Anomaly(_size_mismatch),
+    Reason.SLICE_MISSING: Anomaly(_slice_missing),
+    Reason.SLICE_INTERPOLATED: Anomaly(_slice_interpolated),
+    Reason.SLICE_DUPLICATE: Anomaly(_slice_duplicate),
+    Reason.END_SLICES_CROPPED: Anomaly(_end_slices_cropped),
+    Reason.GEOMETRY_INCONSISTENT: Anomaly(_geometry_inconsistent),
+    Reason.NOT_AXIAL: Anomaly(_not_axial),
+    Reason.IMPLAUSIBLE_GEOMETRY: Anomaly(_implausible_geometry),
+    Reason.NO_WATER_SERIES: Anomaly(_without("W")),
+    Reason.NO_FAT_SERIES: Anomaly(_without("F")),
+    Reason.NO_DICOM: Anomaly(_no_dicom, _ZIP),
+    Reason.UNREADABLE_ZIP: Anomaly(_container("truncated"), _ZIP),
+    Reason.ENCRYPTED_ZIP: Anomaly(_container("encrypted"), _ZIP),
+    Reason.UNREADABLE_DICOM: Anomaly(_unreadable_dicom),
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: Anomaly(_encode("undecodable", everywhere=True)),
+    Reason.COMPRESSED_TRANSFER_SYNTAX: Anomaly(_encode("rle", everywhere=False)),
+    Reason.MULTIFRAME: Anomaly(_encode("multiframe", everywhere=True)),
+    Reason.SEVERAL_SCANS: Anomaly(_several_scans),
+    Reason.EMPTY_IMAGE: Anomaly(_empty_image, _ALL),
+    Reason.RESCALE_APPLIED: Anomaly(_rescale_applied),
+    Reason.MANIFEST_MISSPELLED: Anomaly(_manifest("misspelled")),
+    Reason.MANIFEST_MISSING: Anomaly(_manifest("missing")),
+    Reason.MANIFEST_CRLF: Anomaly(_manifest("crlf")),
+    Reason.MANIFEST_NO_NEWLINE: Anomaly(_manifest("no_newline")),
+    Reason.MANIFEST_WRONG: Anomaly(_manifest("wrong")),
+    Reason.IMPLICIT_VR: Anomaly(_encode("implicit", everywhere=True)),
+    Reason.NO_PREAMBLE: Anomaly(_encode("no_preamble", everywhere=True)),
+    Reason.MISLABELLED_TRANSFER_SYNTAX: Anomaly(_encode("mislabelled", everywhere=True)),
+    Reason.OBLIQUE: Anomaly(None, _NIFTI),
+    Reason.MISSING_AFFINE: Anomaly(None, _NIFTI),
+    Reason.UNREADABLE_NIFTI: Anomaly(None, _NIFTI),
+    Reason.NON_FINITE_VALUES: Anomaly(None, _NIFTI),
+    **{reason: Anomaly(None, _ALL, effect=True) for reason in Reason if REASONS[reason].kind is Kind.APPEARANCE},
+}
+
+
+def anomaly_names() -> list[str]:
+    """Names that ``--anomaly`` takes."""
+    return [reason.value for reason in ANOMALIES]
+
+
+def find_anomaly(name: str) -> Reason:
+    """Anomaly by name.
+
+    Raises:
+        UsageError: none of that name.
+    """
+    if name not in anomaly_names():
+        raise UsageError(
+            f"--anomaly: unknown {name!r}{suggest(name, anomaly_names())} (choices: {', '.join(anomaly_names())})"
+        )
+    return Reason(name)
+
+
+def check_format(anomaly: Reason, format: str) -> None:
+    """Make sure that an anomaly can be written in a format.
+
+    Raises:
+        UsageError: names the formats that have it.
+    """
+    formats = ANOMALIES[anomaly].formats
+    if format not in formats:
+        raise UsageError(f"--anomaly {anomaly.value} needs --format {' or '.join(formats)}, got {format}")
+
+
+def apply_to_plan(plan: ScanPlan, anomaly: Reason | None, format: str, seed: int) -> None:
+    """Change a plan by one anomaly of the files."""
+    if anomaly is None or ANOMALIES[anomaly].effect:
+        return
+    check_format(anomaly, format)
+    alter = ANOMALIES[anomaly].alter
+    if alter is not None:
+        alter(plan, seed)
+
+
+def alter_nifti_stations(stations: list[Station], anomaly: Reason | None, seed: int) -> list[Station]:
+    """Stations as they are written to NIfTI: one missing or one empty where that is the anomaly."""
+    if anomaly is None or ANOMALIES[anomaly].effect:
+        return stations
+    check_format(anomaly, "nifti")
+    middle = 1 + seed % max(1, len(stations) - 2)
+    if anomaly is Reason.STATION_MISSING:
+        gone = {3: len(stations) - 1, 4: 0}.get(seed % 5, middle)
+        return [s for k, s in enumerate(stations) if k != gone]
+    if anomaly is Reason.EMPTY_IMAGE:
+        stations[middle] = replace(stations[middle], water=np.zeros_like(stations[middle].water))
+    return stations

@@ -1,0 +1,130 @@
+"""A folder of synthetic scans with their true values (floor 1)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ukb_infer.errors import Reason, UsageError
+from ukb_infer.phantom.anomalies import ANOMALIES, check_format
+from ukb_infer.phantom.population import sample_subject
+from ukb_infer.phantom.sampling import Size, render
+from ukb_infer.phantom.truths import truths
+from ukb_infer.phantom.writers import Format, write_scan
+from ukb_infer.storage import atomic_write_text
+from ukb_infer.targets import TARGETS
+
+TRUTH_NAME, ANOMALY_NAME = "truth.csv", "anomalies.csv"
+
+
+@dataclass(frozen=True)
+class _Job:
+    out: Path
+    seed: int
+    index: int
+    format: Format
+    size: Size
+    anomaly: Reason | None
+
+
+def scan_name(index: int) -> str:
+    """Name of a synthetic scan; ids start with 0, as no participant's does."""
+    return f"{index:07d}_20201_2_0"
+
+
+def _write_one(job: _Job) -> tuple[int, dict[str, float]]:
+    subject = sample_subject(job.seed, job.index)
+    effects = frozenset({job.anomaly}) if job.anomaly is not None and ANOMALIES[job.anomaly].effect else frozenset()
+    stations = render(subject, job.size, effects).stations
+    write_scan(stations, job.out, scan_name(job.index), job.format, job.anomaly, job.seed + job.index)
+    return job.index, truths(subject)
+
+
+def _truth_table(values: dict[int, dict[str, float]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["scan", "eid", "instance", "array", *TARGETS])
+    for index in sorted(values):
+        writer.writerow([scan_name(index), f"{index:07d}", 2, 0, *(repr(float(values[index][t])) for t in TARGETS)])
+    return buffer.getvalue()
+
+
+def write_cohort(
+    out: Path,
+    count: int,
+    seed: int,
+    format: Format = "zip",
+    size: Size = "full",
+    anomalies: Sequence[Reason] = (),
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write synthetic scans and ``truth.csv``.
+
+    Args:
+        out: folder; created.
+        count: scans, named ``0000001_20201_2_0`` and up.
+        seed: of the population; the same seed gives the same scans.
+        format: zip, dicom or nifti.
+        size: ``full`` (the protocol's matrix) or ``small``.
+        anomalies: given to the first scans, one each; the others are flawless.
+        workers: processes.
+        overwrite: write over an earlier cohort.
+        progress: told (written, count).
+
+    Returns:
+        Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
+
+    Raises:
+        UsageError: contradictory arguments, or the folder holds a cohort.
+    """
+    _check(out, count, seed, format, size, anomalies, overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = {k + 1: anomaly for k, anomaly in enumerate(anomalies)}
+    jobs = [_Job(out, seed, index, format, size, chosen.get(index)) for index in range(1, count + 1)]
+    values: dict[int, dict[str, float]] = {}
+    report = progress or (lambda *_: None)
+    for index, truth in _run(jobs, workers):
+        values[index] = truth
+        report(len(values), count)
+    if anomalies:
+        lines = [f"{scan_name(k)},{a.value}\n" for k, a in chosen.items()]
+        atomic_write_text(out / ANOMALY_NAME, "scan,anomaly\n" + "".join(lines))
+    path = out / TRUTH_NAME
+    atomic_write_text(path, _truth_table(values))
+    return path
+
+
+def _run(jobs: Sequence[_Job], workers: int):  # type: ignore[no-untyped-def]
+    if workers <= 1 or len(jobs) == 1:
+        yield from map(_write_one, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+        yield from pool.imap_unordered(_write_one, jobs)
+
+
+def _check(
+    out: Path, count: int, seed: int, format: str, size: str, anomalies: Sequence[Reason], overwrite: bool
+) -> None:
+    if not 1 <= count <= 999_999:
+        raise UsageError(f"--count: got {count}, expected 1 to 999999")
+    if seed < 0:
+        raise UsageError(f"--seed: got {seed}, expected 0 or more")
+    if format not in ("zip", "dicom", "nifti"):
+        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+    if size not in ("full", "small"):
+        raise UsageError(f"--size: got {size!r}, expected full or small")
+    if len(anomalies) > count:
+        raise UsageError(f"--anomaly: {len(anomalies)} anomalies need --count of at least {len(anomalies)}, got {count}")
+    for anomaly in anomalies:
+        check_format(anomaly, format)
+    if (out / TRUTH_NAME).exists() and not overwrite:
+        raise UsageError(f"--out {out}: holds a {TRUTH_NAME} already; choose another folder or pass --overwrite")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file, expected a folder")
