@@ -1,1 +1,7 @@
-"""cli"""
+"""The command line (floor 6): one file a command, no logic, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+from ukb_infer.cli.app import main
+
+__all__ = ["main"]

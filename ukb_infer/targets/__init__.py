@@ -17,7 +17,7 @@ from typing import Literal
 
 from ukb_infer.errors import UsageError
 
-__all__ = ["TARGETS", "PublishedAccuracy", "TargetSpec", "find_target", "get_target", "suggest"]
+__all__ = ["TARGETS", "PublishedAccuracy", "TargetSpec", "find_target", "get_target", "registry_csv", "suggest"]
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,17 @@ def _count(text: str) -> int | None:
 
 def _published(row: dict[str, str]) -> PublishedAccuracy:
     values = {name: _number(row[name]) for name in row if name.startswith(("cv_", "test_")) and not name.endswith("_n")}
-    return PublishedAccuracy(cv_n=_count(row["cv_n"]), test_n=_count(row["test_n"]), **values)  # type: ignore[arg-type]
+    return PublishedAccuracy(cv_n=_count(row["cv_n"]), test_n=_count(row["test_n"]), **values)
+
+
+def registry_csv() -> str:
+    """The whole registry as CSV text: name, field, unit, group, limits, plausible range, published accuracy."""
+    return resources.files(__package__).joinpath("targets.csv").read_text(encoding="utf-8")
 
 
 def _read_table() -> dict[str, TargetSpec]:
-    text = resources.files(__package__).joinpath("targets.csv").read_text(encoding="utf-8")
     table = {}
-    for row in csv.DictReader(text.splitlines()):
+    for row in csv.DictReader(registry_csv().splitlines()):
         kind: Literal["continuous", "binary"] = "binary" if row["kind"] == "binary" else "continuous"
         table[row["name"]] = TargetSpec(
             name=row["name"],

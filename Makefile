@@ -1,0 +1,56 @@
+# One command for each thing; see CONTRIBUTING.md. `make demo` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUN := OMP_NUM_THREADS=1
+PYTEST := $(RUN) $(BIN)/python -m pytest
+JOBS ?= 2
+
+.PHONY: demo test test-slow soak check format clean help
+
+help:
+	@echo "make demo       set up and run the demonstration"
+	@echo "make test       set up and run the tests (make test-slow: the slow ones; make soak: by hand)"
+	@echo "make check      lint, types, import contracts (make format: fix the layout)"
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(PIP) -e ".[test,check]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/ukb-infer demo
+
+test: $(VENV)/.test
+	$(PYTEST) -n $(JOBS)
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m "slow and not gpu and not soak" -n $(JOBS)
+
+soak: $(VENV)/.test
+	$(PYTEST) -m soak -s
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist ukb-infer-demo .pytest_cache .mypy_cache .ruff_cache

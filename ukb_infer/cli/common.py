@@ -1,0 +1,85 @@
+"""What the commands share: errors to exit codes, progress, the closing summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ukb_infer.errors import REASONS, Reason, UkbInferError, UsageError
+
+if TYPE_CHECKING:
+    from ukb_infer.inference.runs import RunSummary
+
+#: Exit codes beside 0 (all fine) and 3 (some or all scans failed).
+EXIT_RUN, EXIT_USAGE = 1, 2
+#: Without a terminal, a progress line at most this often, s.
+LINE_EVERY_S = 30.0
+
+
+def report_error(error: UkbInferError) -> int:
+    """Print one sentence on stderr and return the exit code."""
+    typer.echo(f"ukb-infer: {error}", err=True)
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_RUN
+
+
+class ProgressDisplay:
+    """Progress bar with rate and ETA on a terminal; a line now and then elsewhere.
+
+    Args:
+        what: what is counted.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what, self._bar, self._first = what, None, 0
+        self._started = self._last_line = time.monotonic()
+
+    def __call__(self, done: int, total: int, failures: int = 0) -> None:
+        """Show how far it is."""
+        if sys.stderr.isatty():
+            self._draw(done, total, failures)
+        else:
+            self._say(done, total, failures)
+
+    def _draw(self, done: int, total: int, failures: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=done, unit="scan", desc=self.what, dynamic_ncols=True)
+        bar: Any = self._bar
+        bar.update(done - bar.n)
+        if failures:
+            bar.set_postfix(failed=failures)
+
+    def _say(self, done: int, total: int, failures: int) -> None:
+        now = time.monotonic()
+        if done == total or now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            rate = (done - self._first) / max(1e-9, now - self._started)
+            left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
+            typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
+        elif done and not self._first:
+            self._first = self._first or 0
+
+    def close(self) -> None:
+        """Finish the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def print_summary(summary: RunSummary) -> None:
+    """Counts, what failed and why, where the files are, and what the modules warn of."""
+    for note in summary.notes:
+        typer.echo(note)
+    if not summary.dry_run:
+        counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items())
+        typer.echo(f"{counts}; {summary.computed} worked on now, {summary.seconds:.1f} s")
+        for code, number in summary.reasons.items():
+            info = REASONS[Reason(code)]
+            typer.echo(f"  {number} x {code}: {info.meaning}; {info.advice}")
+        for path in summary.files:
+            typer.echo(f"  {path}")
+    for warning in summary.warnings:
+        typer.echo(f"WARNING {warning}", err=True)

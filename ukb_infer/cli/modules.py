@@ -1,0 +1,96 @@
+"""``ukb-infer modules``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="List, show, import and verify modules.", no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+
+
+@app.command("list")
+def list_() -> None:
+    """List the modules that `predict --modules NAME` finds.
+
+    Example:
+
+        UKB_INFER_MODULES=/opt/modules ukb-infer modules list
+    """
+    from ukb_infer.errors import ModuleError
+    from ukb_infer.modules import list_modules, read_manifest
+
+    for folder in list_modules():
+        try:
+            manifest = read_manifest(folder)
+        except ModuleError as error:
+            typer.echo(f"{folder.name}: cannot be read: {error}")
+            continue
+        warning = f"  [{manifest.warning}]" if manifest.warning else ""
+        typer.echo(
+            f"{folder.name}  {manifest.version}  {len(manifest.targets)} targets, {len(manifest.members)} members, "
+            f"{manifest.backbone}{warning}"
+        )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")]) -> None:
+    """Show what a module is and predicts.
+
+    Example:
+
+        ukb-infer modules show phantom-demo
+    """
+    from ukb_infer.modules import find_module, read_manifest
+
+    folder = find_module(name)
+    m = read_manifest(folder)
+    for label, value in (
+        ("name", f"{m.name} {m.version}"), ("folder", folder), ("warning", m.warning), ("intended use", m.intended_use),
+        ("provenance", m.provenance), ("licence", m.licence), ("recipe", m.recipe), ("backbone", m.backbone),
+        ("members", len(m.members)), ("hash", m.hash),
+    ):  # fmt: skip
+        typer.echo(f"{label:13} {value}")
+    typer.echo(f"\n{'target':36} {'field':6} {'unit':24} calibration")
+    for t in m.targets:
+        typer.echo(f"{t.name:36} {t.field:6} {t.unit:24} {t.calibration.method} x {t.calibration.factor:.3f}")
+
+
+@app.command("import-mimir")
+def import_mimir(
+    folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new module.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module.")] = False,
+) -> None:
+    """Convert a published MIMIR module; nothing in its pickle is executed.
+
+    Example:
+
+        ukb-infer modules import-mimir downloads/module_organs --out modules/organs
+    """
+    from ukb_infer.modules import import_mimir as convert
+
+    manifest = convert(folder, out, overwrite=overwrite)
+    typer.echo(f"{out}: {len(manifest.targets)} targets: {', '.join(manifest.target_names)}")
+
+
+@app.command()
+def verify(name: Annotated[str, typer.Argument(help="Name or folder of a module.")]) -> None:
+    """Check that a module is complete and unchanged; exit code 1 where it is not.
+
+    Example:
+
+        ukb-infer modules verify phantom-demo
+    """
+    from ukb_infer.modules import find_module, verify_module
+
+    folder = find_module(name)
+    problems = verify_module(folder)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: complete, every weight file has the SHA-256 of its manifest")

@@ -1,0 +1,48 @@
+"""``ukb-infer phantom``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ukb_infer.cli.common import ProgressDisplay
+
+
+def phantom(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the scans; created.")],
+    count: Annotated[int, typer.Option("--count", metavar="N", help="Number of scans.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the population.")] = 1,
+    format: Annotated[str, typer.Option("--format", help="zip, dicom or nifti.")] = "zip",
+    size: Annotated[str, typer.Option("--size", help="full (40 MB a zip) or small (7 MB).")] = "full",
+    anomaly: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anomaly", metavar="NAME", help="Give the first scans these defects, one each; `list` prints the names."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an earlier cohort.")] = False,
+) -> None:
+    """Write synthetic scans of computer-made bodies, with their true values in truth.csv.
+
+    Example:
+
+        ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip
+    """
+    from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
+    from ukb_infer.phantom.cohort import write_cohort
+
+    if anomaly == ["list"]:
+        typer.echo("\n".join(anomaly_names()))
+        return
+    progress = ProgressDisplay("phantom")
+    try:
+        table = write_cohort(
+            out, count, seed, format, size, [find_anomaly(name) for name in anomaly or ()],  # type: ignore[arg-type]
+            workers=workers, overwrite=overwrite, progress=lambda done, total: progress(done, total, 0),
+        )  # fmt: skip
+    finally:
+        progress.close()
+    typer.echo(f"{count} synthetic scans in {out}, true values in {table}")

@@ -1,0 +1,189 @@
+"""Import of published MIMIR modules (floor 3).
+
+The format is described in ``docs/modules.md``. The pickle is untrusted: it is read with ``weights_only=True``, which
+builds tensors and plain containers and executes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ukb_infer.errors import ModuleError
+from ukb_infer.geometry import RECIPE
+from ukb_infer.modules.manifest import Calibration, ModuleManifest, ModuleTarget
+from ukb_infer.modules.module import save_module
+from ukb_infer.networks import MeanVarianceNetwork, build_network
+from ukb_infer.targets import find_target
+
+SNAPSHOT, STANDARDIZATION, CALIBRATION, METADATA = (
+    "snapshot.pth.tar", "standardization_parameters.txt", "calibration_factors.txt", "metadata.txt",
+)  # fmt: skip
+BACKBONE = "resnet50"
+_MAX_TEXT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _MimirTarget:
+    name: str
+    field: str
+    unit: str
+    divisor: float
+    mean: float
+    sd: float
+    factor: float
+
+
+def _fail(path: Path, found: str, expected: str) -> NoReturn:
+    raise ModuleError(f"{path}: {found}, expected {expected}; take the file from the published module again")
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Rows below the header, cells stripped of spaces and quotes."""
+    if not path.is_file():
+        raise ModuleError(
+            f"{path.parent}: no {path.name}; a published MIMIR module holds {SNAPSHOT}, {STANDARDIZATION}, "
+            f"{CALIBRATION} and {METADATA}"
+        )
+    if path.stat().st_size > _MAX_TEXT_BYTES:
+        _fail(path, f"{path.stat().st_size} bytes", f"at most {_MAX_TEXT_BYTES}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        _fail(path, f"no UTF-8 text ({error.reason})", "a text table")
+    rows = [[c.strip().strip("'\"") for c in row] for row in csv.reader(text.splitlines(), skipinitialspace=True)]
+    return [row for row in rows if any(row)][1:]
+
+
+def _number(path: Path, row: list[str], column: int, line: int, *, positive: bool) -> float:
+    try:
+        value = float(row[column])
+    except (IndexError, ValueError):
+        _fail(path, f"line {line} is {','.join(row)[:60]!r}", f"a number in column {column + 1}")
+    if not abs(value) < float("inf") or (positive and value <= 0):
+        _fail(path, f"line {line} holds {value:g}", "a finite number above 0" if positive else "a finite number")
+    return value
+
+
+def _read_targets(folder: Path) -> list[_MimirTarget]:
+    """Join the three tables line by line."""
+    meta, standard, factors = (_rows(folder / n) for n in (METADATA, STANDARDIZATION, CALIBRATION))
+    if not meta or not len(meta) == len(standard) == len(factors):
+        raise ModuleError(
+            f"{folder}: {METADATA} names {len(meta)} targets, {STANDARDIZATION} has {len(standard)} lines and "
+            f"{CALIBRATION} {len(factors)}, expected one line a target in each"
+        )
+    targets = []
+    for k, (m, s, f) in enumerate(zip(meta, standard, factors, strict=True)):
+        line = k + 2
+        if len(m) < 4 or not m[0]:
+            _fail(folder / METADATA, f"line {line} is {','.join(m)[:60]!r}", "Name,Field,Unit,Divisor")
+        targets.append(
+            _MimirTarget(
+                m[0], m[1], m[2],
+                _number(folder / METADATA, m, 3, line, positive=True),
+                _number(folder / STANDARDIZATION, s, 0, line, positive=False),
+                _number(folder / STANDARDIZATION, s, 1, line, positive=True),
+                _number(folder / CALIBRATION, f, 0, line, positive=True),
+            )  # fmt: skip
+        )
+    return targets
+
+
+def _own_name(name: str) -> str:
+    """Column name of a target that the registry does not have: letters and digits in camel case."""
+    words = re.findall(r"[A-Za-z0-9]+", name) or ["target"]
+    joined = words[0] + "".join(w[:1].upper() + w[1:] for w in words[1:])
+    return joined if joined[0].isalpha() else f"target{joined}"
+
+
+def _module_target(target: _MimirTarget) -> ModuleTarget:
+    """Map to the registry by field, else by name ignoring case and punctuation, else keep as the user's own."""
+    known = find_target(target.name, target.field)
+    calibration = Calibration("variance-factor", target.factor, (), "published cross-validation (MIMIR)")
+    numbers = (target.mean, target.sd, target.divisor, calibration)
+    if known is not None:
+        return ModuleTarget(known.name, known.unit, known.field, known.kind, known.lower, known.upper, *numbers)
+    field = target.field.split("-")[0].removeprefix("p")
+    return ModuleTarget(
+        _own_name(target.name), target.unit, field if field.isdigit() else "", "continuous", None, None, *numbers
+    )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ModuleError(f"{path.parent}: no {path.name}; expected the folder of a published MIMIR module")
+    try:
+        snapshot: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModuleError(
+            f"{path}: holds more than tensors and plain values, expected weights only; it was not executed "
+            f"({str(error).splitlines()[0][:120]})"
+        ) from error
+    except Exception as error:
+        raise ModuleError(f"{path}: cannot be read as a torch file ({type(error).__name__}); copy it again") from error
+    state = snapshot.get("state_dict") if isinstance(snapshot, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        _fail(path, "no table of tensors under state_dict", "iteration, state_dict, optimizer")
+    return {str(k).removeprefix("module."): v for k, v in state.items()}
+
+
+def _load_network(path: Path, n_targets: int) -> MeanVarianceNetwork:
+    state = _read_state(path)
+    outputs = state["fc.bias"].shape[0] if "fc.bias" in state else 0
+    if outputs != 2 * n_targets:
+        _fail(path, f"a last layer of {outputs} outputs", f"{2 * n_targets}, two for each target of {METADATA}")
+    network = build_network(BACKBONE, n_targets)
+    try:
+        network.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise ModuleError(f"{path}: is no torchvision ResNet50 ({detail})") from error
+    return network
+
+
+def import_mimir(folder: Path, out: Path, *, overwrite: bool = False) -> ModuleManifest:
+    """Convert the folder of a published module.
+
+    The result gives ``mean = (m * stdev + mean) / divisor`` and ``variance = exp(s) * stdev^2 * factor / divisor^2``
+    (the published code divides the variance by the divisor once only, which is a defect).
+
+    Args:
+        folder: holds the snapshot and three text tables.
+        out: folder of the new module, named after it.
+        overwrite: replace an existing one.
+
+    Returns:
+        The manifest written.
+
+    Raises:
+        ModuleError: a file is missing, damaged, unsafe or does not fit the others.
+    """
+    targets = _read_targets(folder)
+    network = _load_network(folder / SNAPSHOT, len(targets))
+    manifest = ModuleManifest(
+        name=out.name,
+        version="published",
+        intended_use="Research on UK Biobank neck-to-knee body MRI, as published with MIMIR.",
+        provenance=f"Imported from the published MIMIR module folder {folder.name!r}: one ResNet50.",
+        warning="",
+        licence="as published with MIMIR",
+        recipe=RECIPE,
+        backbone=BACKBONE,
+        input_scale=1.0,
+        input_offset=0.0,
+        input_size=None,
+        targets=tuple(_module_target(t) for t in targets),
+        members=(),
+    )
+    twice = {n for n in manifest.target_names if manifest.target_names.count(n) > 1}
+    if twice:
+        raise ModuleError(f"{folder / METADATA}: names {', '.join(sorted(twice))} twice, expected each target once")
+    return save_module(out, manifest, [network], overwrite=overwrite)
