@@ -89,5 +89,3 @@ def predict(
     failed = scans[scans["status"] == "failed"]
     frame.attrs["failed"] = dict(zip(failed["scan"], failed["message"], strict=True))
     return frame
-
-

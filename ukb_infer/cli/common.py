@@ -33,7 +33,9 @@ class ProgressDisplay:
     """
 
     def __init__(self, what: str) -> None:
-        self.what, self._bar, self._first = what, None, 0
+        self.what = what
+        self._bar: Any = None
+        self._first: int | None = None
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, failures: int = 0) -> None:
@@ -48,20 +50,20 @@ class ProgressDisplay:
 
         if self._bar is None:
             self._bar = tqdm(total=total, initial=done, unit="scan", desc=self.what, dynamic_ncols=True)
-        bar: Any = self._bar
-        bar.update(done - bar.n)
+        self._bar.update(done - self._bar.n)
         if failures:
-            bar.set_postfix(failed=failures)
+            self._bar.set_postfix(failed=failures)
 
     def _say(self, done: int, total: int, failures: int) -> None:
         now = time.monotonic()
-        if done == total or now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
-            rate = (done - self._first) / max(1e-9, now - self._started)
-            left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
-            typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
-        elif done and not self._first:
-            self._first = self._first or 0
+        if self._first is None:
+            self._first = done
+        if done != total and now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = now
+        rate = (done - self._first) / max(1e-9, now - self._started)
+        left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
+        typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
 
     def close(self) -> None:
         """Finish the bar."""

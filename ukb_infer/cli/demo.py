@@ -11,15 +11,18 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scans and results go.")] = Path("ukb-infer-demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scans and results go.")] = Path(
+        "ukb-infer-demo"
+    ),
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of synthetic scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the phantoms.")] = 2026,
-    workers: Annotated[int | None, typer.Option("--workers", metavar="N", help="Processes [default: one a core].")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", help="Processes [default: one a core].")
+    ] = None,
 ) -> None:
     """Try everything without data: write synthetic scans, predict them, compare with their true values.
 
     Example:
-
         ukb-infer demo --count 2
     """
     from ukb_infer.inference.config import default_workers

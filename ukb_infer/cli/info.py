@@ -9,7 +9,6 @@ def info() -> None:
     """Show versions, the device and the modules found.
 
     Example:
-
         ukb-infer info
     """
     from ukb_infer.inference.system import system_facts

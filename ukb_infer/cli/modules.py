@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="List, show, import and verify modules.", no_args_is_help=True, rich_markup_mode=None,
-)  # fmt: skip
+    help="List, show, import and verify modules.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command("list")
@@ -17,7 +19,6 @@ def list_() -> None:
     """List the modules that `predict --modules NAME` finds.
 
     Example:
-
         UKB_INFER_MODULES=/opt/modules ukb-infer modules list
     """
     from ukb_infer.errors import ModuleError
@@ -41,7 +42,6 @@ def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")
     """Show what a module is and predicts.
 
     Example:
-
         ukb-infer modules show phantom-demo
     """
     from ukb_infer.modules import find_module, read_manifest
@@ -49,10 +49,17 @@ def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")
     folder = find_module(name)
     m = read_manifest(folder)
     for label, value in (
-        ("name", f"{m.name} {m.version}"), ("folder", folder), ("warning", m.warning), ("intended use", m.intended_use),
-        ("provenance", m.provenance), ("licence", m.licence), ("recipe", m.recipe), ("backbone", m.backbone),
-        ("members", len(m.members)), ("hash", m.hash),
-    ):  # fmt: skip
+        ("name", f"{m.name} {m.version}"),
+        ("folder", folder),
+        ("warning", m.warning),
+        ("intended use", m.intended_use),
+        ("provenance", m.provenance),
+        ("licence", m.licence),
+        ("recipe", m.recipe),
+        ("backbone", m.backbone),
+        ("members", len(m.members)),
+        ("hash", m.hash),
+    ):
         typer.echo(f"{label:13} {value}")
     typer.echo(f"\n{'target':36} {'field':6} {'unit':24} calibration")
     for t in m.targets:
@@ -68,7 +75,6 @@ def import_mimir(
     """Convert a published MIMIR module; nothing in its pickle is executed.
 
     Example:
-
         ukb-infer modules import-mimir downloads/module_organs --out modules/organs
     """
     from ukb_infer.modules import import_mimir as convert
@@ -82,7 +88,6 @@ def verify(name: Annotated[str, typer.Argument(help="Name or folder of a module.
     """Check that a module is complete and unchanged; exit code 1 where it is not.
 
     Example:
-
         ukb-infer modules verify phantom-demo
     """
     from ukb_infer.modules import find_module, verify_module

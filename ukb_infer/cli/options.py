@@ -15,7 +15,9 @@ Inputs = Annotated[
         "(.txt, .csv, .bulk) of paths or `eid 20201_2_0` keys.",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results; an existing run is continued.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results; an existing run is continued.")
+]
 Root = Annotated[
     Path | None, typer.Option("--root", metavar="FOLDER", help="Where keys and relative paths of lists are looked up.")
 ]
@@ -26,9 +28,7 @@ Exclude = Annotated[
     typer.Option("--exclude", metavar="FILE", help="List of eids or scans to leave out (w*.csv); may be repeated."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat every flag as a failure.")]
-AllowMissing = Annotated[
-    bool, typer.Option("--allow-missing-stations", help="Use and flag scans that lack stations.")
-]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing-stations", help="Use and flag scans that lack stations.")]
 Expected = Annotated[
     int, typer.Option("--expected-stations", metavar="N", help="Stations of the protocol; 0 accepts any number.")
 ]

@@ -28,7 +28,6 @@ def phantom(
     """Write synthetic scans of computer-made bodies, with their true values in truth.csv.
 
     Example:
-
         ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip
     """
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
@@ -40,9 +39,16 @@ def phantom(
     progress = ProgressDisplay("phantom")
     try:
         table = write_cohort(
-            out, count, seed, format, size, [find_anomaly(name) for name in anomaly or ()],  # type: ignore[arg-type]
-            workers=workers, overwrite=overwrite, progress=lambda done, total: progress(done, total, 0),
-        )  # fmt: skip
+            out,
+            count,
+            seed,
+            format,  # type: ignore[arg-type]
+            size,  # type: ignore[arg-type]
+            [find_anomaly(name) for name in anomaly or ()],
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda done, total: progress(done, total, 0),
+        )
     finally:
         progress.close()
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")

@@ -17,7 +17,9 @@ def predict(
     modules: Annotated[
         list[str] | None,
         typer.Option(
-            "--modules", metavar="NAME", help="Module by name or path, may be repeated [default: all in UKB_INFER_MODULES]."
+            "--modules",
+            metavar="NAME",
+            help="Module by name or path, may be repeated [default: all in UKB_INFER_MODULES].",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -25,7 +27,9 @@ def predict(
         int, typer.Option("--batch-size", metavar="N", help="Scans a batch; 0 takes 8 on a CPU and 64 on CUDA.")
     ] = 0,
     workers: options.Workers = None,
-    ci: Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")] = 0.95,
+    ci: Annotated[
+        float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")
+    ] = 0.95,
     targets: Annotated[
         str, typer.Option("--targets", metavar="A,B,...", help="Targets to write [default: all the modules have].")
     ] = "",
@@ -54,7 +58,6 @@ def predict(
     done.
 
     Example:
-
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8
 
         ukb-infer predict subjects.bulk --root /data --out run --exclude w12345_20260101.csv --ci 0.9

@@ -15,7 +15,9 @@ def project(
     out: options.Out,
     workers: options.Workers = None,
     png: Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")] = False,
-    volumes: Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")
+    ] = False,
     root: options.Root = None,
     exclude: options.Exclude = None,
     strict: options.Strict = False,
@@ -31,7 +33,6 @@ def project(
     Writes FOLDER/<scan>.npy, uint8 (3, 256, 256), and scans.csv. `predict` takes the folder as input.
 
     Example:
-
         ukb-infer project /data/20201 --out projections --png
 
         ukb-infer predict projections --out run --modules my-module

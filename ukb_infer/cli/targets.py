@@ -16,7 +16,6 @@ def targets(
     trained elsewhere.
 
     Example:
-
         ukb-infer targets --csv > targets.csv
     """
     from ukb_infer.targets import TARGETS, registry_csv

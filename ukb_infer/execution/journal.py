@@ -1,7 +1,7 @@
 """What a run has finished, in an embedded database (floor 1).
 
-SQLite with its rollback journal and full synchronization: a transaction is on disk or it is not, also after kill -9 or a
-power cut. One writer at a time is ensured by :class:`ukb_infer.execution.lock.RunLock`.
+SQLite with its rollback journal and full synchronization: a transaction is on disk or it is not, also after kill -9 or
+a power cut. One writer at a time is ensured by :class:`ukb_infer.execution.lock.RunLock`.
 """
 
 from __future__ import annotations

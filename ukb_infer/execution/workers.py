@@ -6,6 +6,7 @@ own pipe: a dead worker is replaced and its item tried once more alone; one that
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections import deque
@@ -73,10 +74,8 @@ class _Pool(Generic[Item, Result]):
 
     def give(self, worker: _Worker, index: int, item: Item) -> None:
         worker.index, worker.started = index, time.monotonic()
-        try:
+        with contextlib.suppress(OSError):  # it died between two items: collect() finds its pipe closed
             worker.pipe.send((item,))
-        except (BrokenPipeError, OSError):
-            pass  # it died between two items: collect() finds its pipe closed
 
     def collect(self) -> Iterator[tuple[int, Result | Failure]]:
         """Results that are there, after waiting for at least one event or the next time limit."""

@@ -211,7 +211,9 @@ def _from_key(scan: str, index: _RootIndex) -> ScanInput:
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
     plain = Path(text).expanduser()
-    places = [plain] if plain.is_absolute() else [p / plain for p in (index.root, Path(), listing.parent) if p is not None]
+    places = (
+        [plain] if plain.is_absolute() else [p / plain for p in (index.root, Path(), listing.parent) if p is not None]
+    )
     path = next((p for p in places if p.exists()), None)
     if path is None:
         key = ScanKey.from_name(scan_name(plain))
@@ -243,7 +245,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def read_exclusions(files: Sequence[Path]) -> frozenset[str]:
-    """Eids and scan names to leave out, from headerless one-column lists (``w*.csv``) or tables whose first column counts.
+    """Eids and scan names to leave out, from headerless lists (``w*.csv``) or tables whose first column counts.
 
     Raises:
         UsageError: a file cannot be read.

@@ -95,7 +95,14 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
         timings = {"load_s": round(loaded - started, 3), "total_s": round(time.monotonic() - started, 3)}
         files.append(write_run_json(config.out, _facts(config, engine, selected, counts, reasons, len(todo), timings)))
     return RunSummary(
-        config.out, counts, reasons, len(todo), time.monotonic() - started, engine.warnings, tuple(files), timings=timings
+        config.out,
+        counts,
+        reasons,
+        len(todo),
+        time.monotonic() - started,
+        engine.warnings,
+        tuple(files),
+        timings=timings,
     )
 
 
@@ -120,11 +127,16 @@ def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
     }
 
 
-# -- computing -----------------------------------------------------------------------------------------------------------
+# -- computing ---------------------------------------------------------------------------------------------------------
 
 
 def _compute(
-    config: PredictConfig, engine: Engine, journal: Journal, todo: Sequence[ScanInput], total: int, progress: Progress | None
+    config: PredictConfig,
+    engine: Engine,
+    journal: Journal,
+    todo: Sequence[ScanInput],
+    total: int,
+    progress: Progress | None,
 ) -> None:
     """Work through the scans, a batch at a time."""
     done, failures = total - len(todo), 0
@@ -158,7 +170,12 @@ def _job(config: PredictConfig, scan: ScanInput) -> Job:
 
 
 def _finish(
-    engine: Engine, journal: Journal, ready: Sequence[tuple[ScanInput, Outcome]], broken: Sequence[JournalRow], *, strict: bool
+    engine: Engine,
+    journal: Journal,
+    ready: Sequence[tuple[ScanInput, Outcome]],
+    broken: Sequence[JournalRow],
+    *,
+    strict: bool,
 ) -> int:
     """Predict one batch and commit it; returns how many of it failed."""
     rows = list(broken)
@@ -173,7 +190,9 @@ def _finish(
     return failures
 
 
-def _judge(outcome: Outcome, estimate: NDArray[np.float64], targets: Sequence[OutputTarget], *, strict: bool) -> Outcome:
+def _judge(
+    outcome: Outcome, estimate: NDArray[np.float64], targets: Sequence[OutputTarget], *, strict: bool
+) -> Outcome:
     """Fail estimates that are not finite; flag means outside their physical limits.
 
     A 0/1 regression is reported as a probability, clipped; its mean passes 0 or 1 by a little in half the scans and is
@@ -201,7 +220,7 @@ def _within(value: float, lower: float | None, upper: float | None) -> bool:
     return (lower is None or value >= lower) and (upper is None or value <= upper)
 
 
-# -- tables --------------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def estimate_columns(config: PredictConfig, targets: Sequence[OutputTarget]) -> list[Column]:
@@ -227,7 +246,13 @@ def estimate_columns(config: PredictConfig, targets: Sequence[OutputTarget]) -> 
         if spec.kind == "binary":
             columns += [
                 Column(f"{spec.name}_probability", f"{spec.name}: mean clipped to 0-1", "", spec.field, spec.name),
-                Column(f"{spec.name}_class", f"{spec.name}: 1 where the probability is at least 0.5", "", spec.field, spec.name),
+                Column(
+                    f"{spec.name}_class",
+                    f"{spec.name}: 1 where the probability is at least 0.5",
+                    "",
+                    spec.field,
+                    spec.name,
+                ),
             ]
     return columns
 
@@ -239,7 +264,13 @@ def _limits_text(lower: float | None, upper: float | None) -> str:
     return f", clipped to the physical limits [{low}, {high}]"
 
 
-def _cells(config: PredictConfig, engine: Engine, targets: Sequence[OutputTarget], widths: Sequence[float], values: NDArray[np.float64]) -> list[str]:
+def _cells(
+    config: PredictConfig,
+    engine: Engine,
+    targets: Sequence[OutputTarget],
+    widths: Sequence[float],
+    values: NDArray[np.float64],
+) -> list[str]:
     """Cells of one scan: (targets of the run, 3) float64 -> text."""
     place = {t.spec.name: k for k, t in enumerate(engine.targets)}
     cells: list[str] = []
@@ -270,7 +301,12 @@ def _estimate_rows(
 
 
 def _write_tables(
-    config: PredictConfig, plan: Plan, journal: Journal, engine: Engine, targets: Sequence[OutputTarget], rows: Sequence[dict[str, str]]
+    config: PredictConfig,
+    plan: Plan,
+    journal: Journal,
+    engine: Engine,
+    targets: Sequence[OutputTarget],
+    rows: Sequence[dict[str, str]],
 ) -> list[Path]:
     columns = estimate_columns(config, targets)
     try:
@@ -283,15 +319,20 @@ def _write_tables(
             files += [write_parquet(config.out / "estimates.csv"), write_parquet(config.out / "scans.csv")]
     except OSError as error:
         raise RunError(
-            f"--out {config.out}: the tables cannot be written ({error.strerror}); free space or restore access and run "
-            "the same command again: what is finished is kept in the journal"
+            f"--out {config.out}: the tables cannot be written ({error.strerror}); free space or restore access and "
+            "run the same command again: what is finished is kept in the journal"
         ) from error
     return files
 
 
 def _facts(
-    config: PredictConfig, engine: Engine, targets: Sequence[OutputTarget], counts: dict[str, int], reasons: dict[str, int],
-    computed: int, timings: dict[str, float],
+    config: PredictConfig,
+    engine: Engine,
+    targets: Sequence[OutputTarget],
+    counts: dict[str, int],
+    reasons: dict[str, int],
+    computed: int,
+    timings: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "versions": package_versions(),

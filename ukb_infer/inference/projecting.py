@@ -46,7 +46,11 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
     open_run_folder(config.out, overwrite=config.overwrite, own_files=OWN_FILES)
     with RunLock(config.out), Journal(config.out) as journal:
         check_same_run(journal, config.identity())
-        todo = [scan for scan in plan.included if scan in set(still_to_do(plan, journal)) or not _has_file(config, scan, journal)]
+        todo = [
+            scan
+            for scan in plan.included
+            if scan in set(still_to_do(plan, journal)) or not _has_file(config, scan, journal)
+        ]
         try:
             _compute(config, journal, todo, len(plan.included), progress)
         finally:

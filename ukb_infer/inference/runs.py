@@ -93,7 +93,9 @@ def open_run_folder(out: Path, *, overwrite: bool, own_files: Sequence[str]) -> 
     except (OSError, FileExistsError) as error:
         raise RunError(f"--out {out}: cannot be used as a folder ({error}); choose another") from error
     if present and not (out / JOURNAL_NAME).exists():
-        raise RunError(f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder")
+        raise RunError(
+            f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
+        )
 
 
 def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
@@ -110,7 +112,8 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
     if keys:
         lines = "; ".join(f"{k}: {before.get(k)!r} before, {identity.get(k)!r} now" for k in keys)
         raise UsageError(
-            f"--out holds a run made with other settings ({lines}); use the same settings, another --out, or --overwrite"
+            f"--out holds a run made with other settings ({lines}); "
+            "use the same settings, another --out, or --overwrite"
         )
 
 
@@ -143,7 +146,13 @@ def outcomes(jobs: Sequence[Job], workers: int, timeout_s: float) -> Iterator[tu
 def to_journal_row(scan: ScanInput, outcome: Outcome, payload: bytes = b"") -> JournalRow:
     """Row of a finished scan."""
     return JournalRow(
-        scan.key.scan, scan.fingerprint, outcome.status, ";".join(outcome.reasons), outcome.message, outcome.stations, payload
+        scan.key.scan,
+        scan.fingerprint,
+        outcome.status,
+        ";".join(outcome.reasons),
+        outcome.message,
+        outcome.stations,
+        payload,
     )
 
 

@@ -14,7 +14,9 @@ from ukb_infer.modules.find import environment_folder
 
 def system_facts() -> dict[str, str]:
     """Versions, device and modules, for ``ukb-infer info`` and bug reports; no path of a user's data."""
-    cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    cuda = (
+        [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     versions = package_versions()
     folder = environment_folder()
     return versions | {

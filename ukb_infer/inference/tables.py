@@ -61,7 +61,13 @@ def scan_rows(plan: Plan, journal: Journal) -> list[dict[str, str]]:
     rows = []
     for scan in plan.scans:
         eid, instance, array, name = _key_cells(scan.key)
-        cells = {"scan": safe_cell(name), "eid": eid, "instance": instance, "array": array, "path": safe_cell(scan.given)}
+        cells = {
+            "scan": safe_cell(name),
+            "eid": eid,
+            "instance": instance,
+            "array": array,
+            "path": safe_cell(scan.given),
+        }
         if name in plan.excluded:
             state = {"status": "excluded", "reasons": "excluded", "message": "", "stations": ""}
         else:
@@ -139,7 +145,11 @@ def write_parquet(path: Path) -> Path:
     target = path.with_suffix(".parquet")
     frame = pd.read_csv(path, dtype=_DTYPES, keep_default_na=False, na_values={"instance": [""], "array": [""]})
     for name in frame.columns.difference(list(_DTYPES)):
-        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float32") if path.stem == "estimates" else frame[name].astype(str)
+        frame[name] = (
+            pd.to_numeric(frame[name], errors="coerce").astype("float32")
+            if path.stem == "estimates"
+            else frame[name].astype(str)
+        )
     with atomic_path(target) as partial:
         frame.to_parquet(partial, index=False)
     return target
@@ -156,7 +166,9 @@ def require_parquet() -> None:
 _DTYPES: dict[str, Any] = {"eid": "string", "instance": "Int64", "array": "Int64", "scan": "string"}
 
 
-def read_estimates(run: str | Path, *, long: bool = False, columns: Literal["target", "field"] = "target") -> pd.DataFrame:
+def read_estimates(
+    run: str | Path, *, long: bool = False, columns: Literal["target", "field"] = "target"
+) -> pd.DataFrame:
     """Read the estimates of a run into pandas.
 
     Args:

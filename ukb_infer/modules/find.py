@@ -51,7 +51,9 @@ def default_modules() -> list[Path]:
         raise ModuleError(f"no modules: {ENVIRONMENT} is not set and --modules was not given; {_HOW_TO_IMPORT}")
     found = [p for p in _modules_in(folder) if p.name != DEMO or p == folder]
     if not found:
-        raise ModuleError(f"no modules in {folder} ({ENVIRONMENT}): expected folders with {MANIFEST_NAME}; {_HOW_TO_IMPORT}")
+        raise ModuleError(
+            f"no modules in {folder} ({ENVIRONMENT}): expected folders with {MANIFEST_NAME}; {_HOW_TO_IMPORT}"
+        )
     return found
 
 
@@ -76,4 +78,6 @@ def find_module(name: str | Path) -> Path:
         if known.name == str(name):
             return known
     choices = ", ".join(p.name for p in list_modules()) or "none"
-    raise ModuleError(f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}; {_HOW_TO_IMPORT}")
+    raise ModuleError(
+        f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}; {_HOW_TO_IMPORT}"
+    )

@@ -186,7 +186,10 @@ def _calibration(reader: _Reader) -> Calibration:
     if any(not 0 < a < 1 or b <= 0 for a, b in widths) or list(widths) != sorted(widths):
         raise reader._fail("half_widths", pairs, "levels rising within (0, 1) and half widths above 0")
     return Calibration(
-        method, reader.number("factor", above=0.0, default=1.0), widths, reader.text("fitted_on", empty=True, default="")
+        method,
+        reader.number("factor", above=0.0, default=1.0),
+        widths,
+        reader.text("fitted_on", empty=True, default=""),
     )
 
 
@@ -221,7 +224,9 @@ def _input_size(reader: _Reader) -> tuple[int, int] | None:
     got = reader.value.get("input_size")
     if got is None:
         return None
-    if not (isinstance(got, list) and len(got) == 2 and all(type(n) is int and 32 <= n <= 256 and 256 % n == 0 for n in got)):
+    if not (
+        isinstance(got, list) and len(got) == 2 and all(type(n) is int and 32 <= n <= 256 and 256 % n == 0 for n in got)
+    ):
         raise reader._fail("input_size", got, "null or [rows, cols] that divide 256")
     return got[0], got[1]
 

@@ -24,8 +24,11 @@ from ukb_infer.networks import MeanVarianceNetwork, build_network
 from ukb_infer.targets import find_target
 
 SNAPSHOT, STANDARDIZATION, CALIBRATION, METADATA = (
-    "snapshot.pth.tar", "standardization_parameters.txt", "calibration_factors.txt", "metadata.txt",
-)  # fmt: skip
+    "snapshot.pth.tar",
+    "standardization_parameters.txt",
+    "calibration_factors.txt",
+    "metadata.txt",
+)
 BACKBONE = "resnet50"
 _MAX_TEXT_BYTES = 1 << 20
 
@@ -87,12 +90,14 @@ def _read_targets(folder: Path) -> list[_MimirTarget]:
             _fail(folder / METADATA, f"line {line} is {','.join(m)[:60]!r}", "Name,Field,Unit,Divisor")
         targets.append(
             _MimirTarget(
-                m[0], m[1], m[2],
+                m[0],
+                m[1],
+                m[2],
                 _number(folder / METADATA, m, 3, line, positive=True),
                 _number(folder / STANDARDIZATION, s, 0, line, positive=False),
                 _number(folder / STANDARDIZATION, s, 1, line, positive=True),
                 _number(folder / CALIBRATION, f, 0, line, positive=True),
-            )  # fmt: skip
+            )
         )
     return targets
 

@@ -113,8 +113,8 @@ class InferenceModule:
         levels, widths = zip(*calibration.half_widths, strict=True)
         if not levels[0] <= level <= levels[-1]:
             raise ModuleError(
-                f"{self.manifest.name}: the conformal calibration of {self.manifest.targets[target].name} covers levels "
-                f"{levels[0]} to {levels[-1]}, got --ci {level:g}"
+                f"{self.manifest.name}: the conformal calibration of {self.manifest.targets[target].name} covers "
+                f"levels {levels[0]} to {levels[-1]}, got --ci {level:g}"
             )
         return float(np.interp(level, levels, widths))
 
@@ -135,7 +135,9 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     return network
 
 
-def load_module(name_or_path: str | Path, device: str | torch.device = "cpu", *, verify: bool = True) -> InferenceModule:
+def load_module(
+    name_or_path: str | Path, device: str | torch.device = "cpu", *, verify: bool = True
+) -> InferenceModule:
     """Load a module.
 
     Args:

@@ -56,12 +56,22 @@ N_LABELS = 16 * len(Region)
 VISCERAL_MIXTURE = 255
 
 #: Landmarks as fractions of standing height.
-ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = 0.045, 0.285, 0.47, 0.52, 0.60, 0.70, 0.818, 0.87
+ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = (
+    0.045,
+    0.285,
+    0.47,
+    0.52,
+    0.60,
+    0.70,
+    0.818,
+    0.87,
+)
 #: Height at which all lengths below hold, mm.
 REFERENCE_HEIGHT_MM = 1750.0
 #: Back of the body above the table, mm from the front edge of a 174-row station.
 BACK_Y_MM = 336.0
-#: Columns of a shape: centre x, y, half axes a, b, power, label, region it may paint on (0 any), x and y limits, mixture.
+#: Columns of a shape: centre x, y; half axes a, b; power; label; region it may paint on (0 any); x and y limits;
+#: mixture.
 SHAPE_COLUMNS = 12
 
 
@@ -79,7 +89,10 @@ TRUNK = Level(
     (168.0, 170.0, 164.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
     (90.0, 98.0, 104.0, 102.0, 96.0, 97.0, 104.0, 104.0, 94.0, 82.0, 72.0, 64.0, 60.0, 62.0),
 )
-TRUNK_FEMALE_WIDTH = ((0.46, 0.52, 0.55, 0.60, 0.645, 0.70, 0.80, 0.84, 0.87), (1.05, 1.06, 1.03, 0.96, 0.90, 0.90, 0.90, 0.92, 0.92))
+TRUNK_FEMALE_WIDTH = (
+    (0.46, 0.52, 0.55, 0.60, 0.645, 0.70, 0.80, 0.84, 0.87),
+    (1.05, 1.06, 1.03, 0.96, 0.90, 0.90, 0.90, 0.92, 0.92),
+)
 LEG = Level(
     (0.03, 0.045, 0.10, 0.20, 0.25, 0.285, 0.32, 0.36, 0.42, 0.47, 0.49),
     (31.0, 32.0, 37.0, 54.0, 51.0, 53.0, 58.0, 68.0, 81.0, 87.0, 88.0),
@@ -184,7 +197,7 @@ class Body:
         x_max: NDArray[np.float64] | float = 1e4,
         y_min: NDArray[np.float64] | float = -1e4,
         y_max: NDArray[np.float64] | float = 1e4,
-        mixture: float = 0.0,
+        mixture: NDArray[np.float64] | float = 0.0,
         where: NDArray[np.bool_] | None = None,
     ) -> None:
         columns = (cx, cy, a, b, power, label, on, x_min, x_max, y_min, y_max, mixture)
@@ -239,15 +252,44 @@ class Body:
             b = _at(h, LEG.height, LEG.half_depth_mm) * self.scale * s.muscle * limb
             x = self.x + side * (_at(h, *LEG_CENTRE_X_MM) * self.scale * s.leg_spread * s.frame + 0.35 * fat)
             y = self.back_y - b - fat - 10.0
-            limits = {"x_min": self.x} if side > 0 else {"x_max": self.x}
-            self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_leg, power=2.25, **limits)
+            x_min, x_max = (self.x, 1e4) if side > 0 else (-1e4, self.x)
+            self._paint(
+                x,
+                y,
+                a + fat,
+                b + fat,
+                16 * region + Tissue.SUBCUTANEOUS_FAT,
+                where=is_leg,
+                power=2.25,
+                x_min=x_min,
+                x_max=x_max,
+            )
             self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_leg, on=region, power=2.25)
-            self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region)
+            self._paint(
+                x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region
+            )
             septum = y - 0.05 * b
-            self._paint(x, y, a, b, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_thigh, on=region,
-                        y_min=septum, y_max=septum + 1.0 + 22.0 * s.muscle_fat)  # fmt: skip
-            self._paint(x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.ANTERIOR_THIGH_MUSCLE, where=is_thigh, on=region,
-                        y_max=septum)  # fmt: skip
+            self._paint(
+                x,
+                y,
+                a,
+                b,
+                16 * region + Tissue.SUBCUTANEOUS_FAT,
+                where=is_thigh,
+                on=region,
+                y_min=septum,
+                y_max=septum + 1.0 + 22.0 * s.muscle_fat,
+            )
+            self._paint(
+                x,
+                y,
+                0.95 * a,
+                0.95 * b,
+                16 * region + Tissue.ANTERIOR_THIGH_MUSCLE,
+                where=is_thigh,
+                on=region,
+                y_max=septum,
+            )
             joint = 1.0 + 1.1 * _bump(h, KNEE - 0.03, KNEE + 0.03, 0.5) + 0.3 * _smooth_step(h, 0.44, 0.47)
             bone = 14.5 * self.scale * s.bone**0.5 * joint
             marrow = bone * np.where(joint > 1.2, 0.9, 0.62)
@@ -270,29 +312,68 @@ class Body:
         size = _bump(h, 0.655, 0.825, 0.45)
         inside = size > 0
         for side in (1.0, -1.0):
-            self._paint(self.x + side * 0.46 * self.cavity_a, self.lean_y - 2.0, 0.43 * self.cavity_a * size,
-                        0.83 * self.cavity_b * size, trunk + Tissue.LUNG, power=2.4, where=inside, on=1)  # fmt: skip
+            self._paint(
+                self.x + side * 0.46 * self.cavity_a,
+                self.lean_y - 2.0,
+                0.43 * self.cavity_a * size,
+                0.83 * self.cavity_b * size,
+                trunk + Tissue.LUNG,
+                power=2.4,
+                where=inside,
+                on=1,
+            )
         heart = 56.0 * self.scale * s.heart_scale * _bump(h, 0.690, 0.757)
         self._paint(self.x + 20.0, self.lean_y - 0.30 * self.cavity_b, heart, 0.82 * heart, trunk + Tissue.HEART, on=1)
         vessel = (h > 0.50) & (h < 0.77)
-        self._paint(self.x + 8.0, self.lean_y + 0.32 * self.lean_b, 11.0, 11.0, trunk + Tissue.HEART, where=vessel, on=1)
+        self._paint(
+            self.x + 8.0, self.lean_y + 0.32 * self.lean_b, 11.0, 11.0, trunk + Tissue.HEART, where=vessel, on=1
+        )
 
     def _paint_abdomen(self) -> None:
         s, h = self.subject, self.h
         trunk = 16 * Region.TRUNK
         cavity = _bump(h, 0.488, 0.712, 0.22)
         share = self.visceral_share * (0.75 + 0.25 * _bump(h, 0.52, 0.70, 1.0))
-        self._paint(self.x, self.lean_y - 0.04 * self.cavity_b, self.cavity_a * cavity, self.cavity_b * cavity,
-                    trunk + Tissue.VISCERAL_FAT, power=2.3, mixture=share, where=cavity > 0, on=1)  # fmt: skip
+        self._paint(
+            self.x,
+            self.lean_y - 0.04 * self.cavity_b,
+            self.cavity_a * cavity,
+            self.cavity_b * cavity,
+            trunk + Tissue.VISCERAL_FAT,
+            power=2.3,
+            mixture=share,
+            where=cavity > 0,
+            on=1,
+        )
         grow = self.scale * s.liver_scale
         liver = _bump(h, 0.612, 0.715, 0.42)
-        self._paint(self.x - 60.0 * grow, self.lean_y - 8.0, 73.0 * grow * liver, 74.0 * grow * liver, trunk + Tissue.LIVER,
-                    power=2.3, on=1)  # fmt: skip
+        self._paint(
+            self.x - 60.0 * grow,
+            self.lean_y - 8.0,
+            73.0 * grow * liver,
+            74.0 * grow * liver,
+            trunk + Tissue.LIVER,
+            power=2.3,
+            on=1,
+        )
         lobe = _bump(h, 0.645, 0.71, 0.5)
-        self._paint(self.x + 14.0 * grow, self.lean_y - 30.0 * grow, 56.0 * grow * lobe, 38.0 * grow * lobe, trunk + Tissue.LIVER, on=1)
+        self._paint(
+            self.x + 14.0 * grow,
+            self.lean_y - 30.0 * grow,
+            56.0 * grow * lobe,
+            38.0 * grow * lobe,
+            trunk + Tissue.LIVER,
+            on=1,
+        )
         spleen = 30.0 * self.scale * _bump(h, 0.645, 0.695)
-        self._paint(self.x + 0.72 * self.cavity_a, self.lean_y + 0.38 * self.cavity_b, 0.8 * spleen, 1.3 * spleen,
-                    trunk + Tissue.SPLEEN, on=1)  # fmt: skip
+        self._paint(
+            self.x + 0.72 * self.cavity_a,
+            self.lean_y + 0.38 * self.cavity_b,
+            0.8 * spleen,
+            1.3 * spleen,
+            trunk + Tissue.SPLEEN,
+            on=1,
+        )
         grow = self.scale * s.kidney_scale
         for side, low, high in ((1.0, 0.598, 0.664), (-1.0, 0.592, 0.656)):
             kidney = grow * _bump(h, low, high)
@@ -314,17 +395,31 @@ class Body:
         head = _bump(h, 0.497, 0.531, 0.5)
         for side in (1.0, -1.0):
             x = self.x + side * 0.60 * self.lean_a
-            self._paint(x, self.lean_y + 0.20 * self.lean_b, 11.0 * bone, 40.0 * bone * wing, trunk + Tissue.CORTICAL_BONE, on=1,
-                        where=wing > 0)  # fmt: skip
-            self._paint(x, self.lean_y + 0.20 * self.lean_b, 8.0 * bone, 36.0 * bone * wing, trunk + Tissue.MARROW, on=1,
-                        where=wing > 0)  # fmt: skip
+            self._paint(
+                x,
+                self.lean_y + 0.20 * self.lean_b,
+                11.0 * bone,
+                40.0 * bone * wing,
+                trunk + Tissue.CORTICAL_BONE,
+                on=1,
+                where=wing > 0,
+            )
+            self._paint(
+                x,
+                self.lean_y + 0.20 * self.lean_b,
+                8.0 * bone,
+                36.0 * bone * wing,
+                trunk + Tissue.MARROW,
+                on=1,
+                where=wing > 0,
+            )
             x = self.x + side * 0.63 * self.lean_a
             self._paint(x, self.lean_y, 26.0 * bone * head, 26.0 * bone * head, trunk + Tissue.CORTICAL_BONE, on=1)
             self._paint(x, self.lean_y, 23.5 * bone * head, 23.5 * bone * head, trunk + Tissue.MARROW, on=1)
 
 
 @njit(cache=True, nogil=True)
-def _hash01(a: int, b: int, c: int) -> float:
+def _hash01(a, b, c):  # type: ignore[no-untyped-def]
     """Uniform number in [0, 1) from three integers (an integer mixing hash)."""
     x = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
     x = (x ^ (x >> 15)) & 0x7FFFFFFF
@@ -342,7 +437,9 @@ def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ign
     Args:
         shapes: (shapes, SHAPE_COLUMNS) float32, in painting order.
         z_mm: height of the level, mm; with ``seed`` it decides the pattern of the visceral mixture.
-        x0_mm: x of the first column's centre; ``y0_mm`` of the first row's; ``step_mm`` their spacing.
+        x0_mm: x of the first column's centre.
+        y0_mm: y of the first row's centre.
+        step_mm: spacing of rows and columns.
         seed: of the mixture's pattern.
         labels: result; starts as air.
     """

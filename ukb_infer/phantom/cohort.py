@@ -121,7 +121,9 @@ def _check(
     if size not in ("full", "small"):
         raise UsageError(f"--size: got {size!r}, expected full or small")
     if len(anomalies) > count:
-        raise UsageError(f"--anomaly: {len(anomalies)} anomalies need --count of at least {len(anomalies)}, got {count}")
+        raise UsageError(
+            f"--anomaly: {len(anomalies)} anomalies need --count of at least {len(anomalies)}, got {count}"
+        )
     for anomaly in anomalies:
         check_format(anomaly, format)
     if (out / TRUTH_NAME).exists() and not overwrite:

@@ -102,8 +102,14 @@ def make_plan(stations: Sequence[Station], scan: str) -> ScanPlan:
             contrast = CONTRASTS[j]
             series.append(
                 SeriesPlan(
-                    4 * k + j + 1, k + 1, contrast, f"{prefix}_{contrast}", f"10{2 * k:02d}30",
-                    spacing, float(station.spacing_mm[2]), _slices(volume, station),
-                )  # fmt: skip
+                    4 * k + j + 1,
+                    k + 1,
+                    contrast,
+                    f"{prefix}_{contrast}",
+                    f"10{2 * k:02d}30",
+                    spacing,
+                    float(station.spacing_mm[2]),
+                    _slices(volume, station),
+                )
             )
     return ScanPlan(scan, series)

@@ -1,6 +1,7 @@
 """Who the phantoms are: latent variables drawn from a plausible population (floor 1).
 
-The numbers are round values for adults of 45 to 82 years, chosen to look like a population cohort; they describe no one.
+The numbers are round values for adults of 45 to 82 years, chosen to look like a population cohort; they describe
+no one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Subject:
         arm_gap_mm: gap between arm and trunk.
         offset_x_mm, offset_z_mm: position in the scanner.
         lean_x: tilt of the trunk's axis, mm sideways per mm of height.
-        noise: standard normal draws behind the irreducible parts: pulse, grip, diabetes (uniform), bone, sitting height.
+        noise: standard normal draws behind the irreducible parts: pulse, grip, diabetes (uniform), two spare.
     """
 
     seed: int

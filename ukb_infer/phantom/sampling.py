@@ -109,7 +109,7 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
         spacing = IN_PLANE_SPACING_MM * coarse
         slice_spacing = plan.slice_spacing_mm * coarse
         lead = 0.5 * (coarse - 1) * IN_PLANE_SPACING_MM
-        z = -offset - 0.5 * (coarse - 1) * plan.slice_spacing_mm - np.arange(slices) * slice_spacing
+        z = -offset - 0.5 * (coarse - 1) * plan.slice_spacing_mm - np.arange(slices, dtype=np.float64) * slice_spacing
         first_x = -0.5 * (plan.cols - 1) * IN_PLANE_SPACING_MM + lead
         first_y = 0.5 * (TALLEST_ROWS - plan.rows) * IN_PLANE_SPACING_MM + lead
         position = np.array([first_x, first_y - 0.5 * TALLEST_ROWS * IN_PLANE_SPACING_MM, FIRST_SLICE_Z_MM + z[0]])
@@ -205,7 +205,9 @@ def _add_metal(volumes: tuple[NDArray[np.uint16], ...], centre: tuple[int, int, 
     """Signal void with a bright rim, as around a hip implant."""
     z, y, x = np.ogrid[tuple(slice(0, n) for n in volumes[0].shape)]
     stretch = radius / 4.0
-    distance = np.sqrt(((z - centre[0]) / stretch) ** 2 + ((y - centre[1]) / radius) ** 2 + ((x - centre[2]) / radius) ** 2)
+    distance = np.sqrt(
+        ((z - centre[0]) / stretch) ** 2 + ((y - centre[1]) / radius) ** 2 + ((x - centre[2]) / radius) ** 2
+    )
     for volume in volumes:
         volume[distance < 1.0] = 2
         rim = (distance >= 1.0) & (distance < 1.25)
@@ -264,8 +266,8 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     for number, grid in enumerate(station_grids(subject, size, shift), start=1):
         water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]))
         _apply_effects(number, water, fat, effects, subject.index)
-        spacing = np.array([np.float32(grid.spacing_mm), np.float32(grid.spacing_mm), grid.slice_spacing_mm], np.float64)
-        stations.append(
-            Station(number, water.transpose(1, 2, 0), fat.transpose(1, 2, 0), grid.position_mm, spacing)
+        spacing = np.array(
+            [np.float32(grid.spacing_mm), np.float32(grid.spacing_mm), grid.slice_spacing_mm], np.float64
         )
+        stations.append(Station(number, water.transpose(1, 2, 0), fat.transpose(1, 2, 0), grid.position_mm, spacing))
     return Acquisition(tuple(stations))

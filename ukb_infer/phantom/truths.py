@@ -67,7 +67,15 @@ class TissueVolumes:
         body = Body(subject, z)
         counts = np.zeros((z.size, N_LABELS), np.int64)
         _count_levels(
-            body.shapes(), z, -360.0, -90.0, STEP_MM, subject.index % 1000, int(450 / STEP_MM), int(720 / STEP_MM), counts
+            body.shapes(),
+            z,
+            -360.0,
+            -90.0,
+            STEP_MM,
+            subject.index % 1000,
+            int(450 / STEP_MM),
+            int(720 / STEP_MM),
+            counts,
         )
         self.height = body.h
         self.circumference_m = self._circumference(body)
@@ -78,13 +86,16 @@ class TissueVolumes:
         """Ramanujan's perimeter of the trunk's outline, with a factor for its squareness, m: (levels,)."""
         a, b = body.outer_a, body.outer_b
         h = ((a - b) / (a + b)) ** 2
-        return 1.02 * math.pi * (a + b) * (1.0 + 3.0 * h / (10.0 + np.sqrt(4.0 - 3.0 * h))) * 1e-3
+        perimeter: Counts = 1.02 * math.pi * (a + b) * (1.0 + 3.0 * h / (10.0 + np.sqrt(4.0 - 3.0 * h))) * 1e-3
+        return perimeter
 
-    def sum(self, tissues: tuple[Tissue, ...], regions: tuple[Region, ...], low: float = 0.0, high: float = 1.0) -> float:
+    def sum(
+        self, tissues: tuple[Tissue, ...], regions: tuple[Region, ...], low: float = 0.0, high: float = 1.0
+    ) -> float:
         """Litres of tissues in regions between two heights (fractions)."""
         labels = [16 * r + t for r in regions for t in tissues]
         levels = (self.height >= low) & (self.height < high)
-        return float(self.litres[np.ix_(levels, labels)].sum())
+        return float(self.litres[levels][:, labels].sum())
 
     def at(self, fraction: float, values: Counts) -> float:
         """Value at a height."""
@@ -250,7 +261,9 @@ def truths(subject: Subject) -> dict[str, float]:
         "Android": _composition(subject, volumes, _TRUNK, ILIAC_CREST, ILIAC_CREST + 0.05),
         "Gynoid": _composition(subject, volumes, (*_TRUNK, *_LEGS), 0.43, 0.545),
     }
-    whole = parts["Trunk"] + parts["ArmLeft"] + parts["ArmRight"] + parts["LegLeft"] + parts["LegRight"] + _head(subject)
+    whole = (
+        parts["Trunk"] + parts["ArmLeft"] + parts["ArmRight"] + parts["LegLeft"] + parts["LegRight"] + _head(subject)
+    )
     parts["Whole"] = whole
     weight = whole.tissue + whole.bone + 0.6
     vat = volumes.sum((Tissue.VISCERAL_FAT,), _TRUNK)

@@ -26,7 +26,11 @@ _ROOT = "1.2.826.0.1.3680043.10.1337"
 _ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 #: A private transfer syntax that no decoder knows.
 _UNKNOWN_SYNTAX = f"{_ROOT}.99.1"
-_UID_MARK, _POSITION_MARK, _NUMBER_MARK = "9.9.9.9.9.9.9.9", "0000000000000.11\\0000000000000.22\\0000000000000.33", "00000077"
+_UID_MARK, _POSITION_MARK, _NUMBER_MARK = (
+    "9.9.9.9.9.9.9.9",
+    "0000000000000.11\\0000000000000.22\\0000000000000.33",
+    "00000077",
+)
 #: Date in every file and table: fixed, so that the same phantom gives the same bytes.
 _DATE, _MANIFEST_DATE = "20161120", "Nov 20, 2016"
 _ZIP_TIME = (2016, 11, 20, 10, 0, 0)
@@ -46,7 +50,13 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     ds = Dataset()
     ds.SOPClassUID = _ENHANCED_MR if series.encoding == "multiframe" else MRImageStorage
     ds.SOPInstanceUID = _UID_MARK
-    ds.ImageType = ["DERIVED", "PRIMARY", "M", "DIXON", {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper())]
+    ds.ImageType = [
+        "DERIVED",
+        "PRIMARY",
+        "M",
+        "DIXON",
+        {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper()),
+    ]
     ds.StudyDate = ds.SeriesDate = _DATE
     ds.StudyTime, ds.SeriesTime = "100000", series.time
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "MR", "SYNTHETIC", "ukb_infer phantom"
@@ -129,7 +139,10 @@ def _slice_files(plan: ScanPlan, series: SeriesPlan) -> Iterator[tuple[str, byte
 def _replace_uid(data: bytes, mark: bytes, uid: str, *, implicit: bool) -> bytes:
     """Put the slice's UID in place of both marks, fixing the lengths before them."""
     value = uid.encode() + (b"\0" if len(uid) % 2 else b"")
-    meta_old, meta_new = b"UI" + len(mark).to_bytes(2, "little") + mark, b"UI" + len(value).to_bytes(2, "little") + value
+    meta_old, meta_new = (
+        b"UI" + len(mark).to_bytes(2, "little") + mark,
+        b"UI" + len(value).to_bytes(2, "little") + value,
+    )
     grown = data.count(meta_old) and data[:132].endswith(b"DICM")
     data = data.replace(meta_old, meta_new)
     if implicit:
@@ -160,7 +173,10 @@ def _manifest(plan: ScanPlan) -> tuple[str, bytes] | None:
     """Name and bytes of the manifest; dates with a comma stand unquoted, as in UK Biobank's."""
     if plan.manifest == "missing":
         return None
-    header = "filename,patientid,patientname,studyid,studydate,studydescription,seriesnumber,series discription,instancenumber,modality,manufacturer"
+    header = (
+        "filename,patientid,patientname,studyid,studydate,studydescription,seriesnumber,series discription,"
+        "instancenumber,modality,manufacturer"
+    )
     owner = ScanKey.from_name(plan.scan).eid or plan.scan
     lines = [header]
     for series in plan.series:
@@ -271,7 +287,12 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
 
 
 def write_scan(
-    stations: Sequence[Station], folder: Path, scan: str, format: Format = "zip", anomaly: Reason | None = None, seed: int = 0
+    stations: Sequence[Station],
+    folder: Path,
+    scan: str,
+    format: Format = "zip",
+    anomaly: Reason | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write one scan.
 

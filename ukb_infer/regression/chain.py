@@ -1,4 +1,4 @@
-"""The numerical chain after the network: small wrappers, one meaning each, each with its rule for the variance (floor 2).
+"""The numerical chain after the network: small wrappers, one meaning and one variance rule each (floor 2).
 
 Within a module: ``combine_members -> destandardize (sigma^2) -> calibrate (k) -> convert_units (d^2)``; across modules
 that predict the same target ``combine_modules``; then ``prediction_interval``. All float64 NumPy.

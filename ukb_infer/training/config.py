@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ukb_infer.errors import UsageError
@@ -53,7 +53,7 @@ class TrainConfig:
     validate_every: int = 500
     gradient_clip: float = 0.0
     seed: int = 0
-    scaling: InputScaling = InputScaling()
+    scaling: InputScaling = field(default_factory=InputScaling)
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:

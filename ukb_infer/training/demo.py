@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
-from ukb_infer.networks import InputScaling
+from ukb_infer.networks import InputScaling, MeanVarianceNetwork
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
 from ukb_infer.targets import TARGETS
@@ -66,7 +66,9 @@ class DemoConfig:
         )
 
 
-def _make_set(name: str, seed: int, count: int, config: DemoConfig, work: Path, say: Callable[[str], None]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _make_set(
+    name: str, seed: int, count: int, config: DemoConfig, work: Path, say: Callable[[str], None]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     done = 0
 
     def progress(more: int) -> None:
@@ -76,7 +78,9 @@ def _make_set(name: str, seed: int, count: int, config: DemoConfig, work: Path, 
             say(f"{name}: {done} of {count} phantoms")
 
     say(f"{name}: {count} phantoms, seed {seed}")
-    return make_phantom_set(PhantomSet(seed, count), work / f"{name}-{count}", workers=config.workers, progress=progress)
+    return make_phantom_set(
+        PhantomSet(seed, count), work / f"{name}-{count}", workers=config.workers, progress=progress
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         "Do not use it on scans of people: the numbers would mean nothing.",
         "",
         f"{config.members} MobileNetV3-small networks on projections averaged to 64 x 64, each trained on "
-        f"{config.training} phantoms less its own fold (seed {TRAINING_SEED}; every fifth phantom with the small matrix), "
+        f"{config.training} phantoms less its own fold (seed {TRAINING_SEED}; every fifth with the small matrix), "
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths.",
         "",
@@ -143,13 +147,20 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
     for row in rows:
         unit = TARGETS[row.name].unit
         lines.append(
-            f"| {row.name} | {unit} | {row.r2:.3f} | {row.mae:.3g} | {100 * row.coverage95:.1f} % | {row.mean_width95:.3g} |"
+            f"| {row.name} | {unit} | {row.r2:.3f} | {row.mae:.3g} | {100 * row.coverage95:.1f} % "
+            f"| {row.mean_width95:.3g} |"
         )
-    lines += ["", "Pulse rate, grip strength, diabetes, age and bone mass carry a part that no picture shows, by design.", ""]
+    lines += [
+        "",
+        "Pulse rate, grip strength, diabetes, age and bone mass carry a part that no picture shows, by design.",
+        "",
+    ]
     return "\n".join(lines)
 
 
-def make_demo(out: Path, work: Path, config: DemoConfig, *, overwrite: bool, say: Callable[[str], None] = print) -> ModuleManifest:
+def make_demo(
+    out: Path, work: Path, config: DemoConfig, *, overwrite: bool, say: Callable[[str], None] = print
+) -> ModuleManifest:
     """Phantoms, projections, folds, training, calibration, evaluation table, module.
 
     Args:
@@ -168,19 +179,36 @@ def make_demo(out: Path, work: Path, config: DemoConfig, *, overwrite: bool, say
     standardization = Standardization.fit(labels, targets)
     data = LabelledProjections(images, labels, np.array([f"{k:07d}" for k in range(1, len(images) + 1)]), targets)
     networks = train_members(
-        config.train_config(), data, standardization, work / "members",
-        images_path=work / f"training-{config.training}" / "images.npy", processes=config.workers,
-    )  # fmt: skip
+        config.train_config(),
+        data,
+        standardization,
+        work / "members",
+        images_path=work / f"training-{config.training}" / "images.npy",
+        processes=config.workers,
+    )
     manifest = make_manifest(
-        "phantom-demo", "1.0.0", config.train_config(), targets, standardization,
+        "phantom-demo",
+        "1.0.0",
+        config.train_config(),
+        targets,
+        standardization,
         intended_use="Trying and testing ukb_infer on its own phantoms.",
         provenance=f"Trained on {config.training} synthetic phantoms by `{COMMAND}`.",
         warning=WARNING,
-    )  # fmt: skip
+    )
     return _calibrate_and_save(out, work, config, manifest, networks, started, overwrite, say)
 
 
-def _calibrate_and_save(out, work, config, manifest, networks, started, overwrite, say):  # type: ignore[no-untyped-def]
+def _calibrate_and_save(
+    out: Path,
+    work: Path,
+    config: DemoConfig,
+    manifest: ModuleManifest,
+    networks: list[MeanVarianceNetwork],
+    started: float,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> ModuleManifest:
     draft = work / "draft"
     save_module(draft, manifest, networks, half=True, overwrite=True)
     module = load_module(draft)

@@ -59,7 +59,9 @@ class _Job:
     threads: int
 
 
-def _member_rows(config: TrainConfig, member: int, data: LabelledProjections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _member_rows(
+    config: TrainConfig, member: int, data: LabelledProjections
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to train and to validate one member on."""
     rows = np.arange(len(data.images))
     if config.folds == 0:
@@ -77,16 +79,24 @@ def train_member(job: _Job, progress: Progress | None = None) -> dict[str, torch
         data = replace(data, images=np.load(job.images_path, mmap_mode="r"))
     train_rows, valid_rows = _member_rows(job.config, job.member, data)
     trainer = MemberTrainer(
-        job.config, job.member, data, job.standardization.apply(data.labels), train_rows, valid_rows,
-        job.folder / f"member{job.member + 1}", job.device,
-    )  # fmt: skip
+        job.config,
+        job.member,
+        data,
+        job.standardization.apply(data.labels),
+        train_rows,
+        valid_rows,
+        job.folder / f"member{job.member + 1}",
+        job.device,
+    )
     trainer.run(progress)
     return {k: v.cpu() for k, v in trainer.best.items()}
 
 
 def _train_in_process(job: _Job) -> tuple[int, dict[str, NDArray[np.generic]]]:
     def report(iteration: int, total: int, loss: float, best: float) -> None:
-        print(f"member {job.member + 1}: {iteration}/{total}  loss {loss:.3f}  best validation NLL {best:.3f}", flush=True)
+        print(
+            f"member {job.member + 1}: {iteration}/{total}  loss {loss:.3f}  best validation NLL {best:.3f}", flush=True
+        )
 
     weights = train_member(job, report)
     return job.member, {k: v.numpy() for k, v in weights.items()}
@@ -152,15 +162,34 @@ def make_manifest(
         spec = get_target(target)
         entries.append(
             ModuleTarget(
-                spec.name, spec.unit, spec.field, spec.kind, spec.lower, spec.upper,
-                float(standardization.mean[k]), float(standardization.sd[k]), 1.0, Calibration(),
-            )  # fmt: skip
+                spec.name,
+                spec.unit,
+                spec.field,
+                spec.kind,
+                spec.lower,
+                spec.upper,
+                float(standardization.mean[k]),
+                float(standardization.sd[k]),
+                1.0,
+                Calibration(),
+            )
         )
     scaling = config.scaling
     return ModuleManifest(
-        name, version, intended_use, provenance, warning, licence, RECIPE, config.backbone,
-        scaling.scale, scaling.offset, scaling.size, tuple(entries), (),
-    )  # fmt: skip
+        name,
+        version,
+        intended_use,
+        provenance,
+        warning,
+        licence,
+        RECIPE,
+        config.backbone,
+        scaling.scale,
+        scaling.offset,
+        scaling.size,
+        tuple(entries),
+        (),
+    )
 
 
 def predict_in_batches(module: InferenceModule, images: NDArray[np.uint8], batch_size: int = 50) -> Mixture:

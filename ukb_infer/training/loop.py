@@ -85,9 +85,7 @@ class MemberTrainer:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
-        return kind(
-            self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-        )
+        return kind(self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     @property
     def checkpoint(self) -> Path:
@@ -95,7 +93,10 @@ class MemberTrainer:
         return self.folder / "checkpoint.pt"
 
     def _identity(self) -> str:
-        plain = asdict(self.config) | {"targets": self.data.targets, "rows": [len(self.train_rows), len(self.valid_rows)]}
+        plain = asdict(self.config) | {
+            "targets": self.data.targets,
+            "rows": [len(self.train_rows), len(self.valid_rows)],
+        }
         return repr(plain)
 
     def _save(self) -> None:
