@@ -218,12 +218,9 @@ def test_absurd_matrix(tmp_path: Path, rows: int, cols: int) -> None:
 
 def test_voxels_of_a_scan_are_bounded(tmp_path: Path) -> None:
     """Many large slices, each within the bounds of one, are refused before memory is taken for them."""
-    pixels = bytes(4096 * 2048 * 2)
-    slices = []
-    for ds in make_slices(3, "WF"):
-        if ds.SeriesDescription.endswith("W"):
-            ds.Rows, ds.Columns, ds.PixelData = 4096, 2048, pixels
-        slices.append(ds)
+    slices = make_slices(6, "W")
+    for ds in slices[::9]:  # the first slice of a series decides how much is taken for it
+        ds.Rows, ds.Columns, ds.PixelData = 4096, 2048, bytes(4096 * 2048 * 2)
     path = write_zip(tmp_path / "a.zip", slices)
     assert reason_of(path, ANY) is Reason.TOO_LARGE
 
@@ -243,6 +240,20 @@ def test_named_as_dicom_but_is_not(tmp_path: Path) -> None:
         reason_of(write_zip(tmp_path / "a.zip", [*make_slices(1, "WF"), b"garbage" * 100])) is Reason.UNREADABLE_DICOM
     )
     assert reason_of(write_zip(tmp_path / "b.zip", [*make_slices(1, "WF"), b""])) is Reason.UNREADABLE_DICOM
+
+
+@pytest.mark.parametrize("length", [140, 300, 700, 1200, 1400])
+@pytest.mark.parametrize("contrast", ["W", "in"])
+def test_slices_cut_short(tmp_path: Path, length: int, contrast: str) -> None:
+    """A cut water slice is never ignored; a cut in-phase slice only once its header says that it is one."""
+    whole = make_slices(1, ("F", "W", "in"))
+    index = next(at for at, ds in enumerate(whole) if ds.SeriesDescription.endswith(contrast))
+    slices = [encode(ds) for ds in whole]
+    slices[index + 4] = slices[index + 4][:length]
+    path = write_zip(tmp_path / "a.zip", slices)
+    for use_fast_path in (True, False):
+        found = read_or_refuse(path, use_fast_path=use_fast_path)
+        assert found == Reason.UNREADABLE_DICOM or (contrast == "in" and found == "" and length > 400)
 
 
 def test_deeply_nested_sequences(tmp_path: Path) -> None:

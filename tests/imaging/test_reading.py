@@ -22,7 +22,7 @@ from small_scans import (
     write_zip,
 )
 
-from ukb_infer.errors import Reason, ScanError
+from ukb_infer.errors import REASONS, Kind, Reason, ScanError
 from ukb_infer.imaging import (
     dicom_series,
     input_kind,
@@ -32,7 +32,9 @@ from ukb_infer.imaging import (
     scan_name,
     zipsource,
 )
-from ukb_infer.records import ReadingOptions, Stations
+from ukb_infer.phantom import render, sample_subject, write_scan
+from ukb_infer.phantom.anomalies import ANOMALIES
+from ukb_infer.records import ReadingOptions, Station, Stations
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 OPTIONS = ReadingOptions()
@@ -265,6 +267,70 @@ def test_both_routes_say_the_same_of_spoilt_scans(tmp_path: Path, spoiler: str) 
     fast = outcome(lambda: read_stations(path, OPTIONS))
     assert fast == outcome(lambda: read_stations(path, OPTIONS, use_fast_path=False))
     assert (fast == "") == (spoiler == "signed")
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[Reason | None, tuple[Station, ...]]:
+    """Stations of one phantom, coarse, by the anomaly drawn into them; filled as needed."""
+    return {None: render(sample_subject(0, 1), "small").stations}
+
+
+def phantom_scan(
+    rendered: dict[Reason | None, tuple[Station, ...]], folder: Path, form: str, anomaly: Reason | None, seed: int = 0
+) -> Path:
+    effect = anomaly if anomaly is not None and ANOMALIES[anomaly].effect else None
+    if effect not in rendered:
+        rendered[effect] = render(sample_subject(0, 1), "small", frozenset([anomaly])).stations
+    return write_scan(rendered[effect], folder, "0000001_20201_2_0", form, anomaly, seed)
+
+
+@pytest.mark.parametrize("anomaly", ANOMALIES)
+def test_every_anomaly_gives_its_code(tmp_path: Path, rendered: dict, anomaly: Reason) -> None:
+    form = ANOMALIES[anomaly].formats[0]
+    path = phantom_scan(rendered, tmp_path, form, anomaly)
+    try:
+        found = ",".join(project_path(path, OPTIONS).flags)
+    except ScanError as error:
+        found = error.reason
+    kind = REASONS[anomaly].kind
+    assert found == ("" if kind in (Kind.TOLERATED, Kind.APPEARANCE) else anomaly)
+    if form == "zip" and kind is not Kind.APPEARANCE:
+        fast = outcome(lambda: read_stations(path, OPTIONS))
+        assert fast == outcome(lambda: read_stations(path, OPTIONS, use_fast_path=False))
+
+
+@pytest.mark.parametrize(
+    "anomaly",
+    [reason for reason in ANOMALIES if REASONS[reason].kind is Kind.TOLERATED]
+    + [Reason.DUPLICATE_STATION, Reason.SLICE_DUPLICATE],
+)
+def test_what_must_not_matter_leaves_every_voxel(tmp_path: Path, rendered: dict, anomaly: Reason) -> None:
+    clean = read_stations(phantom_scan(rendered, tmp_path / "clean", "zip", None), OPTIONS)
+    assert same(read_stations(phantom_scan(rendered, tmp_path, "zip", anomaly), OPTIONS), clean)
+
+
+def test_all_formats_of_a_phantom_project_alike(tmp_path: Path, rendered: dict) -> None:
+    images = [
+        project_path(phantom_scan(rendered, tmp_path, form, None), OPTIONS).image.astype(int)
+        for form in ("zip", "dicom", "nifti")
+    ]
+    assert np.array_equal(images[0], images[1])
+    assert np.abs(images[0] - images[2]).max() <= 1  # float32 affines move the geometry by 1e-5 voxels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("anomaly", [reason for reason in ANOMALIES if not ANOMALIES[reason].effect])
+def test_every_variant_of_every_anomaly_in_every_format(
+    tmp_path: Path, rendered: dict, anomaly: Reason, seed: int
+) -> None:
+    for form in ANOMALIES[anomaly].formats:
+        path = phantom_scan(rendered, tmp_path / form, form, anomaly, seed)
+        try:
+            found = ",".join(project_path(path, OPTIONS).flags)
+        except ScanError as error:
+            found = error.reason
+        assert found == ("" if REASONS[anomaly].kind is Kind.TOLERATED else anomaly)
 
 
 def test_strict_turns_the_first_flag_into_a_failure(tmp_path: Path) -> None:

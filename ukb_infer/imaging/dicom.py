@@ -28,6 +28,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
 )
 
 from ukb_infer.errors import Reason, ScanError
@@ -516,6 +517,10 @@ def full_identity(data: bytes) -> Identity:
 
 def _identity_from_dataset(dataset: pydicom.Dataset) -> Identity:
     try:
+        meta = getattr(dataset, "file_meta", {})
+        directory = str(meta.get("MediaStorageSOPClassUID", "")) == MediaStorageDirectoryStorage
+        if not directory and "SeriesNumber" not in dataset and "SeriesInstanceUID" not in dataset:
+            raise _DamagedError("it belongs to no series, or is cut short")
         return _make_identity(*(_text_of(dataset.get(keyword)) for keyword in _IDENTITY))
     except Exception as error:  # a damaged element may raise anything on access
         raise _unreadable(error) from None

@@ -9,18 +9,18 @@ if TYPE_CHECKING:
     from ukb_infer.phantom.cohort import write_cohort
     from ukb_infer.phantom.population import Subject, sample_subject
     from ukb_infer.phantom.sampling import Acquisition, render
-    from ukb_infer.phantom.truths import ANATOMY_DETERMINED, truths
+    from ukb_infer.phantom.true_values import ANATOMY_DETERMINED, truths
     from ukb_infer.phantom.writers import write_scan
 
 _HOMES = {
-    "ANATOMY_DETERMINED": "truths",
+    "ANATOMY_DETERMINED": "true_values",
     "ANOMALIES": "anomalies",
     "Acquisition": "sampling",
     "Subject": "population",
     "anomaly_names": "anomalies",
     "render": "sampling",
     "sample_subject": "population",
-    "truths": "truths",
+    "truths": "true_values",
     "write_cohort": "cohort",
     "write_scan": "writers",
 }

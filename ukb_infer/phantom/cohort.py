@@ -13,7 +13,7 @@ from ukb_infer.errors import Reason, UsageError
 from ukb_infer.phantom.anomalies import ANOMALIES, check_format
 from ukb_infer.phantom.population import sample_subject
 from ukb_infer.phantom.sampling import Size, render
-from ukb_infer.phantom.truths import truths
+from ukb_infer.phantom.true_values import truths
 from ukb_infer.phantom.writers import Format, write_scan
 from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS

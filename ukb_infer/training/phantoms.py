@@ -39,7 +39,7 @@ def _make_chunk(job: tuple[PhantomSet, int, Path]) -> int:
     from ukb_infer.imaging.projection import project_stations
     from ukb_infer.phantom.population import sample_subject
     from ukb_infer.phantom.sampling import render
-    from ukb_infer.phantom.truths import truths
+    from ukb_infer.phantom.true_values import truths
 
     last = min(first + CHUNK, phantoms.count + 1)
     images = np.empty((last - first, *PROJECTION_SHAPE), np.uint8)

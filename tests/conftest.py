@@ -1,0 +1,57 @@
+"""Fixtures that many rooms share: small phantoms and a tiny untrained module."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+TINY_TARGETS = ("sex", "weight", "AtlasLiverFat", "type2Diabetes")
+
+
+def make_tiny_module(folder: Path, *, members: int = 2, seed: int = 0, targets: tuple[str, ...] = TINY_TARGETS) -> Path:
+    """An untrained module of MobileNetV3-small on 64 x 64 pixels; its means are plausible, its skill is none."""
+    import torch
+
+    from ukb_infer.modules import save_module
+    from ukb_infer.networks import InputScaling, build_network
+    from ukb_infer.training.config import make_config
+    from ukb_infer.training.ensemble import Standardization, make_manifest
+
+    torch.manual_seed(seed)
+    networks = [build_network("mobilenet_v3_small", len(targets)).eval() for _ in range(members)]
+    config = make_config("fast", scaling=InputScaling(1.0 / 64.0, -1.0, (64, 64)))
+    known = {"sex": (0.5, 0.5), "weight": (75.0, 15.0), "AtlasLiverFat": (5.0, 1.0), "type2Diabetes": (0.05, 0.2)}
+    mean, sd = (np.array([known[t][k] for t in targets]) for k in (0, 1))
+    manifest = make_manifest(
+        folder.name,
+        "0.0.1",
+        config,
+        targets,
+        Standardization(mean, sd),
+        intended_use="tests",
+        provenance="random weights",
+        warning="Random weights for tests.",
+    )
+    save_module(folder, manifest, networks)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny module of two members."""
+    return make_tiny_module(tmp_path_factory.mktemp("modules") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with three small phantom zips and truth.csv."""
+    from ukb_infer.phantom import write_cohort
+
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, 3, 11, size="small")
+    return folder
