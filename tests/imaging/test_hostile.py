@@ -221,6 +221,7 @@ def test_voxels_of_a_scan_are_bounded(tmp_path: Path) -> None:
     slices = make_slices(6, "W")
     for ds in slices[::9]:  # the first slice of a series decides how much is taken for it
         ds.Rows, ds.Columns, ds.PixelData = 4096, 2048, bytes(4096 * 2048 * 2)
+    slices.sort(key=lambda ds: ds.InstanceNumber)
     path = write_zip(tmp_path / "a.zip", slices)
     assert reason_of(path, ANY) is Reason.TOO_LARGE
 
