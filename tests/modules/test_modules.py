@@ -107,7 +107,9 @@ def test_a_changed_weight_file_is_refused(tiny_module: Path, tmp_path: Path) -> 
         ("name", 5, "name"),
     ],
 )
-def test_a_manifest_of_the_wrong_shape_names_the_place(tiny_module: Path, tmp_path: Path, key: str, value: object, message: str) -> None:
+def test_a_manifest_of_the_wrong_shape_names_the_place(
+    tiny_module: Path, tmp_path: Path, key: str, value: object, message: str
+) -> None:
     plain = json.loads((tiny_module / "module.json").read_text())
     plain[key] = value
     (tmp_path / "module.json").write_text(json.dumps(plain))
@@ -135,7 +137,9 @@ def test_weights_of_another_backbone_are_refused(tiny_module: Path, tmp_path: Pa
         load_module(copy)
 
 
-def test_modules_are_found_by_environment_path_and_name(tiny_module: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_modules_are_found_by_environment_path_and_name(
+    tiny_module: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("UKB_INFER_MODULES", raising=False)
     with pytest.raises(ModuleError, match=r"import-mimir.*--modules phantom-demo"):
         default_modules()

@@ -112,7 +112,9 @@ def test_the_loss_ignores_missing_labels() -> None:
     assert torch.isfinite(prediction.grad).all()
     everything_missing = gaussian_nll(prediction.detach(), torch.full((4, 3), float("nan")))
     assert float(everything_missing) == 0.0
-    assert float(masked_mse(prediction, target).detach()) == pytest.approx(float(((target - mean) ** 2)[present].mean().detach()), rel=1e-5)
+    assert float(masked_mse(prediction, target).detach()) == pytest.approx(
+        float(((target - mean) ** 2)[present].mean().detach()), rel=1e-5
+    )
 
 
 def test_beta_weighs_by_the_variance_without_changing_the_optimum() -> None:

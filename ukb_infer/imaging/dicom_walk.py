@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ukb_infer.compiling import compiled
 
 _PIXEL_DATA = 0x7FE00010
 _UNKNOWN, _SHORT, _LONG = 0, 1, 2
@@ -33,7 +34,7 @@ _FORMS = _make_forms()
 WALKED, UNUSUAL, CUT = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
     """Return the unsigned 32-bit little-endian number at an offset."""
     return (
@@ -44,7 +45,7 @@ def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def walk(
     buffer: NDArray[np.uint8],
     start: int,
@@ -127,7 +128,7 @@ def walk(
     return CUT, 0, 0, 0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def alike(
     buffer: NDArray[np.uint8],
     found: NDArray[np.int64],

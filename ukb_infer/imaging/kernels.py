@@ -7,25 +7,14 @@ Measured on a full-size scan (one core of an AMD EPYC): 33 ms a projection, agai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ukb_infer.compiling import compiled
+
 Array = NDArray[Any]
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def compiled(function: _F) -> _F:
-    """Compile with numba, cached on disk unless no cache folder is writable (read-only containers)."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        made: _F = njit(cache=True, **options)(function)
-    except RuntimeError:
-        made = njit(**options)(function)
-    return made
 
 
 @compiled

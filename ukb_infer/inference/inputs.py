@@ -90,6 +90,9 @@ def _make_input(path: Path, given: str, kind: InputKind | None) -> ScanInput:
 
 
 def _from_path(path: Path, given: str) -> Iterator[ScanInput]:
+    if _is_projection_folder(path):
+        yield from _projections(path, given)
+        return
     kind = input_kind(path)
     if kind is not None:
         yield from _with_known_flags([_make_input(path, given, kind)], path.parent)
@@ -99,6 +102,17 @@ def _from_path(path: Path, given: str) -> Iterator[ScanInput]:
         raise UsageError(
             f"INPUT {given}: neither a zip, a projection (.npy), a folder nor a list ({', '.join(_LIST_SUFFIXES)})"
         )
+
+
+def _is_projection_folder(path: Path) -> bool:
+    """Whether a folder was written by ``project``: whatever else it holds, its projections are the scans."""
+    return (path / SCANS_TABLE).is_file() and any(path.glob("*.npy"))
+
+
+def _projections(folder: Path, given: str) -> list[ScanInput]:
+    """Every projection of a folder, with the flags its table records."""
+    found = [_make_input(p, f"{given.rstrip('/')}/{p.name}", input_kind(p)) for p in sorted(folder.glob("*.npy"))]
+    return _with_known_flags([item for item in found if not item.path.name.startswith(".")], folder)
 
 
 def _search(folder: Path, given: str) -> Iterator[ScanInput]:
@@ -111,6 +125,9 @@ def _search(folder: Path, given: str) -> Iterator[ScanInput]:
         if (stat.st_dev, stat.st_ino) in seen:
             continue
         seen.add((stat.st_dev, stat.st_ino))
+        if _is_projection_folder(here):
+            yield from _projections(here, shown)
+            continue
         files: list[ScanInput] = []
         try:
             entries = sorted(os.scandir(here), key=lambda e: e.name)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ukb_infer.compiling import compiled
 from ukb_infer.phantom.population import Subject
 
 
@@ -418,7 +418,7 @@ class Body:
             self._paint(x, self.lean_y, 23.5 * bone * head, 23.5 * bone * head, trunk + Tissue.MARROW, on=1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hash01(a, b, c):  # type: ignore[no-untyped-def]
     """Uniform number in [0, 1) from three integers (an integer mixing hash)."""
     x = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
@@ -430,7 +430,7 @@ def _hash01(a, b, c):  # type: ignore[no-untyped-def]
     return x / 2147483648.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ignore[no-untyped-def]
     """Paint one level into ``labels`` (rows, cols) uint8, all in place.
 

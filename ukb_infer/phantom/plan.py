@@ -15,7 +15,7 @@ from ukb_infer.records import Station
 #: Order of the contrasts within a station's four series, and the suffix of their description.
 CONTRASTS = ("in", "opp", "F", "W")
 
-Encoding = Literal["explicit", "implicit", "no_preamble", "mislabelled", "rle", "undecodable", "multiframe", "garbage"]
+Encoding = Literal["explicit", "implicit", "no_preamble", "bare", "mislabelled", "rle", "undecodable", "multiframe", "garbage"]
 ManifestStyle = Literal["normal", "misspelled", "missing", "crlf", "no_newline", "wrong"]
 
 
@@ -36,10 +36,10 @@ class SeriesPlan:
         station: from 1; ``contrast`` of :data:`CONTRASTS`.
         description: SeriesDescription.
         time: SeriesTime, HHMMSS.
-        pixel_spacing_mm: row and column spacing as text, float32 digits.
+        pixel_spacing_mm: row and column spacing as text; nine digits give every float32 back.
         slice_spacing_mm: nominal.
         slices: head first.
-        encoding: of every file.
+        encoding: of every file; ``no_preamble`` keeps the file meta information, ``bare`` has neither.
         orientation: ImageOrientationPatient.
         study: 1, or 2 for slices of another examination.
         extra: further elements by keyword.
@@ -97,7 +97,7 @@ def make_plan(stations: Sequence[Station], scan: str) -> ScanPlan:
         total = np.minimum(water.astype(np.uint32) + fat, 65535).astype(np.uint16)
         difference = np.abs(water.astype(np.int32) - fat).astype(np.uint16)
         prefix = PROTOCOL[k].description if len(stations) == len(PROTOCOL) else "Dixon_noBH"
-        spacing = (str(np.float32(station.spacing_mm[0])), str(np.float32(station.spacing_mm[1])))
+        spacing = (f"{station.spacing_mm[0]:.9g}", f"{station.spacing_mm[1]:.9g}")
         for j, volume in enumerate((total, difference, fat, water)):
             contrast = CONTRASTS[j]
             series.append(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ukb_infer.compiling import compiled
 from ukb_infer.errors import Reason
 from ukb_infer.geometry import IN_PLANE_SPACING_MM, PROTOCOL
 from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, paint_level
@@ -120,7 +120,7 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
     return grids
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _render_slice(labels, signals, noise_sd, gains, profile_x, profile_y, state, water, fat):  # type: ignore[no-untyped-def]
     """Signal with coil profile and noise of one slice, uint16 in place; returns the generator's new state.
 

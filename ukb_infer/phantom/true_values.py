@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ukb_infer.compiling import compiled
 from ukb_infer.phantom.anatomy import CROTCH, HIP_JOINT, ILIAC_CREST, N_LABELS, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.population import (
     GRIP_STRENGTH_IRREDUCIBLE_SD_KG,
@@ -42,7 +42,7 @@ ANATOMY_DETERMINED = frozenset(TARGETS) - NOT_DETERMINED
 Counts = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_levels(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, rows, cols, counts):  # type: ignore[no-untyped-def]
     """Count voxels of every label per level: ``counts`` (levels, labels) int64, in place."""
     labels = np.empty((rows, cols), np.uint8)

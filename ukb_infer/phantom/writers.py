@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,30 +28,33 @@ _ROOT = "1.2.826.0.1.3680043.10.1337"
 _ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 #: A private transfer syntax that no decoder knows.
 _UNKNOWN_SYNTAX = f"{_ROOT}.99.1"
-_UID_MARK, _POSITION_MARK, _NUMBER_MARK = (
-    "9.9.9.9.9.9.9.9",
-    "0000000000000.11\\0000000000000.22\\0000000000000.33",
-    "00000077",
-)
+#: Characters kept for InstanceNumber and for each coordinate (DS allows 16): slices of a series differ only in value.
+_NUMBER_WIDTH, _COORDINATE_WIDTH = 8, 16
 #: Date in every file and table: fixed, so that the same phantom gives the same bytes.
 _DATE, _MANIFEST_DATE = "20161120", "Nov 20, 2016"
 _ZIP_TIME = (2016, 11, 20, 10, 0, 0)
 
 
+def _owner(scan: str) -> str:
+    """UID components of a scan: of its key, or a hash where the name is of another form; never looks like an eid."""
+    key = ScanKey.from_name(scan)
+    if key.eid and len(key.eid) <= 10:
+        return f"{int(key.eid) + 10**10}.{key.instance}.{key.array}"
+    return str(10**15 + int.from_bytes(hashlib.sha256(scan.encode()).digest()[:6], "little"))
+
+
 def _uid(plan: ScanPlan, series: SeriesPlan, number: int = 0) -> str:
     """UID of a slice (number from 1) or of a series (0); all of one length within a series."""
-    key = ScanKey.from_name(plan.scan)
-    digits = "".join(c for c in plan.scan if c.isdigit())[:20].lstrip("0") or "1"
-    owner = f"{int(key.eid or 0) + 10**7}.{key.instance or 0}" if key.eid else f"8{digits}"
-    return f"{_ROOT}.{owner}.{series.study}.{100 + series.number}" + (f".{1000 + number}" if number else "")
+    return f"{_ROOT}.{_owner(plan.scan)}.{series.study}.{100 + series.number}" + (f".{1000 + number}" if number else "")
 
 
 def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
-    """Elements that all slices of a series share, with marks where slices differ."""
+    """Elements of a series, with values of the right width where slices differ."""
     rows, cols = series.slices[0].pixels.shape
     ds = Dataset()
     ds.SOPClassUID = _ENHANCED_MR if series.encoding == "multiframe" else MRImageStorage
-    ds.SOPInstanceUID = _UID_MARK
+    ds.SOPInstanceUID = _uid(plan, series, 1)
+    ds.SpecificCharacterSet = "ISO_IR 100"
     ds.ImageType = [
         "DERIVED",
         "PRIMARY",
@@ -57,16 +62,19 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
         "DIXON",
         {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper()),
     ]
-    ds.StudyDate = ds.SeriesDate = _DATE
-    ds.StudyTime, ds.SeriesTime = "100000", series.time
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
+    ds.StudyTime, ds.SeriesTime, ds.AcquisitionTime, ds.ContentTime = "100000", series.time, series.time, series.time
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "MR", "SYNTHETIC", "ukb_infer phantom"
     ds.StudyDescription, ds.SeriesDescription = "Synthetic_Imaging", series.description
+    ds.AccessionNumber = ds.ReferringPhysicianName = ds.PatientBirthDate = ds.PositionReferenceIndicator = ""
     ds.PatientName = ds.PatientID = ScanKey.from_name(plan.scan).eid or plan.scan
+    ds.PatientSex, ds.StudyID, ds.AcquisitionNumber = "O", "1", 1
+    _add_sequence(ds, series)
     ds.SliceThickness, ds.SpacingBetweenSlices = str(series.slice_spacing_mm), str(series.slice_spacing_mm)
     ds.StudyInstanceUID = _uid(plan, series).rsplit(".", 1)[0]
     ds.SeriesInstanceUID = _uid(plan, series)
-    ds.SeriesNumber, ds.InstanceNumber = series.number, _NUMBER_MARK
-    ds.ImagePositionPatient = _POSITION_MARK.split("\\")
+    ds.SeriesNumber, ds.InstanceNumber = series.number, "1".rjust(_NUMBER_WIDTH, "0")
+    ds.ImagePositionPatient = ["1".rjust(_COORDINATE_WIDTH, "0")] * 3
     ds.ImageOrientationPatient = [f"{v:.8g}" for v in series.orientation]
     ds.FrameOfReferenceUID = f"{ds.StudyInstanceUID}.1"
     ds.ImageComments = "Synthetic phantom made by a computer; no person was scanned"
@@ -78,6 +86,14 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     return ds
 
 
+def _add_sequence(ds: Dataset, series: SeriesPlan) -> None:
+    """Acquisition elements of the two-point Dixon sequence at 1.5 T; fat and water are derived at the first echo."""
+    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "GR", "SP", "PFP", "3D"
+    ds.SequenceName, ds.ProtocolName = "*fl3d2", series.description.rsplit("_", 1)[0]
+    ds.RepetitionTime, ds.EchoTime, ds.EchoTrainLength = "6.69", "4.77" if series.contrast == "in" else "2.39", 2
+    ds.FlipAngle, ds.MagneticFieldStrength, ds.PatientPosition = "10", "1.5", "HFS"
+
+
 def _syntax(series: SeriesPlan) -> str:
     return {
         "implicit": str(ImplicitVRLittleEndian),
@@ -85,73 +101,69 @@ def _syntax(series: SeriesPlan) -> str:
     }.get(series.encoding, str(ExplicitVRLittleEndian))
 
 
-def _template(plan: ScanPlan, series: SeriesPlan) -> bytes:
-    """Bytes of a slice up to its pixel data's value, with marks."""
+@dataclass(frozen=True)
+class _Template:
+    """Bytes of a slice up to its pixels, and where the values stand that differ between slices of a series."""
+
+    data: bytes
+    uid_at: tuple[int, ...]
+    number_at: int
+    position_at: int
+
+    def fill(self, uid: str, number: int, position_mm: tuple[float, float, float]) -> bytes:
+        """Put a slice's own values in place; leading spaces are allowed in IS and DS."""
+        data = bytearray(self.data)
+        position = "\\".join(_decimal(v).rjust(_COORDINATE_WIDTH) for v in position_mm)
+        places = [(at, uid) for at in self.uid_at]
+        places += [(self.number_at, str(number).rjust(_NUMBER_WIDTH)), (self.position_at, position)]
+        for at, text in places:
+            data[at : at + len(text)] = text.encode("ascii")
+        return bytes(data)
+
+
+def _template(plan: ScanPlan, series: SeriesPlan) -> _Template:
+    """Let pydicom write a slice once a series and locate what differs between slices."""
     ds = _dataset(plan, series)
     implicit = series.encoding in ("implicit", "mislabelled")
     ds.PixelData = bytes(2 * ds.Rows * ds.Columns)
     ds["PixelData"].VR = "OW"
     buffer = io.BytesIO()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = _UID_MARK
-    ds.file_meta.TransferSyntaxUID = _syntax(series)
-    ds.file_meta.ImplementationClassUID = f"{_ROOT}.1"
-    body = io.BytesIO()
-    pydicom.dcmwrite(body, _without_meta(ds), implicit_vr=implicit, little_endian=True, enforce_file_format=False)
-    if series.encoding != "no_preamble":
-        pydicom.filewriter.write_file_meta_info(buffer, ds.file_meta, enforce_standard=True)
-        head = bytes(128) + b"DICM" + buffer.getvalue()
-    else:
-        head = b""
-    whole = head + body.getvalue()
-    return whole[: len(whole) - 2 * ds.Rows * ds.Columns]
+    pydicom.dcmwrite(buffer, ds, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    body = buffer.getvalue()[: -len(ds.PixelData)]
+    head = _file_head(ds.SOPClassUID, ds.SOPInstanceUID, series)
+    raw = pydicom.filereader.read_dataset(io.BytesIO(buffer.getvalue()), implicit, True)
+    uid_at, number_at, position_at = (
+        len(head) + raw.get_item(keyword).value_tell
+        for keyword in ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
+    )
+    uids = (head.index(ds.SOPInstanceUID.encode()), uid_at) if head else (uid_at,)
+    return _Template(head + body, uids, number_at, position_at)
 
 
-def _without_meta(ds: Dataset) -> Dataset:
-    copy = Dataset()
-    copy.update(ds)
-    return copy
-
-
-def _fit(text: str, length: int) -> bytes:
-    """Text padded on the left to a length (leading spaces are allowed in DS and IS)."""
-    return text.rjust(length).encode("ascii")
+def _file_head(sop_class: str, sop_instance: str, series: SeriesPlan) -> bytes:
+    """Preamble and file meta information, as far as the encoding has them."""
+    if series.encoding == "bare":
+        return b""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, sop_instance
+    meta.TransferSyntaxUID = _syntax(series)
+    meta.ImplementationClassUID, meta.ImplementationVersionName = f"{_ROOT}.1", "UKB_INFER_1"
+    buffer = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(buffer, meta, enforce_standard=True)
+    return (b"" if series.encoding == "no_preamble" else bytes(128) + b"DICM") + buffer.getvalue()
 
 
 def _slice_files(plan: ScanPlan, series: SeriesPlan) -> Iterator[tuple[str, bytes]]:
     """File name and bytes of every slice."""
     template = _template(plan, series)
-    uid_mark = _UID_MARK.encode() + b"\0" if len(_UID_MARK) % 2 else _UID_MARK.encode()
     for number, item in enumerate(series.slices, start=1):
         uid = _uid(plan, series, number)
-        position = b"\\".join(_fit(_decimal(v), 16) for v in item.position_mm)
-        data = template.replace(_POSITION_MARK.encode(), position).replace(_NUMBER_MARK.encode(), _fit(str(number), 8))
-        data = _replace_uid(data, uid_mark, uid, implicit=series.encoding in ("implicit", "mislabelled"))
-        data += np.ascontiguousarray(item.pixels, "<u2").tobytes()
+        data = template.fill(uid, number, item.position_mm) + np.ascontiguousarray(item.pixels, "<u2").tobytes()
         if series.encoding == "rle":
             data = _compress(data)
         elif series.encoding == "garbage":
             data = data[: int(0.6 * len(data))]
         yield f"{uid}.dcm", data
-
-
-def _replace_uid(data: bytes, mark: bytes, uid: str, *, implicit: bool) -> bytes:
-    """Put the slice's UID in place of both marks, fixing the lengths before them."""
-    value = uid.encode() + (b"\0" if len(uid) % 2 else b"")
-    meta_old, meta_new = (
-        b"UI" + len(mark).to_bytes(2, "little") + mark,
-        b"UI" + len(value).to_bytes(2, "little") + value,
-    )
-    grown = data.count(meta_old) and data[:132].endswith(b"DICM")
-    data = data.replace(meta_old, meta_new)
-    if implicit:
-        old = len(mark).to_bytes(4, "little") + mark
-        data = data.replace(old, len(value).to_bytes(4, "little") + value)
-    if grown:
-        length = int.from_bytes(data[140:144], "little") + len(value) - len(mark)
-        data = data[:140] + length.to_bytes(4, "little") + data[144:]
-    return data
 
 
 def _decimal(value: float) -> str:
@@ -286,6 +298,21 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
             path.write_bytes(raw)
 
 
+def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
+    if format not in ("zip", "dicom", "nifti"):
+        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+    if not ScanKey.from_name(scan).is_safe:
+        raise UsageError(f"scan: got {scan!r}, expected a name of the characters A-Z a-z 0-9 . _ -")
+    if not stations:
+        raise UsageError("stations: got none, expected at least one")
+    for number, station in enumerate(stations, start=1):
+        if station.water.dtype != np.uint16 or station.fat.dtype != np.uint16 or station.fat.shape != station.shape:
+            raise UsageError(
+                f"stations: station {number} has water {station.water.dtype} {station.water.shape} and fat "
+                f"{station.fat.dtype} {station.fat.shape}, expected uint16 of one shape"
+            )
+
+
 def write_scan(
     stations: Sequence[Station],
     folder: Path,
@@ -294,44 +321,49 @@ def write_scan(
     anomaly: Reason | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write one scan.
+    """Write one scan; it appears under its name only when it is whole. The same arguments give the same bytes.
 
     Args:
-        stations: head first, uint16.
+        stations: head first; water and fat (rows, cols, slices) uint16.
         folder: where; created.
         scan: its name.
-        format: ``zip`` (``<scan>.zip``), ``dicom`` or ``nifti`` (folder ``<scan>``).
-        anomaly: a defect of the files, from :data:`ukb_infer.phantom.anomalies.ANOMALIES`.
+        format: ``zip`` (``<scan>.zip``), ``dicom`` or ``nifti`` (folder ``<scan>``, replaced where it exists).
+        anomaly: a defect of the files, from :data:`ukb_infer.phantom.anomalies.ANOMALIES`. Those of the picture
+            (``effect``) are drawn by ``render`` and change nothing here.
         seed: chooses among variants of the anomaly.
 
     Returns:
         The zip or folder.
 
     Raises:
-        UsageError: the anomaly cannot be written in this format.
+        UsageError: stations that are not uint16, an unsafe name, or an anomaly that cannot be made of this scan or
+            in this format; nothing is written.
     """
     from ukb_infer.phantom.anomalies import alter_nifti_stations, apply_to_plan
 
+    _check_scan(stations, scan, format)
+    if format == "nifti":
+        written = alter_nifti_stations(list(stations), anomaly, seed)
+        return _write_folder(folder / scan, lambda partial: _write_nifti_folder(written, partial, anomaly))
+    plan = make_plan(stations, scan)
+    apply_to_plan(plan, anomaly, format, seed)
+    if format == "dicom":
+        return _write_folder(folder / scan, lambda partial: _write_dicom_folder(plan, partial))
     folder.mkdir(parents=True, exist_ok=True)
-    if format == "nifti":
-        stations = alter_nifti_stations(list(stations), anomaly, seed)
-        target, partial = folder / scan, folder / f".{scan}.partial"
-    else:
-        plan = make_plan(stations, scan)
-        apply_to_plan(plan, anomaly, format, seed)
-        if format == "zip":
-            target = folder / f"{scan}.zip"
-            _write_zip(plan, target)
-            return target
-        if format != "dicom":
-            raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
-        target, partial = folder / scan, folder / f".{scan}.partial"
+    target = folder / f"{scan}.zip"
+    _write_zip(plan, target)
+    return target
+
+
+def _write_folder(target: Path, write: Callable[[Path], None]) -> Path:
+    """Fill a hidden folder and give it its name at the end."""
+    partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    if format == "nifti":
-        _write_nifti_folder(stations, partial, anomaly)
-    else:
-        _write_dicom_folder(plan, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    partial.mkdir(parents=True)
+    try:
+        write(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target

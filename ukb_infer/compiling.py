@@ -1,0 +1,24 @@
+"""Compile loops with numba where its cache can be written, and where it cannot (floor 0)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def compiled(function: _F) -> _F:
+    """Compile on first call, releasing the interpreter's lock.
+
+    The machine code is cached on disk (beside the source, or in ``NUMBA_CACHE_DIR``) unless no such folder is writable,
+    as in a read-only container; then every process compiles anew, which takes a few seconds.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        made: _F = njit(cache=True, **options)(function)
+    except RuntimeError:
+        made = njit(**options)(function)
+    return made
