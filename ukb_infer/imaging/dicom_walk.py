@@ -35,7 +35,7 @@ WALKED, UNUSUAL, CUT = 0, 1, 2
 
 
 @compiled
-def _long_at(buffer: NDArray[np.uint8], at: int) -> Any:
+def _long_at(buffer: NDArray[np.uint8], at: Any) -> Any:
     """Return the unsigned 32-bit little-endian number at an offset."""
     return (
         np.int64(buffer[at])

@@ -138,7 +138,7 @@ def _search(folder: Path, given: str) -> Iterator[ScanInput]:
                 continue
             path, label = Path(entry.path), f"{shown.rstrip('/')}/{entry.name}"
             if entry.is_dir():
-                kind = input_kind(path)
+                kind = None if _is_projection_folder(path) else input_kind(path)
                 if kind is None:
                     stack.append((path, label))
                 else:

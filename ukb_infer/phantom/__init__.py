@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ukb_infer.phantom.anomalies import ANOMALIES, anomaly_names
+    from ukb_infer.phantom.anomalies import ANOMALIES, Anomaly, anomaly_names, find_anomaly
     from ukb_infer.phantom.cohort import write_cohort
     from ukb_infer.phantom.population import Subject, sample_subject
     from ukb_infer.phantom.sampling import Acquisition, render
@@ -16,8 +16,10 @@ _HOMES = {
     "ANATOMY_DETERMINED": "true_values",
     "ANOMALIES": "anomalies",
     "Acquisition": "sampling",
+    "Anomaly": "anomalies",
     "Subject": "population",
     "anomaly_names": "anomalies",
+    "find_anomaly": "anomalies",
     "render": "sampling",
     "sample_subject": "population",
     "truths": "true_values",
@@ -28,8 +30,10 @@ __all__ = [
     "ANATOMY_DETERMINED",
     "ANOMALIES",
     "Acquisition",
+    "Anomaly",
     "Subject",
     "anomaly_names",
+    "find_anomaly",
     "render",
     "sample_subject",
     "truths",

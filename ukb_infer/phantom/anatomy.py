@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -419,7 +420,7 @@ class Body:
 
 
 @compiled
-def _hash01(a, b, c):  # type: ignore[no-untyped-def]
+def _hash01(a: Any, b: Any, c: Any) -> Any:
     """Uniform number in [0, 1) from three integers (an integer mixing hash)."""
     x = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
     x = (x ^ (x >> 15)) & 0x7FFFFFFF
@@ -431,7 +432,7 @@ def _hash01(a, b, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def paint_level(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, labels):  # type: ignore[no-untyped-def]
+def paint_level(shapes: Any, z_mm: Any, x0_mm: Any, y0_mm: Any, step_mm: Any, seed: Any, labels: Any) -> None:
     """Paint one level into ``labels`` (rows, cols) uint8, all in place.
 
     Args:

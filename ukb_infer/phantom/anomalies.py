@@ -1,12 +1,13 @@
 """Everything that goes wrong with scans, made on purpose (floor 1).
 
 The names are the reason codes. Those of the picture (swaps, metal …) are drawn by ``sampling.render``; the others
-change what is written.
+change what is written. Codes that are no property of one scan's files (``too_large``, which would need gigabytes;
+``station_extra``, ``bad_projection``, those of the estimates and the run) are not made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,9 @@ from ukb_infer.records import Station
 from ukb_infer.targets import suggest
 
 Alter = Callable[[ScanPlan, int], None]
+
+#: Smallest scan that file anomalies are made of: there is a middle station, and it keeps slices when it loses some.
+MIN_STATIONS, MIN_SLICES = 3, 8
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,11 @@ def _copy_of(series: SeriesPlan, number: int, time: str) -> SeriesPlan:
 
 
 def _middle_station(plan: ScanPlan, seed: int) -> int:
-    return 2 + seed % max(1, plan.stations - 2)
+    return 2 + seed % (plan.stations - 2)
 
 
 def _repeat(plan: ScanPlan, seed: int, dz: float) -> None:
-    """Repeat a station; the first, older acquisition is spoiled by ghosts, the repeat is good."""
+    """Repeat a station; the first, older acquisition is spoiled by a motion ghost, the repeat is good."""
     old = plan.of_station(_middle_station(plan, seed))
     highest = max(s.number for s in plan.series)
     for k, series in enumerate(old):
@@ -76,7 +80,8 @@ def _station_missing(plan: ScanPlan, seed: int) -> None:
 
 
 def _stations_do_not_overlap(plan: ScanPlan, seed: int) -> None:
-    first = plan.stations - 1 if seed % 2 else 3
+    """Everything from one station on lies 80 mm lower, more than any overlap."""
+    first = _middle_station(plan, seed) + 1
     for series in plan.series:
         if series.station >= first:
             _shift(series, dz=-80.0)
@@ -188,7 +193,13 @@ def _encode(encoding: str, *, everywhere: bool) -> Alter:
 
 def _unreadable_dicom(plan: ScanPlan, seed: int) -> None:
     for series in plan.of_station(_middle_station(plan, seed), ("W",)):
-        series.encoding = "garbage"
+        series.encoding = "cut_short"
+
+
+def _no_preamble(plan: ScanPlan, seed: int) -> None:
+    """A bare data set, or (odd seeds) the file meta information without the preamble before it."""
+    for series in plan.series:
+        series.encoding = "no_preamble" if seed % 2 else "bare"
 
 
 def _manifest(style: str) -> Alter:
@@ -241,7 +252,7 @@ ANOMALIES: dict[Reason, Anomaly] = {
     Reason.MANIFEST_NO_NEWLINE: Anomaly(_manifest("no_newline")),
     Reason.MANIFEST_WRONG: Anomaly(_manifest("wrong")),
     Reason.IMPLICIT_VR: Anomaly(_encode("implicit", everywhere=True)),
-    Reason.NO_PREAMBLE: Anomaly(_encode("no_preamble", everywhere=True)),
+    Reason.NO_PREAMBLE: Anomaly(_no_preamble),
     Reason.MISLABELLED_TRANSFER_SYNTAX: Anomaly(_encode("mislabelled", everywhere=True)),
     Reason.OBLIQUE: Anomaly(None, _NIFTI),
     Reason.MISSING_AFFINE: Anomaly(None, _NIFTI),
@@ -275,30 +286,59 @@ def check_format(anomaly: Reason, format: str) -> None:
     Raises:
         UsageError: names the formats that have it.
     """
-    formats = ANOMALIES[anomaly].formats
+    formats = ANOMALIES[find_anomaly(anomaly.value)].formats
     if format not in formats:
         raise UsageError(f"--anomaly {anomaly.value} needs --format {' or '.join(formats)}, got {format}")
 
 
+def _check_scan(anomaly: Reason, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse scans too small for a defect in a middle station: it would be made in part or not at all."""
+    slices = min(shape[2] for shape in shapes)
+    if len(shapes) < MIN_STATIONS or slices < MIN_SLICES:
+        raise UsageError(
+            f"--anomaly {anomaly.value} needs at least {MIN_STATIONS} stations of {MIN_SLICES} slices, "
+            f"got {len(shapes)} of {slices}"
+        )
+
+
 def apply_to_plan(plan: ScanPlan, anomaly: Reason | None, format: str, seed: int) -> None:
-    """Change a plan by one anomaly of the files."""
-    if anomaly is None or ANOMALIES[anomaly].effect:
+    """Change a plan by one anomaly of the files.
+
+    Args:
+        plan: of a flawless scan; changed in place.
+        anomaly: None and those of the picture change nothing.
+        format: ``zip`` or ``dicom``.
+        seed: chooses the station and among variants.
+
+    Raises:
+        UsageError: the anomaly cannot be made in this format or of so small a scan.
+    """
+    if anomaly is None:
         return
     check_format(anomaly, format)
     alter = ANOMALIES[anomaly].alter
     if alter is not None:
+        _check_scan(anomaly, [(*s.slices[0].pixels.shape, len(s.slices)) for s in plan.series if s.contrast == "W"])
         alter(plan, seed)
 
 
 def alter_nifti_stations(stations: list[Station], anomaly: Reason | None, seed: int) -> list[Station]:
-    """Stations as they are written to NIfTI: one missing or one empty where that is the anomaly."""
-    if anomaly is None or ANOMALIES[anomaly].effect:
+    """Stations as they are written to NIfTI: one missing or one without signal where that is the anomaly.
+
+    Raises:
+        UsageError: the anomaly cannot be made in this format or of so small a scan.
+    """
+    if anomaly is None:
         return stations
     check_format(anomaly, "nifti")
-    middle = 1 + seed % max(1, len(stations) - 2)
+    if ANOMALIES[anomaly].effect:
+        return stations
+    _check_scan(anomaly, [station.shape for station in stations])
+    middle = 1 + seed % (len(stations) - 2)
     if anomaly is Reason.STATION_MISSING:
         gone = {3: len(stations) - 1, 4: 0}.get(seed % 5, middle)
         return [s for k, s in enumerate(stations) if k != gone]
     if anomaly is Reason.EMPTY_IMAGE:
-        stations[middle] = replace(stations[middle], water=np.zeros_like(stations[middle].water))
+        water = np.full_like(stations[middle].water, 77 if seed % 2 else 0)
+        stations[middle] = replace(stations[middle], water=water)
     return stations

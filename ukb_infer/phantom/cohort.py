@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
-from collections.abc import Callable, Sequence
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
 
 TRUTH_NAME, ANOMALY_NAME = "truth.csv", "anomalies.csv"
+_OUR_NAME = re.compile(r"0\d{6}_20201_2_0")
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def write_cohort(
     format: Format = "zip",
     size: Size = "full",
     anomalies: Sequence[Reason] = (),
-    *,
     workers: int = 1,
-    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write synthetic scans and ``truth.csv``.
 
@@ -74,9 +77,9 @@ def write_cohort(
         format: zip, dicom or nifti.
         size: ``full`` (the protocol's matrix) or ``small``.
         anomalies: given to the first scans, one each; the others are flawless.
-        workers: processes.
-        overwrite: write over an earlier cohort.
+        workers: processes; they change nothing in the files.
         progress: told (written, count).
+        overwrite: remove an earlier cohort first: its tables and the scans that its ``truth.csv`` names.
 
     Returns:
         Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
@@ -84,8 +87,9 @@ def write_cohort(
     Raises:
         UsageError: contradictory arguments, or the folder holds a cohort.
     """
-    _check(out, count, seed, format, size, anomalies, overwrite)
+    _check(out, count, seed, format, size, anomalies, workers, overwrite)
     out.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(out)
     chosen = {k + 1: anomaly for k, anomaly in enumerate(anomalies)}
     jobs = [_Job(out, seed, index, format, size, chosen.get(index)) for index in range(1, count + 1)]
     values: dict[int, dict[str, float]] = {}
@@ -101,7 +105,21 @@ def write_cohort(
     return path
 
 
-def _run(jobs: Sequence[_Job], workers: int):  # type: ignore[no-untyped-def]
+def _remove_earlier(out: Path) -> None:
+    """Remove an earlier cohort, so that no scan is left without its truth or in two formats; the table goes last."""
+    table = out / TRUTH_NAME
+    if not table.exists():
+        return
+    with table.open(newline="") as file:
+        names = [row.get("scan") or "" for row in csv.DictReader(file)]
+    for name in filter(_OUR_NAME.fullmatch, names):
+        (out / f"{name}.zip").unlink(missing_ok=True)
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / ANOMALY_NAME).unlink(missing_ok=True)
+    table.unlink()
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, float]]]:
     if workers <= 1 or len(jobs) == 1:
         yield from map(_write_one, jobs)
         return
@@ -110,10 +128,19 @@ def _run(jobs: Sequence[_Job], workers: int):  # type: ignore[no-untyped-def]
 
 
 def _check(
-    out: Path, count: int, seed: int, format: str, size: str, anomalies: Sequence[Reason], overwrite: bool
+    out: Path,
+    count: int,
+    seed: int,
+    format: str,
+    size: str,
+    anomalies: Sequence[Reason],
+    workers: int,
+    overwrite: bool,
 ) -> None:
     if not 1 <= count <= 999_999:
         raise UsageError(f"--count: got {count}, expected 1 to 999999")
+    if workers < 1:
+        raise UsageError(f"--workers: got {workers}, expected 1 or more")
     if seed < 0:
         raise UsageError(f"--seed: got {seed}, expected 0 or more")
     if format not in ("zip", "dicom", "nifti"):

@@ -15,7 +15,9 @@ from ukb_infer.records import Station
 #: Order of the contrasts within a station's four series, and the suffix of their description.
 CONTRASTS = ("in", "opp", "F", "W")
 
-Encoding = Literal["explicit", "implicit", "no_preamble", "bare", "mislabelled", "rle", "undecodable", "multiframe", "garbage"]
+Encoding = Literal[
+    "explicit", "implicit", "no_preamble", "bare", "mislabelled", "rle", "undecodable", "multiframe", "cut_short"
+]
 ManifestStyle = Literal["normal", "misspelled", "missing", "crlf", "no_newline", "wrong"]
 
 

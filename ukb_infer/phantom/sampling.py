@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,14 +114,34 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
         first_y = 0.5 * (TALLEST_ROWS - plan.rows) * IN_PLANE_SPACING_MM + lead
         position = np.array([first_x, first_y - 0.5 * TALLEST_ROWS * IN_PLANE_SPACING_MM, FIRST_SLICE_Z_MM + z[0]])
         grids.append(
-            _Grid(rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32))
+            _Grid(
+                rows,
+                cols,
+                slices,
+                spacing,
+                slice_spacing,
+                first_x,
+                first_y,
+                top_mm + z,
+                position.astype(np.float32),
+            )
         )
         offset += plan.slices * plan.slice_spacing_mm - (OVERLAPS_MM[number] if number < len(OVERLAPS_MM) else 0.0)
     return grids
 
 
 @compiled
-def _render_slice(labels, signals, noise_sd, gains, profile_x, profile_y, state, water, fat):  # type: ignore[no-untyped-def]
+def _render_slice(
+    labels: Any,
+    signals: Any,
+    noise_sd: Any,
+    gains: Any,
+    profile_x: Any,
+    profile_y: Any,
+    state: Any,
+    water: Any,
+    fat: Any,
+) -> Any:
     """Signal with coil profile and noise of one slice, uint16 in place; returns the generator's new state.
 
     The noise is the sum of four uniform numbers out of one 64-bit xorshift draw (nearly Gaussian), added to the

@@ -9,12 +9,22 @@ noise) an irreducible part is added and stated.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.compiling import compiled
-from ukb_infer.phantom.anatomy import CROTCH, HIP_JOINT, ILIAC_CREST, N_LABELS, Body, Region, Tissue, paint_level
+from ukb_infer.phantom.anatomy import (
+    CROTCH,
+    HIP_JOINT,
+    ILIAC_CREST,
+    N_LABELS,
+    Body,
+    Region,
+    Tissue,
+    paint_level,
+)
 from ukb_infer.phantom.population import (
     GRIP_STRENGTH_IRREDUCIBLE_SD_KG,
     PULSE_RATE_IRREDUCIBLE_SD_BPM,
@@ -43,7 +53,17 @@ Counts = NDArray[np.float64]
 
 
 @compiled
-def _count_levels(shapes, z_mm, x0_mm, y0_mm, step_mm, seed, rows, cols, counts):  # type: ignore[no-untyped-def]
+def _count_levels(
+    shapes: Any,
+    z_mm: Any,
+    x0_mm: Any,
+    y0_mm: Any,
+    step_mm: Any,
+    seed: Any,
+    rows: Any,
+    cols: Any,
+    counts: Any,
+) -> None:
     """Count voxels of every label per level: ``counts`` (levels, labels) int64, in place."""
     labels = np.empty((rows, cols), np.uint8)
     for k in range(z_mm.shape[0]):
@@ -192,7 +212,10 @@ def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float) -> dict[s
     lean = 1.0 - subject.muscle_fat
     thigh = {
         (name, side): lean * volumes.sum((tissue,), (region,))
-        for name, tissue in (("Anterior", Tissue.ANTERIOR_THIGH_MUSCLE), ("Posterior", Tissue.POSTERIOR_THIGH_MUSCLE))
+        for name, tissue in (
+            ("Anterior", Tissue.ANTERIOR_THIGH_MUSCLE),
+            ("Posterior", Tissue.POSTERIOR_THIGH_MUSCLE),
+        )
         for side, region in (("Left", Region.LEG_LEFT), ("Right", Region.LEG_RIGHT))
     }
     values = {f"Atlas{n}ThighLeanMuscle{s}": litres for (n, s), litres in thigh.items()}

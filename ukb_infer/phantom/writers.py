@@ -161,8 +161,8 @@ def _slice_files(plan: ScanPlan, series: SeriesPlan) -> Iterator[tuple[str, byte
         data = template.fill(uid, number, item.position_mm) + np.ascontiguousarray(item.pixels, "<u2").tobytes()
         if series.encoding == "rle":
             data = _compress(data)
-        elif series.encoding == "garbage":
-            data = data[: int(0.6 * len(data))]
+        elif series.encoding == "cut_short":
+            data = data[: len(template.data) + item.pixels.nbytes // 2]
         yield f"{uid}.dcm", data
 
 

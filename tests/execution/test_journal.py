@@ -1,0 +1,74 @@
+"""The journal and the lock of a run folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ukb_infer.errors import RunError
+from ukb_infer.execution import Journal, JournalRow, RunLock
+
+ROW = JournalRow("0000001_20201_2_0", "10:20", "flagged", "size_mismatch", "text", 6, b"\x00\x01")
+
+
+def test_what_is_recorded_is_there_again(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.put("identity", {"a": 1})
+        journal.record([ROW])
+    with Journal(tmp_path) as journal:
+        assert journal.get("identity") == {"a": 1}
+        assert journal.get("other") is None
+        assert journal.row(ROW.scan) == ROW
+        assert journal.row("x") is None
+        assert journal.fingerprints() == {ROW.scan: "10:20"}
+
+
+def test_a_scan_recorded_again_replaces_its_row(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    with Journal(tmp_path) as journal:
+        journal.record([ROW, replace(ROW, status="ok")])
+        found = journal.row(ROW.scan)
+        assert found is not None
+        assert found.status == "ok"
+
+
+def test_a_kill_between_transactions_loses_only_what_was_not_committed(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom ukb_infer.execution import Journal, JournalRow\n"
+        "j = Journal(Path(sys.argv[1]))\n"
+        "j.record([JournalRow('a', '', 'ok', '', '', 6)])\n"
+        "j._db.execute('BEGIN IMMEDIATE')\n"
+        "j._db.execute(\"INSERT INTO scans VALUES ('b','','ok','','',6,'')\")\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
+    with Journal(tmp_path) as journal:
+        assert set(journal.fingerprints()) == {"a"}
+
+
+def test_a_file_that_is_no_journal_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"this is not a database at all" * 100)
+    with pytest.raises(RunError, match="cannot be used"):
+        Journal(tmp_path)
+
+
+def test_a_second_process_is_refused_and_a_dead_ones_lock_is_free(tmp_path: Path) -> None:
+    script = (
+        "import sys, os\nfrom pathlib import Path\nfrom ukb_infer.execution import RunLock\n"
+        "lock = RunLock(Path(sys.argv[1])).__enter__()\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RunError, match=f"in use by process {holder.pid} on"), RunLock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with RunLock(tmp_path):
+        assert (tmp_path / ".lock").exists()

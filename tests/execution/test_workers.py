@@ -1,0 +1,77 @@
+"""The pool of workers: results, exceptions, deaths, hangs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ukb_infer.execution import Failure, run_in_workers
+
+
+def _square(x: int) -> int:
+    return x * x
+
+
+def _trouble(x: int) -> int:
+    if x == 3:
+        raise ValueError("three")
+    if x == 5:
+        os._exit(9)
+    return x
+
+
+def _sleep_at_two(x: int) -> int:
+    if x == 2:
+        time.sleep(60)
+    return x
+
+
+def _die_once(path: str) -> str:
+    marker = Path(path)
+    if not marker.exists():
+        marker.write_text("x")
+        os._exit(1)
+    return "second time"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_item_comes_back_once(workers: int) -> None:
+    results = list(run_in_workers(_square, range(20), workers=workers))
+    assert sorted(results) == [(k, k * k) for k in range(20)]
+
+
+def test_no_items_is_no_work() -> None:
+    assert list(run_in_workers(_square, [], workers=2)) == []
+
+
+def test_one_bad_item_costs_no_other() -> None:
+    results = dict(run_in_workers(_trouble, range(8), workers=2))
+    assert {k: v for k, v in results.items() if not isinstance(v, Failure)} == {k: k for k in (0, 1, 2, 4, 6, 7)}
+    assert results[3] == Failure("raised", "ValueError: three")
+    died = results[5]
+    assert isinstance(died, Failure)
+    assert died.kind == "died"
+
+
+def test_an_item_whose_worker_died_by_chance_is_tried_again(tmp_path: Path) -> None:
+    assert list(run_in_workers(_die_once, [str(tmp_path / "m")], workers=1)) == [(0, "second time")]
+
+
+def test_a_hanging_item_is_stopped() -> None:
+    results = dict(run_in_workers(_sleep_at_two, range(5), workers=2, timeout_s=3.0))
+    assert {k for k, v in results.items() if v == k} == {0, 1, 3, 4}
+    hung = results[2]
+    assert isinstance(hung, Failure)
+    assert hung.kind == "timed_out"
+
+
+def test_stopping_early_leaves_no_process_behind() -> None:
+    import multiprocessing
+
+    stream = run_in_workers(_square, range(100), workers=2)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []

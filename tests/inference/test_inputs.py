@@ -1,0 +1,133 @@
+"""From what the user names to the scans of a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ukb_infer.errors import Reason, RunError, UsageError
+from ukb_infer.inference.inputs import is_excluded, read_exclusions, resolve_inputs
+from ukb_infer.records import ScanKey
+
+
+def _npy(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (3, 256, 256), dtype=np.uint8))
+    return folder / f"{name}.npy"
+
+
+def _zip(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.zip").write_bytes(b"PK")
+    return folder / f"{name}.zip"
+
+
+def _names(found: list) -> list[str]:  # type: ignore[type-arg]
+    return [item.key.scan for item in found]
+
+
+def test_a_folder_is_searched_and_sorted_by_key(tmp_path: Path) -> None:
+    _zip(tmp_path / "b", "0000002_20201_2_0")
+    _zip(tmp_path / "a", "0000010_20201_3_0")
+    _zip(tmp_path / "a", "0000010_20201_2_0")
+    (tmp_path / "a" / "notes.md").write_text("x")
+    found = resolve_inputs([str(tmp_path)])
+    assert _names(found) == ["0000002_20201_2_0", "0000010_20201_2_0", "0000010_20201_3_0"]
+    assert found[0].kind == "zip"
+    assert found[0].given == f"{tmp_path}/b/0000002_20201_2_0.zip"
+
+
+def test_symlink_loops_end(tmp_path: Path) -> None:
+    _zip(tmp_path / "a", "0000002_20201_2_0")
+    os.symlink(tmp_path, tmp_path / "a" / "again")
+    assert _names(resolve_inputs([str(tmp_path)])) == ["0000002_20201_2_0"]
+
+
+def test_the_same_file_twice_is_fine_two_files_of_a_key_are_not(tmp_path: Path) -> None:
+    one = _zip(tmp_path / "a", "0000002_20201_2_0")
+    assert len(resolve_inputs([str(one), str(tmp_path), str(one)])) == 1
+    _zip(tmp_path / "b", "0000002_20201_2_0")
+    with pytest.raises(UsageError, match=r"/[ab]/0000002_20201_2_0.zip and .*/[ab]/0000002_20201_2_0.zip"):
+        resolve_inputs([str(tmp_path)])
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["subjects.bulk", "list.txt", "list.csv"])
+def test_bulk_lists_are_looked_up_below_root(tmp_path: Path, name: str, ending: str) -> None:
+    _zip(tmp_path / "data" / "10", "0000002_20201_2_0")
+    lines = (
+        ["0000002 20201_2_0", "0000003 20201_2_0"] if name != "list.csv" else ["0000002,20201_2_0", "0000003,20201_2_0"]
+    )
+    (tmp_path / name).write_text(ending.join(lines))
+    found = resolve_inputs([str(tmp_path / name)], tmp_path / "data")
+    assert _names(found) == ["0000002_20201_2_0", "0000003_20201_2_0"]
+    assert [item.problem for item in found] == [None, Reason.INPUT_MISSING]
+    with pytest.raises(UsageError, match="--root"):
+        resolve_inputs([str(tmp_path / name)])
+
+
+def test_lists_of_paths_may_be_relative_and_have_a_header(tmp_path: Path) -> None:
+    one = _zip(tmp_path / "data", "0000002_20201_2_0")
+    _zip(tmp_path / "data", "0000004_20201_2_0")
+    (tmp_path / "l.csv").write_text(f"path,note\n{one},x\ndata/0000004_20201_2_0.zip,y\ngone.zip,z\n")
+    found = resolve_inputs([str(tmp_path / "l.csv")])
+    assert _names(found) == ["gone", "0000002_20201_2_0", "0000004_20201_2_0"]
+    assert found[0].problem is Reason.INPUT_MISSING
+
+
+def test_projection_folders_bring_their_flags(tmp_path: Path) -> None:
+    _npy(tmp_path, "0000002_20201_2_0")
+    _npy(tmp_path, "0000003_20201_2_0")
+    found = resolve_inputs([str(tmp_path)])
+    assert [item.flags for item in found] == [None, None]
+    (tmp_path / "scans.csv").write_text(
+        "scan,status,reasons,stations\n0000002_20201_2_0,flagged,size_mismatch;evil,6\n0000003_20201_2_0,ok,,6\n"
+    )
+    (tmp_path / "0000002_20201_2_0_water.nii.gz").write_bytes(b"x")
+    (tmp_path / "0000002_20201_2_0_fat.nii.gz").write_bytes(b"x")
+    for given in (tmp_path, tmp_path.parent / tmp_path.name / "."):
+        found = resolve_inputs([str(given)])
+        assert [(item.flags, item.stations) for item in found] == [(("size_mismatch",), 6), ((), 6)]
+    single = resolve_inputs([str(tmp_path / "0000002_20201_2_0.npy")])
+    assert single[0].flags == ("size_mismatch",)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "a b", "scan;x", "é"])
+def test_names_that_could_do_harm_are_refused_by_code(tmp_path: Path, name: str) -> None:
+    _zip(tmp_path, name)
+    _zip(tmp_path, "eg_20201_abdo")
+    found = {item.key.scan: item.problem for item in resolve_inputs([str(tmp_path)])}
+    assert found == {name: Reason.INVALID_SCAN_NAME, "eg_20201_abdo": None}
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no scan in"):
+        resolve_inputs([str(tmp_path)])
+    with pytest.raises(UsageError, match="does not exist"):
+        resolve_inputs([str(tmp_path / "nowhere")])
+    (tmp_path / "x.md").write_text("x")
+    with pytest.raises(UsageError, match="neither a zip"):
+        resolve_inputs([str(tmp_path / "x.md")])
+
+
+def test_exclusion_lists_name_eids_or_scans(tmp_path: Path) -> None:
+    (tmp_path / "w0_20260101.csv").write_text("0000002\n0000009\n")
+    (tmp_path / "artefacts.csv").write_text("eid,instance\n0000003_20201_2_0,2\n0000004 20201_3_0\n")
+    names = read_exclusions([tmp_path / "w0_20260101.csv", tmp_path / "artefacts.csv"])
+    excluded = {
+        name: is_excluded(ScanKey.from_name(name), names)
+        for name in (
+            "0000002_20201_2_0",
+            "0000002_20201_3_0",
+            "0000003_20201_2_0",
+            "0000003_20201_3_0",
+            "0000004_20201_3_0",
+        )
+    }
+    assert list(excluded.values()) == [True, True, True, False, True]
+    assert not is_excluded(ScanKey.from_name("eg_20201_abdo"), names)
+    with pytest.raises(UsageError, match="--exclude"):
+        read_exclusions([tmp_path / "none.csv"])
