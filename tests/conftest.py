@@ -24,7 +24,7 @@ def _lively_network(n_targets: int):  # type: ignore[no-untyped-def]
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
-    nn.init.normal_(network.model.classifier.weight, std=0.05)
+    nn.init.normal_(network.model.classifier.weight, std=0.01)
     with torch.no_grad():
         network.train()(torch.rand(24, 3, 64, 64) * 4.0 - 1.0)
     return network.eval()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 
 def main() -> None:
     """Run the command line."""
+    # Torch's threads would spin while they wait and so take the cores from the processes that project scans.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ukb_infer.cli import main as run
 
     run()

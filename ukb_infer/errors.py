@@ -199,6 +199,29 @@ if set(REASONS) != set(Reason):
     raise RuntimeError("every reason code needs an entry in REASONS")
 
 
+def reason_table() -> str:
+    """The table of all codes as Markdown, for ``docs/reasons.md``."""
+    lines = [
+        "# Reason codes",
+        "",
+        "Made from `ukb_infer/errors.py` by `scripts/make_reason_table.py`. The names that",
+        "`ukb-infer phantom --anomaly` takes are the same codes.",
+        "",
+        "| kind | what it means for the scan |",
+        "|---|---|",
+        "| failure | it is not used |",
+        "| flag | it is used and flagged; `--strict` makes it a failure |",
+        "| failure or flag | a failure unless an option allows it, then a flag |",
+        "| tolerated | changes nothing in the result and is not reported as a problem |",
+        "| appearance | only in the picture: `phantom` can make it, this version does not detect it |",
+        "",
+        "| code | kind | meaning | what to do |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{r.value}` | {i.kind.value} | {i.meaning} | {i.advice} |" for r, i in REASONS.items()]
+    return "\n".join(lines) + "\n"
+
+
 class UkbInferError(Exception):
     """Base of every error that ukb_infer raises on purpose."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def test_a_folder_is_searched_and_sorted_by_key(tmp_path: Path) -> None:
 
 def test_symlink_loops_end(tmp_path: Path) -> None:
     _zip(tmp_path / "a", "0000002_20201_2_0")
-    os.symlink(tmp_path, tmp_path / "a" / "again")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert _names(resolve_inputs([str(tmp_path)])) == ["0000002_20201_2_0"]
 
 

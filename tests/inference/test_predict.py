@@ -16,8 +16,7 @@ import torch
 
 from tests.conftest import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.inference import PredictConfig, ProjectConfig, read_estimates, run_predict, run_project
-from ukb_infer.inference import predicting
+from ukb_infer.inference import PredictConfig, ProjectConfig, predicting, read_estimates, run_predict, run_project
 from ukb_infer.modules import load_module
 from ukb_infer.records import ReadingOptions
 from ukb_infer.regression import gaussian_quantile
@@ -161,7 +160,7 @@ def test_other_settings_are_refused_with_the_difference(projections: Path, tiny_
     out = tmp_path / "run"
     run_predict(_config(projections, out, tiny_module))
     other = make_tiny_module(tmp_path / "other", seed=5)
-    with pytest.raises(UsageError, match="modules: .*tiny.* before, .*other.* now"):
+    with pytest.raises(UsageError, match=r"modules: .*tiny.* before, .*other.* now"):
         run_predict(_config(projections, out, other))
     with pytest.raises(UsageError, match="batch_size: 4 before, 5 now"):
         run_predict(_config(projections, out, tiny_module, batch_size=5))
@@ -241,7 +240,7 @@ def test_two_modules_with_one_target_are_one_mixture(projections: Path, tiny_mod
         _config(projections, tmp_path / "run", tiny_module, modules=(str(tiny_module), str(other)), uncertainty="full")
     )
     frame = pd.read_csv(tmp_path / "run" / "estimates.csv")
-    image = torch.from_numpy(np.load(projections / f"{frame['scan'][0]}.npy"))[None]
+    image = torch.from_numpy(np.stack([np.load(projections / f"{s}.npy") for s in frame["scan"][:4]]))
     members = []
     for folder in (tiny_module, other):
         module = load_module(folder)
@@ -249,8 +248,8 @@ def test_two_modules_with_one_target_are_one_mixture(projections: Path, tiny_mod
         raw = module.predict_standardized(image)[:, 0, k].astype(np.float64)
         members += [(m * 15.0 + 75.0, np.exp(s) * 225.0) for m, s in raw]
     means, variances = np.array(members).T
-    assert frame["weight_mean"][0] == pytest.approx(means.mean(), rel=1e-5)
-    assert frame["weight_sd"][0] == pytest.approx(np.sqrt(variances.mean() + means.var()), rel=1e-4)
+    assert frame["weight_mean"][0] == pytest.approx(means.mean(), rel=1e-6)
+    assert frame["weight_sd"][0] == pytest.approx(np.sqrt(variances.mean() + means.var()), rel=1e-5)
 
 
 def test_a_dry_run_writes_nothing(projections: Path, tiny_module: Path, tmp_path: Path) -> None:
@@ -268,7 +267,8 @@ def test_foreign_folders_and_contradictions_are_refused(projections: Path, tiny_
         run_predict(_config(projections, tmp_path, tiny_module, overwrite=True))
     for changes, flag in (
         ({"level": 1.0}, "--ci"), ({"batch_size": -1}, "--batch-size"), ({"device": "tpu"}, "--device"),
-        ({"precision": "fp16"}, "--precision"), ({"workers": -1}, "--workers"), ({"uncertainty": "some"}, "--uncertainty"),
+        ({"precision": "fp16"}, "--precision"), ({"workers": -1}, "--workers"),
+        ({"uncertainty": "some"}, "--uncertainty"),
         ({"targets": ("wieght",)}, "weight"), ({"reading": ReadingOptions(0, True)}, "--allow-missing-stations"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=flag):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from ukb_infer.errors import RunError
@@ -44,9 +42,7 @@ def choose_batch_size(size: int, device: torch.device) -> int:
 
 
 def prepare_device(device: torch.device) -> None:
-    """Settings that make results repeatable: a fixed number of threads, no TF32 in fp32, deterministic kernels."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    torch.set_num_threads(cores)
+    """Settings that make results repeatable: no TF32 in fp32, deterministic kernels; threads stay torch's default."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True

@@ -1,0 +1,77 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ukb_infer.errors import reason_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reason_table_is_made_from_the_codes() -> None:
+    assert (ROOT / "docs" / "reasons.md").read_text() == reason_table()
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_named_in_the_readme_exist() -> None:
+    from typer.testing import CliRunner
+
+    from ukb_infer.cli.app import app
+
+    for command in set(re.findall(r"^ukb-infer (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)):
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_run_as_printed(tmp_path: Path) -> None:
+    blocks = re.findall(r"<!-- run -->\n```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", blocks[0]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run" / "estimates.csv").read_text().splitlines()) == 3
+    assert "weight_ci90_lower" in (tmp_path / "run2" / "estimates.csv").read_text().splitlines()[0]
+    assert len(list((tmp_path / "projections").glob("*.png"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_every_example_runs(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "intervals cover the truth" in done.stdout
+
+
+def test_nothing_committed_looks_like_a_participant() -> None:
+    """Seven digits that start with 1 to 6, in any text file of the repository."""
+    pattern = re.compile(r"(?<![0-9A-Za-z.])[1-6][0-9]{6}(?![0-9A-Za-z.])")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".csv", ".json", ".txt", ".sh", ""} and path.is_file():
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            found = [number for number in pattern.findall(text) if not number.endswith("00000")]
+            assert not found, f"{name}: {found[:3]}"
