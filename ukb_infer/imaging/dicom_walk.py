@@ -90,7 +90,7 @@ def walk(
         first, second = np.int64(buffer[at + 4]), np.int64(buffer[at + 5])
         if first < 65 or first > 90 or second < 65 or second > 90:
             return UNUSUAL, 0, 0, 0
-        structure = structure * 1000003 ^ (tag << 16 | first << 8 | second)
+        structure = structure * 16777619 ^ (tag << 16 | first << 8 | second)
         form = _FORMS[first - 65, second - 65]
         if form == _UNKNOWN:
             return UNUSUAL, 0, 0, 0
