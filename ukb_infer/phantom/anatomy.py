@@ -67,6 +67,8 @@ ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = (
     0.818,
     0.87,
 )
+#: End of the neck; the head above lies outside the field of a well placed scan and outside the true values' count.
+NECK_TOP = 0.90
 #: Height at which all lengths below hold, mm.
 REFERENCE_HEIGHT_MM = 1750.0
 #: Back of the body above the table, mm from the front edge of a 174-row station.
@@ -298,14 +300,26 @@ class Body:
             self._paint(x, y - 0.1 * b, marrow, marrow, 16 * region + Tissue.MARROW, where=is_leg, on=region)
 
     def _paint_trunk(self) -> None:
-        is_trunk = (self.h > CROTCH) & (self.h < 0.90)
+        is_trunk = (self.h > CROTCH) & (self.h < NECK_TOP)
         trunk = 16 * Region.TRUNK
         power = 1.9 + 0.6 * _smooth_step(self.h, CROTCH, 0.53)
         skin, wall = trunk + Tissue.SUBCUTANEOUS_FAT, trunk + Tissue.MUSCLE
         self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, skin, power=power, where=is_trunk)
         self._paint(self.x, self.lean_y, self.lean_a, self.lean_b, wall, power=power, where=is_trunk, on=1)
+        self._paint_head(skin)
         cleft = is_trunk & (self.h < 0.515)
         self._paint(self.x, self.back_y, 5.0, 38.0, trunk + Tissue.SUBCUTANEOUS_FAT, where=cleft, on=1)
+
+    def _paint_head(self, skin: int) -> None:
+        """Skin, skull and brain above the neck; only a field moved up (``knee_missing``) reaches that high."""
+        skull = self.scale * _bump(self.h, 0.85, 1.0, 0.5)
+        for half, label in (
+            (76.0, skin),
+            (72.0, 16 * Region.TRUNK + Tissue.CORTICAL_BONE),
+            (66.0, 16 * Region.TRUNK + Tissue.BOWEL),
+        ):
+            size = half * skull
+            self._paint(self.x, self.outer_y - 10.0, size, 1.25 * size, label, where=self.h >= NECK_TOP)
 
     def _paint_thorax(self) -> None:
         s, h = self.subject, self.h

@@ -11,10 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from ukb_infer.errors import UsageError
+
 #: Spread of the pulse rate that no picture can tell, bpm (one standard deviation).
 PULSE_RATE_IRREDUCIBLE_SD_BPM = 9.0
 #: Spread of grip strength that muscle volume does not explain, kg.
 GRIP_STRENGTH_IRREDUCIBLE_SD_KG = 5.0
+
+#: The same by target name, in the registry's units.
+_IRREDUCIBLE_SD = {
+    "pulseRate": PULSE_RATE_IRREDUCIBLE_SD_BPM,
+    "gripStrengthRight": GRIP_STRENGTH_IRREDUCIBLE_SD_KG,
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,20 @@ class Subject:
 
 def _lognormal(rng: Generator, sd: float) -> float:
     return float(np.exp(rng.normal(0.0, sd)))
+
+
+def irreducible_sd(name: str) -> float:
+    """Standard deviation that no picture of a phantom can explain, in the target's unit.
+
+    Args:
+        name: ``pulseRate`` or ``gripStrengthRight``, the targets with an additive part of known spread.
+
+    Raises:
+        UsageError: another target; the message lists those that have one.
+    """
+    if name not in _IRREDUCIBLE_SD:
+        raise UsageError(f"no irreducible spread is defined for {name!r}, only for {', '.join(_IRREDUCIBLE_SD)}")
+    return _IRREDUCIBLE_SD[name]
 
 
 def sample_subject(seed: int, index: int) -> Subject:
