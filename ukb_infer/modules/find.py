@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import ukb_infer
 from ukb_infer.errors import ModuleError
 from ukb_infer.modules.manifest import MANIFEST_NAME
 
@@ -21,7 +20,7 @@ _HOW_TO_IMPORT = (
 
 def shipped_modules_folder() -> Path:
     """Folder of the modules that travel with the package: in a wheel, or ``models/`` of a checkout."""
-    package = Path(ukb_infer.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "_shipped"
     return inside if inside.is_dir() else package.parent / "models"
 

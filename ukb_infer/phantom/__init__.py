@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ukb_infer.phantom.anomalies import ANOMALIES, Anomaly, anomaly_names, find_anomaly
     from ukb_infer.phantom.cohort import write_cohort
-    from ukb_infer.phantom.population import Subject, sample_subject
+    from ukb_infer.phantom.population import Subject, irreducible_sd, sample_subject
     from ukb_infer.phantom.sampling import Acquisition, render
     from ukb_infer.phantom.true_values import ANATOMY_DETERMINED, truths
     from ukb_infer.phantom.writers import write_scan
@@ -20,6 +20,7 @@ _HOMES = {
     "Subject": "population",
     "anomaly_names": "anomalies",
     "find_anomaly": "anomalies",
+    "irreducible_sd": "population",
     "render": "sampling",
     "sample_subject": "population",
     "truths": "true_values",
@@ -34,6 +35,7 @@ __all__ = [
     "Subject",
     "anomaly_names",
     "find_anomaly",
+    "irreducible_sd",
     "render",
     "sample_subject",
     "truths",
