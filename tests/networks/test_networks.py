@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ukb_infer.errors import UsageError
-from ukb_infer.networks import BACKBONES, InputScaling, build_network
-from ukb_infer.networks.build import transfer_weights
+from ukb_infer.networks import BACKBONES, InputScaling, RowLinear, build_network, transfer_weights
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
@@ -57,6 +56,7 @@ def test_a_weight_file_reports_its_coverage(tmp_path: Path) -> None:
     transfer = transfer_weights(other, tmp_path / "w.safetensors")
     assert set(transfer.random) == {"classifier.weight", "classifier.bias"} == set(transfer.unused)
     assert transfer.coverage > 0.98
+    assert other.transfer == transfer
     save_file({"nothing": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UsageError, match="no tensor"):
         build_network("mobilenet_v3_small", 2, tmp_path / "x.safetensors")
@@ -70,3 +70,66 @@ def test_scaling_averages_blocks() -> None:
     assert torch.allclose(small[:, :, 0, 0], expected)
     with pytest.raises(UsageError, match="divide 256"):
         InputScaling(size=(100, 100))
+
+
+def _trained_like(backbone: str, n_targets: int, size: int, generator: torch.Generator) -> torch.nn.Module:
+    """Random weights, norms fitted to the input: outputs that differ between scans, about 1 in size."""
+    network = build_network(backbone, n_targets)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+        elif isinstance(module, RowLinear):
+            torch.nn.init.normal_(module.weight, std=0.05, generator=generator)
+    with torch.no_grad():
+        network.train()(torch.rand(8, 3, size, size, generator=generator))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "mobilenet_v3_small",
+        "resnet18",
+        pytest.param("efficientnet_b0", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", marks=pytest.mark.slow),
+    ],
+)
+def test_a_scan_alone_decides_its_output(backbone: str) -> None:
+    """Bitwise, with 1 to 3 threads: odd batches and 144 outputs showed both ways a batch can leak into a scan.
+
+    (The matrix product of the head, and the scalar ends of vectorized SiLU.)
+    """
+    threads = torch.get_num_threads()
+    generator = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
+    network = _trained_like(backbone, 72, 64, generator)
+    try:
+        for count in (5, 8):
+            images = torch.rand(count, 3, 64, 64, generator=generator)
+            for torch_threads in (1, 2, 3):
+                torch.set_num_threads(torch_threads)
+                with torch.inference_mode():
+                    whole, turned = network(images), network(images.roll(2, 0))
+                    others = torch.zeros_like(images)
+                    others[1] = images[3]
+                    assert float(whole.std(dim=0).max()) > 1e-4
+                    assert torch.equal(turned, whole.roll(2, 0))
+                    assert torch.equal(network(others)[1], whole[3])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_head_equals_a_plain_linear_layer() -> None:
+    head, features = RowLinear(96, 10).eval(), torch.randn(7, 96)
+    plain = torch.nn.functional.linear(features, head.weight, head.bias)
+    assert torch.allclose(head(features), plain, atol=1e-6)  # another order of summation
+    assert torch.equal(head.train()(features), plain)
+    assert head.eval()(features[:0]).shape == (0, 10)
+
+
+def test_the_head_is_not_rounded_in_mixed_precision() -> None:
+    head, features = RowLinear(96, 10).eval(), torch.randn(3, 96)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        mixed = head(features)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, head(features))

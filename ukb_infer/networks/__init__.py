@@ -1,7 +1,18 @@
 """Backbones from torchvision with one linear head for mean and log-variance (floor 2)."""
 
 from ukb_infer.networks.backbones import BACKBONES, BackboneSpec, get_backbone
-from ukb_infer.networks.build import MeanVarianceNetwork, build_network
+from ukb_infer.networks.build import MeanVarianceNetwork, Transfer, build_network, transfer_weights
+from ukb_infer.networks.head import RowLinear
 from ukb_infer.networks.scaling import InputScaling
 
-__all__ = ["BACKBONES", "BackboneSpec", "InputScaling", "MeanVarianceNetwork", "build_network", "get_backbone"]
+__all__ = [
+    "BACKBONES",
+    "BackboneSpec",
+    "InputScaling",
+    "MeanVarianceNetwork",
+    "RowLinear",
+    "Transfer",
+    "build_network",
+    "get_backbone",
+    "transfer_weights",
+]

@@ -24,6 +24,9 @@ class BackboneSpec:
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
         keep: entries of a classifier sequence kept in front of the linear layer.
+        one_by_one: evaluate scans one at a time on a CPU. Activations made of exp or erf (SiLU, GELU) are computed by
+            vector instructions and, at the end of each thread's share of a batch, by scalar ones that round otherwise:
+            a result would depend on the scan's place in the batch.
     """
 
     name: str
@@ -31,6 +34,7 @@ class BackboneSpec:
     weights: Any
     head: str
     keep: int = 0
+    one_by_one: bool = False
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -45,11 +49,28 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec(
             "mobilenet_v3_large", tv.mobilenet_v3_large, tv.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier"
         ),
-        BackboneSpec("efficientnet_b0", tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier"),
         BackboneSpec(
-            "efficientnet_v2_s", tv.efficientnet_v2_s, tv.EfficientNet_V2_S_Weights.IMAGENET1K_V1, "classifier"
+            "efficientnet_b0",
+            tv.efficientnet_b0,
+            tv.EfficientNet_B0_Weights.IMAGENET1K_V1,
+            "classifier",
+            one_by_one=True,
         ),
-        BackboneSpec("convnext_tiny", tv.convnext_tiny, tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, "classifier", keep=2),
+        BackboneSpec(
+            "efficientnet_v2_s",
+            tv.efficientnet_v2_s,
+            tv.EfficientNet_V2_S_Weights.IMAGENET1K_V1,
+            "classifier",
+            one_by_one=True,
+        ),
+        BackboneSpec(
+            "convnext_tiny",
+            tv.convnext_tiny,
+            tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
+            "classifier",
+            keep=2,
+            one_by_one=True,
+        ),
     )
 }
 

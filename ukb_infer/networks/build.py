@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ukb_infer.errors import UsageError
 from ukb_infer.networks.backbones import BackboneSpec, get_backbone
+from ukb_infer.networks.head import RowLinear
 
 Init = Literal["random", "imagenet"] | Path
 
@@ -22,16 +23,28 @@ class MeanVarianceNetwork(nn.Module):
     Args:
         model: the torchvision model with its head replaced.
         n_targets: T.
+        one_by_one: evaluate scans one at a time on a CPU (see :class:`~ukb_infer.networks.BackboneSpec`).
+
+    Attributes:
+        transfer: what the initial weight file covered; None for random weights.
     """
 
-    def __init__(self, model: nn.Module, n_targets: int) -> None:
+    def __init__(self, model: nn.Module, n_targets: int, *, one_by_one: bool = False) -> None:
         super().__init__()
         self.model = model
         self.n_targets = n_targets
+        self.one_by_one = one_by_one
+        self.transfer: Transfer | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units."""
-        output: Tensor = self.model(images)
+        """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units.
+
+        In evaluation on a CPU a scan's output depends neither on its place in the batch nor on its companions.
+        """
+        if self.one_by_one and not self.training and images.device.type == "cpu" and len(images) > 1:
+            output = torch.cat([self.model(image) for image in images.unsqueeze(1).unbind()])
+        else:
+            output = self.model(images)
         return output.reshape(-1, self.n_targets, 2)
 
 
@@ -57,7 +70,7 @@ def _features_in(layer: nn.Module) -> int:
 
 def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> nn.Linear:
     old = getattr(model, spec.head)
-    linear = nn.Linear(_features_in(old), 2 * n_targets)
+    linear = RowLinear(_features_in(old), 2 * n_targets)
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
     if spec.keep:
@@ -72,8 +85,8 @@ def _cached_imagenet_file(spec: BackboneSpec) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
         raise UsageError(
-            f"--init imagenet: no file {name} in the torch hub cache; there is no download at run time. "
-            f"Put torchvision's ImageNet weights of {spec.name} there (set TORCH_HOME to choose the cache), "
+            f"--init imagenet: no file {name} in the torch hub cache; nothing is downloaded at run time. "
+            f"Put torchvision's ImageNet weights of {spec.name} at {path} (set TORCH_HOME to choose another cache), "
             "or use --init random"
         )
     return path
@@ -100,7 +113,7 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
         path: safetensors file or torch state dict (loaded with ``weights_only=True``).
 
     Returns:
-        What was covered.
+        What was covered; also kept as ``network.transfer``.
 
     Raises:
         UsageError: unreadable, or nothing fits.
@@ -110,9 +123,10 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
     if not fitting:
         raise UsageError(f"--init: no tensor of {path.name} fits this backbone; expected weights of the same one")
     network.model.load_state_dict(fitting, strict=False)
-    return Transfer(
+    network.transfer = Transfer(
         tuple(fitting), tuple(k for k in own if k not in fitting), tuple(k for k in state if k not in fitting)
     )
+    return network.transfer
 
 
 def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanVarianceNetwork:
@@ -135,7 +149,7 @@ def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanV
         raise UsageError(f"a network needs at least one target, got {n_targets}")
     model = spec.factory(weights=None)
     _replace_head(model, spec, n_targets)
-    network = MeanVarianceNetwork(model, n_targets)
+    network = MeanVarianceNetwork(model, n_targets, one_by_one=spec.one_by_one)
     if init == "imagenet":
         transfer_weights(network, _cached_imagenet_file(spec))
     elif isinstance(init, Path):
