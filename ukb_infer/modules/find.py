@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.modules.manifest import MANIFEST_NAME
+from ukb_infer.targets import suggest
 
 ENVIRONMENT = "UKB_INFER_MODULES"
 #: The demonstration module; found only when asked for by name.
 DEMO = "phantom-demo"
 
 _HOW_TO_IMPORT = (
-    "convert the published ones with `ukb-infer modules import-mimir FOLDER --out MODULES/NAME` and set "
+    "convert the published ones (module_organs, module_bodycomp, module_age, module_experimental) with "
+    "`ukb-infer modules import-mimir FOLDER --out MODULES/NAME` and set "
     f"{ENVIRONMENT}=MODULES; to try the demonstration on synthetic bodies add `--modules {DEMO}`"
 )
 
@@ -25,18 +27,35 @@ def shipped_modules_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "models"
 
 
+def _is_module(folder: Path) -> bool:
+    """Whether a folder holds a manifest; False also for a name that no file system takes."""
+    try:
+        return (folder / MANIFEST_NAME).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _modules_in(folder: Path) -> list[Path]:
-    if (folder / MANIFEST_NAME).is_file():
+    """The folder itself where it is a module, else the modules in it, those half written (hidden) left out."""
+    if _is_module(folder):
         return [folder]
-    if not folder.is_dir():
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and _is_module(p))
+    except (OSError, ValueError):
         return []
-    return sorted(p.parent for p in folder.glob(f"*/{MANIFEST_NAME}"))
+
+
+def _user_path(name: str | Path) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody who does not exist
+        return Path(name)
 
 
 def environment_folder() -> Path | None:
     """Folder that ``UKB_INFER_MODULES`` names, or None."""
     value = os.environ.get(ENVIRONMENT, "")
-    return Path(value).expanduser() if value else None
+    return _user_path(value) if value else None
 
 
 def default_modules() -> list[Path]:
@@ -70,13 +89,20 @@ def find_module(name: str | Path) -> Path:
     Raises:
         ModuleError: nothing of that name; lists what there is.
     """
-    path = Path(name).expanduser()
-    if (path / MANIFEST_NAME).is_file():
+    path = _user_path(name)
+    if str(name) and _is_module(path):
         return path
-    for known in list_modules():
-        if known.name == str(name):
-            return known
+    known = {p.name: p for p in reversed(list_modules())}
+    if str(name) in known:
+        return known[str(name)]
+    inside = [p.name for p in _modules_in(path)] if str(name) else []
+    if inside:
+        raise ModuleError(
+            f"{path} is a folder of modules ({', '.join(inside)}); name one of them, or set {ENVIRONMENT} to it "
+            "to use them all"
+        )
     choices = ", ".join(p.name for p in list_modules()) or "none"
     raise ModuleError(
-        f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}; {_HOW_TO_IMPORT}"
+        f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}"
+        f"{suggest(str(name), known)}; {_HOW_TO_IMPORT}"
     )

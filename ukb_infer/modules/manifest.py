@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.geometry import RECIPE
 from ukb_infer.storage import sha256_file
+from ukb_infer.targets import suggest
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "module.json"
@@ -25,6 +27,8 @@ MANIFEST_NAME = "module.json"
 MAX_MANIFEST_BYTES = 4 << 20
 _SAFE_FILE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
+#: Larger numbers than this, and positive ones smaller than its inverse, have no finite or no positive square.
+MAX_NUMBER = 1e100
 
 T = TypeVar("T")
 
@@ -126,6 +130,11 @@ class ModuleManifest:
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+_MANIFEST_KEYS, _TARGET_KEYS, _MEMBER_KEYS, _CALIBRATION_KEYS = (
+    tuple(f.name for f in fields(c)) for c in (ModuleManifest, ModuleTarget, MemberFile, Calibration)
+)
+
+
 class _Reader:
     """Typed access to one JSON object with errors that name the place."""
 
@@ -134,27 +143,34 @@ class _Reader:
             raise ModuleError(f"{file}: {where or 'the top level'} is {_kind(value)}, expected an object")
         self.value, self.where, self.file = value, where, file
 
-    def _fail(self, key: str, got: Any, expected: str) -> ModuleError:
+    def fail(self, key: str, got: Any, expected: str) -> ModuleError:
+        """The complaint about one key."""
         place = f"{self.where}.{key}" if self.where else key
-        shown = "nothing" if got is None else repr(got) if isinstance(got, (str, int, float)) else _kind(got)
-        return ModuleError(f"{self.file}: {place} is {shown[:80]}, expected {expected}")
+        return ModuleError(f"{self.file}: {place} is {_shown(got)}, expected {expected}")
 
-    def text(self, key: str, *, empty: bool = False, default: str | None = None) -> str:
+    def only(self, keys: Iterable[str]) -> None:
+        """Refuse keys the format does not have: a misspelled limit would otherwise be no limit."""
+        known = tuple(keys)
+        for key in self.value:
+            if key not in known:
+                raise self.fail(key, self.value[key], f"no such key{suggest(key, known)}")
+
+    def text(self, key: str, *, empty: bool = False, prose: bool = False, default: str | None = None) -> str:
         got = self.value.get(key, default)
-        if not isinstance(got, str) or (not got and not empty):
-            raise self._fail(key, got, "text")
+        if not isinstance(got, str) or (not got and not empty) or not _is_plain(got, lines=prose):
+            raise self.fail(key, got, "text" if prose else "one line of text")
         return got
 
     def choice(self, key: str, choices: tuple[str, ...]) -> Any:
         got = self.value.get(key)
         if got not in choices:
-            raise self._fail(key, got, " or ".join(choices))
+            raise self.fail(key, got, " or ".join(choices))
         return got
 
-    def number(self, key: str, *, above: float = -math.inf, default: float | None = None) -> float:
+    def number(self, key: str, *, positive: bool = False, default: float | None = None) -> float:
         got = self.value.get(key, default)
-        if isinstance(got, bool) or not isinstance(got, (int, float)) or not math.isfinite(got) or got <= above:
-            raise self._fail(key, got, "a number" + (f" above {above:g}" if above > -math.inf else ""))
+        if not _is_number(got) or (positive and got < 1.0 / MAX_NUMBER):
+            raise self.fail(key, got, "a number above 0" if positive else "a number")
         return float(got)
 
     def optional_number(self, key: str) -> float | None:
@@ -163,9 +179,30 @@ class _Reader:
     def items(self, key: str, make: Callable[[_Reader], T], *, at_least: int = 1) -> tuple[T, ...]:
         got = self.value.get(key)
         if not isinstance(got, list) or len(got) < at_least or len(got) > 10_000:
-            raise self._fail(key, got, f"a list of at least {at_least}")
+            raise self.fail(key, got, f"a list of at least {at_least}")
         place = f"{self.where}.{key}" if self.where else key
         return tuple(make(_Reader(v, f"{place}[{k}]", self.file)) for k, v in enumerate(got))
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    """An int or float, finite and of sane size (a JSON integer may have thousands of digits)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def _is_plain(text: str, *, lines: bool) -> bool:
+    """Whether a text can be written to a table or a terminal: no lone surrogates, no control characters."""
+    return all((lines and c == "\n") or unicodedata.category(c) not in ("Cc", "Cs") for c in text)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, short and printable."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return ascii(value[:60])
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < MAX_NUMBER):
+        return repr(value)
+    return "a huge number" if isinstance(value, int) else _kind(value)
 
 
 def _kind(value: Any) -> str:
@@ -174,49 +211,58 @@ def _kind(value: Any) -> str:
 
 
 def _calibration(reader: _Reader) -> Calibration:
+    reader.only(_CALIBRATION_KEYS)
     method = reader.choice("method", ("none", "variance-factor", "conformal"))
     pairs = reader.value.get("half_widths") or []
     fine = isinstance(pairs, list) and all(
-        isinstance(p, list) and len(p) == 2 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in p)
-        for p in pairs
+        isinstance(p, list) and len(p) == 2 and all(_is_number(v) for v in p) for p in pairs
     )
     if not fine or (method == "conformal" and not pairs):
-        raise reader._fail("half_widths", pairs, "a list of [level, half width]")
+        raise reader.fail("half_widths", pairs, "a list of [level, half width]")
     widths = tuple((float(a), float(b)) for a, b in pairs)
-    if any(not 0 < a < 1 or b <= 0 for a, b in widths) or list(widths) != sorted(widths):
-        raise reader._fail("half_widths", pairs, "levels rising within (0, 1) and half widths above 0")
+    rising = all(a < c and b <= d for (a, b), (c, d) in pairwise(widths))
+    if any(not 0 < a < 1 or b <= 0 for a, b in widths) or not rising:
+        raise reader.fail("half_widths", pairs, "levels rising within (0, 1) and half widths above 0 that do not fall")
     return Calibration(
         method,
-        reader.number("factor", above=0.0, default=1.0),
+        reader.number("factor", positive=True, default=1.0),
         widths,
-        reader.text("fitted_on", empty=True, default=""),
+        reader.text("fitted_on", empty=True, prose=True, default=""),
     )
 
 
 def _target(reader: _Reader) -> ModuleTarget:
     name = reader.text("name")
-    if not re.match(r"^[A-Za-z][A-Za-z0-9_]*$", name):
-        raise reader._fail("name", name, "letters, digits and _ only, a letter first")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
+        raise reader.fail("name", name, "letters, digits and _ only, a letter first")
+    reader.only(_TARGET_KEYS)
+    lower, upper = reader.optional_number("lower"), reader.optional_number("upper")
+    field = reader.text("field", empty=True)
+    if field and not (field.isascii() and field.isdigit()):
+        raise reader.fail("field", field, "a UK Biobank field number, or nothing between the quotes")
+    if lower is not None and upper is not None and lower >= upper:
+        raise reader.fail("upper", upper, f"more than the lower limit {lower:g}")
     return ModuleTarget(
         name=name,
         unit=reader.text("unit", empty=True),
-        field=reader.text("field", empty=True),
+        field=field,
         kind=reader.choice("kind", ("continuous", "binary")),
-        lower=reader.optional_number("lower"),
-        upper=reader.optional_number("upper"),
+        lower=lower,
+        upper=upper,
         mean=reader.number("mean"),
-        sd=reader.number("sd", above=0.0),
-        divisor=reader.number("divisor", above=0.0, default=1.0),
+        sd=reader.number("sd", positive=True),
+        divisor=reader.number("divisor", positive=True, default=1.0),
         calibration=_calibration(_Reader(reader.value.get("calibration"), f"{reader.where}.calibration", reader.file)),
     )
 
 
 def _member(reader: _Reader) -> MemberFile:
     file, digest = reader.text("file"), reader.text("sha256")
-    if not _SAFE_FILE.match(file):
-        raise reader._fail("file", file, "a plain name ending in .safetensors")
-    if not _SHA256.match(digest):
-        raise reader._fail("sha256", digest, "64 hexadecimal digits")
+    reader.only(_MEMBER_KEYS)
+    if not _SAFE_FILE.fullmatch(file):
+        raise reader.fail("file", file, "a plain name ending in .safetensors")
+    if not _SHA256.fullmatch(digest):
+        raise reader.fail("sha256", digest, "64 hexadecimal digits")
     return MemberFile(file, digest)
 
 
@@ -227,8 +273,18 @@ def _input_size(reader: _Reader) -> tuple[int, int] | None:
     if not (
         isinstance(got, list) and len(got) == 2 and all(type(n) is int and 32 <= n <= 256 and 256 % n == 0 for n in got)
     ):
-        raise reader._fail("input_size", got, "null or [rows, cols] that divide 256")
+        raise reader.fail("input_size", got, "null or [rows, cols] that divide 256")
     return got[0], got[1]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all different."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [k for k, _ in pairs]
+        twice = next(k for k in keys if keys.count(k) > 1)
+        raise ValueError(f"the key {twice[:60]!a} occurs twice in one object")
+    return value
 
 
 def parse_manifest(text: str, file: str = MANIFEST_NAME) -> ModuleManifest:
@@ -242,21 +298,23 @@ def parse_manifest(text: str, file: str = MANIFEST_NAME) -> ModuleManifest:
         ModuleError: not JSON, of the wrong shape, of another schema version or recipe.
     """
     try:
-        reader = _Reader(json.loads(text), "", file)
+        reader = _Reader(json.loads(text, object_pairs_hook=_once), "", file)
     except (ValueError, RecursionError) as error:
         raise ModuleError(f"{file}: not valid JSON ({error}); restore the module from its source") from error
-    if reader.value.get("schema_version") != SCHEMA_VERSION:
-        raise reader._fail("schema_version", reader.value.get("schema_version"), f"{SCHEMA_VERSION}")
+    version = reader.value.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise reader.fail("schema_version", version, f"{SCHEMA_VERSION}; a newer module needs a newer ukb-infer")
+    reader.only(("schema_version", *_MANIFEST_KEYS))
     manifest = ModuleManifest(
         name=reader.text("name"),
         version=reader.text("version"),
-        intended_use=reader.text("intended_use", empty=True),
-        provenance=reader.text("provenance", empty=True),
-        warning=reader.text("warning", empty=True),
-        licence=reader.text("licence", empty=True),
+        intended_use=reader.text("intended_use", empty=True, prose=True),
+        provenance=reader.text("provenance", empty=True, prose=True),
+        warning=reader.text("warning", empty=True, prose=True),
+        licence=reader.text("licence", empty=True, prose=True),
         recipe=reader.choice("recipe", (RECIPE,)),
         backbone=reader.text("backbone"),
-        input_scale=reader.number("input_scale"),
+        input_scale=reader.number("input_scale", positive=True),
         input_offset=reader.number("input_offset"),
         input_size=_input_size(reader),
         targets=reader.items("targets", _target),
@@ -276,14 +334,14 @@ def read_manifest(folder: Path) -> ModuleManifest:
         ModuleError: missing, too large or not a valid manifest.
     """
     path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise ModuleError(
-            f"{folder} holds no {MANIFEST_NAME}: it is no module. A published MIMIR folder is converted with "
-            "`ukb-infer modules import-mimir FOLDER --out MODULE`"
-        )
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ModuleError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}")
     try:
+        if not path.is_file():
+            raise ModuleError(
+                f"{folder} holds no {MANIFEST_NAME}: it is no module. A published MIMIR folder is converted with "
+                "`ukb-infer modules import-mimir FOLDER --out MODULE`"
+            )
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ModuleError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModuleError(f"{path}: cannot be read as UTF-8 text ({error})") from error
@@ -293,9 +351,12 @@ def read_manifest(folder: Path) -> ModuleManifest:
 def check_member_file(folder: Path, member: MemberFile) -> str | None:
     """Problem of one weight file (missing, or another SHA-256), or None."""
     path = folder / member.file
-    if not path.is_file():
-        return f"{path}: missing; copy the whole module again"
-    found = sha256_file(path)
+    try:
+        if not path.is_file():
+            return f"{path}: missing; copy the whole module again"
+        found = sha256_file(path)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); restore access or copy the module again"
     if found != member.sha256:
         return (
             f"{path}: SHA-256 is {found[:12]}…, the manifest says {member.sha256[:12]}…; "

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.geometry import RECIPE
-from ukb_infer.modules.manifest import Calibration, ModuleManifest, ModuleTarget
+from ukb_infer.modules.manifest import MAX_NUMBER, Calibration, ModuleManifest, ModuleTarget
 from ukb_infer.modules.module import save_module
 from ukb_infer.networks import MeanVarianceNetwork, build_network
 from ukb_infer.targets import find_target
@@ -31,6 +31,11 @@ SNAPSHOT, STANDARDIZATION, CALIBRATION, METADATA = (
 )
 BACKBONE = "resnet50"
 _MAX_TEXT_BYTES = 1 << 20
+#: Spellings of the registry's units.
+_SPELLINGS = {
+    "litre": "l", "litres": "l", "liter": "l", "liters": "l", "percent": "%", "pct": "%", "year": "years", "y": "years",
+    "yr": "years", "yrs": "years", "beats/min": "bpm", "1/min": "bpm", "l/m²": "l/m2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,19 @@ def _rows(path: Path) -> list[list[str]]:
             f"{path.parent}: no {path.name}; a published MIMIR module holds {SNAPSHOT}, {STANDARDIZATION}, "
             f"{CALIBRATION} and {METADATA}"
         )
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        _fail(path, f"{path.stat().st_size} bytes", f"at most {_MAX_TEXT_BYTES}")
     try:
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            _fail(path, f"{path.stat().st_size} bytes", f"at most {_MAX_TEXT_BYTES}")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         _fail(path, f"no UTF-8 text ({error.reason})", "a text table")
-    rows = [[c.strip().strip("'\"") for c in row] for row in csv.reader(text.splitlines(), skipinitialspace=True)]
+    except OSError as error:
+        raise ModuleError(f"{path}: cannot be read ({error.strerror}); restore access or copy it again") from error
+    try:
+        cells = list(csv.reader(text.splitlines(), skipinitialspace=True))
+    except csv.Error as error:
+        _fail(path, f"no table ({error})", "cells separated by commas")
+    rows = [[c.strip().strip("'\"").strip() for c in row] for row in cells]
     return [row for row in rows if any(row)][1:]
 
 
@@ -70,7 +81,7 @@ def _number(path: Path, row: list[str], column: int, line: int, *, positive: boo
         value = float(row[column])
     except (IndexError, ValueError):
         _fail(path, f"line {line} is {','.join(row)[:60]!r}", f"a number in column {column + 1}")
-    if not abs(value) < float("inf") or (positive and value <= 0):
+    if not abs(value) <= MAX_NUMBER or (positive and value < 1.0 / MAX_NUMBER):
         _fail(path, f"line {line} holds {value:g}", "a finite number above 0" if positive else "a finite number")
     return value
 
@@ -105,21 +116,33 @@ def _read_targets(folder: Path) -> list[_MimirTarget]:
 def _own_name(name: str) -> str:
     """Column name of a target that the registry does not have: letters and digits in camel case."""
     words = re.findall(r"[A-Za-z0-9]+", name) or ["target"]
-    joined = words[0] + "".join(w[:1].upper() + w[1:] for w in words[1:])
+    joined = (words[0] + "".join(w[:1].upper() + w[1:] for w in words[1:]))[:90]
     return joined if joined[0].isalpha() else f"target{joined}"
 
 
+def _same_unit(one: str, other: str) -> bool:
+    """Whether two spellings mean one unit; a unit left out is taken to be the registry's."""
+    spelled = [_SPELLINGS.get(u, u) for u in (one.casefold().strip(" []()").replace("^", ""), other.casefold())]
+    return not spelled[0] or spelled[0] == spelled[1]
+
+
 def _module_target(target: _MimirTarget) -> ModuleTarget:
-    """Map to the registry by field, else by name ignoring case and punctuation, else keep as the user's own."""
+    """Map to the registry by field, else by name ignoring case and punctuation, else keep as the user's own.
+
+    Values are never rescaled: where the metadata state another unit than the registry, that unit is kept, and of the
+    limits only a lower one of 0, which holds in any unit.
+    """
     known = find_target(target.name, target.field)
     calibration = Calibration("variance-factor", target.factor, (), "published cross-validation (MIMIR)")
     numbers = (target.mean, target.sd, target.divisor, calibration)
     if known is not None:
-        return ModuleTarget(known.name, known.unit, known.field, known.kind, known.lower, known.upper, *numbers)
-    field = target.field.split("-")[0].removeprefix("p")
-    return ModuleTarget(
-        _own_name(target.name), target.unit, field if field.isdigit() else "", "continuous", None, None, *numbers
-    )
+        if known.is_binary or _same_unit(target.unit, known.unit):
+            return ModuleTarget(known.name, known.unit, known.field, known.kind, known.lower, known.upper, *numbers)
+        lower = 0.0 if known.lower == 0 else None
+        return ModuleTarget(known.name, target.unit, known.field, known.kind, lower, None, *numbers)
+    field = target.field.split("-")[0].strip().removeprefix("p")
+    field = field if field.isascii() and field.isdigit() else ""
+    return ModuleTarget(_own_name(target.name), target.unit, field, "continuous", None, None, *numbers)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -142,15 +165,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def _load_network(path: Path, n_targets: int) -> MeanVarianceNetwork:
     state = _read_state(path)
-    outputs = state["fc.bias"].shape[0] if "fc.bias" in state else 0
+    outputs = state["fc.bias"].numel() if "fc.bias" in state else 0
     if outputs != 2 * n_targets:
         _fail(path, f"a last layer of {outputs} outputs", f"{2 * n_targets}, two for each target of {METADATA}")
     network = build_network(BACKBONE, n_targets)
     try:
         network.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
         raise ModuleError(f"{path}: is no torchvision ResNet50 ({detail})") from error
+    if not all(bool(torch.isfinite(v).all()) for v in network.state_dict().values() if v.is_floating_point()):
+        _fail(path, "NaN or infinite weights", "finite ones")
     return network
 
 
@@ -171,6 +196,7 @@ def import_mimir(folder: Path, out: Path, *, overwrite: bool = False) -> ModuleM
     Raises:
         ModuleError: a file is missing, damaged, unsafe or does not fit the others.
     """
+    out = out.absolute()
     targets = _read_targets(folder)
     network = _load_network(folder / SNAPSHOT, len(targets))
     manifest = ModuleManifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,16 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
 
-from ukb_infer.errors import ModuleError, UkbInferError
+from ukb_infer.errors import ModuleError, UkbInferError, UsageError
+from ukb_infer.geometry import PROJECTION_SHAPE
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
     MemberFile,
     ModuleManifest,
     check_member_file,
+    parse_manifest,
     read_manifest,
 )
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network
@@ -35,7 +37,7 @@ from ukb_infer.regression import (
     gaussian_quantile,
     variance_from_log,
 )
-from ukb_infer.storage import atomic_write_text, sha256_file
+from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,15 +66,23 @@ class InferenceModule:
     def predict_standardized(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
         """Raw outputs of every member.
 
-        On a CPU a scan's result depends neither on its place in the batch nor on its companions, for one batch size.
+        On a CPU in fp32 a scan's result depends neither on its place in the batch nor on its companions, to the last
+        bit, for one batch size and number of threads; across batch sizes it agrees to 1e-4.
 
         Args:
             images: (N, 3, 256, 256) uint8, on any device.
-            precision: arithmetic of the networks; the head's output is returned in fp32.
+            precision: arithmetic of the networks; their heads always compute in fp32.
 
         Returns:
             (K, N, T, 2) float32: mean and log-variance in standardized units.
+
+        Raises:
+            UsageError: images of another type or shape, or an unknown precision.
         """
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != PROJECTION_SHAPE:
+            raise UsageError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, 256, 256)")
+        if precision not in _DTYPES:
+            raise UsageError(f"unknown precision {precision!r} (choices: {', '.join(_DTYPES)})")
         dtype = _DTYPES[precision]
         with torch.inference_mode():
             scaled = self.scaling.apply(images.to(self.device, non_blocking=True))
@@ -120,13 +130,17 @@ class InferenceModule:
 
 
 def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> MeanVarianceNetwork:
+    """One network out of its file; nothing random is drawn on the way."""
     path = folder / member.file
-    network = build_network(manifest.backbone, len(manifest.targets))
+    with torch.device("meta"):
+        network = build_network(manifest.backbone, len(manifest.targets))
+    kinds = {k: v.dtype for k, v in network.model.state_dict().items()}
     try:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        network.model.load_state_dict(state, strict=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # Copies, so that a file replaced later cannot change or crash a loaded network (safetensors maps the file).
+        state = {k: v.to(kinds.get(k, v.dtype), copy=True) for k, v in load_file(path).items()}
+        network.model.load_state_dict(state, strict=True, assign=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:240]
         raise ModuleError(
             f"{path}: does not hold the weights of {manifest.backbone} with {len(manifest.targets)} targets ({reason})"
         ) from error
@@ -163,9 +177,79 @@ def load_module(
     return InferenceModule(manifest, members, torch.device(device))
 
 
-def _state_to_store(network: nn.Module, half: bool) -> dict[str, Tensor]:
-    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    return {k: v.half() if half and v.dtype == torch.float32 else v for k, v in state.items()}
+def _to_store(value: Tensor, half: bool) -> Tensor:
+    """A tensor as it is stored; one that fp16 cannot hold (above 65,504) stays fp32."""
+    value = value.detach().cpu().contiguous()
+    if not half or value.dtype != torch.float32:
+        return value
+    small = value.half()
+    return small if bool(torch.isfinite(small).all()) else value
+
+
+def _check_destination(folder: Path, *, overwrite: bool) -> None:
+    """Refuse what must not be replaced.
+
+    Raises:
+        ModuleError: a file, a folder in use, or (even with ``overwrite``) a folder that is no module.
+    """
+    if folder.is_file():
+        raise ModuleError(f"{folder} is a file, expected the folder of a new module; choose another name")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass --overwrite")
+    if not (folder / MANIFEST_NAME).is_file():
+        raise ModuleError(f"{folder} is not empty and holds no {MANIFEST_NAME}: only a module is overwritten")
+
+
+def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork]) -> None:
+    if not networks:
+        raise ModuleError(f"{manifest.name}: no members, expected at least one network")
+    for k, network in enumerate(networks):
+        if network.n_targets != len(manifest.targets):
+            raise ModuleError(
+                f"{manifest.name}: member {k + 1} predicts {network.n_targets} targets, the manifest names "
+                f"{len(manifest.targets)}"
+            )
+        for name, value in network.model.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise ModuleError(
+                    f"{manifest.name}: {name} of member {k + 1} holds NaN or infinity, expected finite weights"
+                )
+
+
+def _write_files(
+    new: Path, manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork], half: bool, extra: Mapping[str, str]
+) -> ModuleManifest:
+    """Write all files of a module into an empty folder and read the manifest back."""
+    files = []
+    for k, network in enumerate(networks):
+        path = new / f"member{k + 1}.safetensors"
+        state = {name: _to_store(value, half) for name, value in network.model.state_dict().items()}
+        atomic_write_bytes(path, to_bytes(state))
+        files.append(MemberFile(path.name, sha256_file(path)))
+    manifest = replace(manifest, members=tuple(files))
+    try:
+        text = manifest.to_json()
+    except ValueError as error:
+        raise ModuleError(f"{manifest.name}: the manifest holds a number that is not finite ({error})") from error
+    parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
+    atomic_write_text(new / MANIFEST_NAME, text)
+    for name, content in extra.items():
+        atomic_write_text(new / name, content)
+    return manifest
+
+
+def _exchange(new: Path, folder: Path, aside: Path) -> None:
+    """Put ``new`` in the place of ``folder``; what was there comes back if that fails."""
+    if folder.exists():
+        folder.replace(aside)
+    try:
+        new.replace(folder)
+    except OSError:
+        if aside.exists():
+            aside.replace(folder)
+        raise
 
 
 def save_module(
@@ -191,24 +275,20 @@ def save_module(
         The manifest as written.
 
     Raises:
-        ModuleError: the folder exists.
+        ModuleError: the folder exists, cannot be written, or manifest and networks do not fit.
     """
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass --overwrite")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-        new = Path(work) / "module"
-        new.mkdir()
-        files = []
-        for k, network in enumerate(networks):
-            name = f"member{k + 1}.safetensors"
-            save_file(_state_to_store(network.model, half), new / name)
-            files.append(MemberFile(name, sha256_file(new / name)))
-        manifest = replace(manifest, members=tuple(files))
-        atomic_write_text(new / MANIFEST_NAME, manifest.to_json())
-        for name, text in (extra or {}).items():
-            atomic_write_text(new / name, text)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.replace(folder)
+    folder = folder.absolute()
+    try:
+        _check_destination(folder, overwrite=overwrite)
+        _check_networks(manifest, networks)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+            new = Path(work) / "module"
+            new.mkdir()
+            manifest = _write_files(new, manifest, networks, half, extra or {})
+            _exchange(new, folder, Path(work) / "replaced")
+    except OSError as error:
+        raise ModuleError(
+            f"{folder}: the module cannot be written ({error.strerror or error}); free space or restore access"
+        ) from error
     return manifest

@@ -21,11 +21,13 @@ def _scores(label: Float64, mean: Float64, variance: Float64) -> Float64:
     """|label - mean| / sd of the labels present.
 
     Raises:
-        UsageError: fewer than 10 labels.
+        UsageError: fewer than 10 labels, or predictions that are no predictions.
     """
     present = np.isfinite(label)
     if present.sum() < 10:
         raise UsageError(f"calibration needs at least 10 labels of a target, got {int(present.sum())}")
+    if not np.isfinite(mean[present]).all() or not ((variance[present] > 0) & np.isfinite(variance[present])).all():
+        raise UsageError("calibration needs finite means and finite variances above 0; check how training went")
     return np.asarray(np.abs(label - mean)[present] / np.sqrt(variance[present]))
 
 
@@ -48,12 +50,21 @@ def coverage_area(scores: Float64, factor: float) -> float:
 
 
 def variance_factor_coverage(label: Float64, mean: Float64, variance: Float64) -> float:
-    """Published idea: the factor at which the coverage curve has no signed area, by a monotone root search."""
+    """Published idea: the factor at which the coverage curve has no signed area, by a monotone root search.
+
+    The area grows with the factor, in steps of 1/N; the search is on the logarithm and around the median score, so
+    that it does not depend on the unit.
+
+    Raises:
+        UsageError: too few labels, or most of them predicted without any error.
+    """
     scores = _scores(label, mean, variance)
-    low, high = -16.0, 16.0
-    if coverage_area(scores, np.exp(low)) > 0:
-        return float(np.exp(low))
-    return float(np.exp(brentq(lambda x: coverage_area(scores, float(np.exp(x))), low, high, xtol=1e-4)))
+    middle = float(np.median(scores))
+    if middle == 0:
+        raise UsageError("calibration: more than half of the labels are predicted exactly, no factor can match that")
+    centre = 2.0 * np.log(middle / ndtri(0.75))
+    root = brentq(lambda x: coverage_area(scores, float(np.exp(centre + x))), -60.0, 60.0, xtol=1e-6)
+    return float(np.exp(centre + root))
 
 
 def variance_factor_at_level(label: Float64, mean: Float64, variance: Float64, level: float = 0.95) -> float:
