@@ -98,6 +98,9 @@ def test_code_in_a_pickle_is_not_executed(published: Path, tmp_path: Path, monke
         ("metadata.txt", TABLE.replace("Spleen size (own)", "liver-volume"), "twice"),
         ("standardization_parameters.txt", "mean,stdev\n1,2\n3,nan\n5,6\n", "line 3"),
         ("calibration_factors.txt", "factor\n1\n1\n-1\n", "line 4"),
+        ("calibration_factors.txt", "factor\n1\n1\n1e400\n", "line 4"),
+        ("metadata.txt", TABLE + "x" * 200_000, "no table"),
+        ("metadata.txt", TABLE + "x" * 2_000_000, "at most"),
     ],
 )
 def test_damaged_tables_name_file_and_line(published: Path, tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -114,3 +117,56 @@ def test_damaged_tables_name_file_and_line(published: Path, tmp_path: Path, name
 def test_a_folder_that_is_no_published_module_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModuleError, match=r"metadata\.txt"):
         import_mimir(tmp_path, tmp_path / "out")
+
+
+def test_another_unit_is_kept_and_never_taken_for_the_registrys(published: Path, tmp_path: Path) -> None:
+    """The values follow the formula; a label that says L for numbers in mL would be off by 1,000."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in published.iterdir():
+        (copy / file.name).symlink_to(file)
+    (copy / "metadata.txt").unlink()
+    rows = "Liver Volume,,mL,1\nVAT volume,22407-2.0,Litres,1\nHeight,,,1\n"
+    (copy / "metadata.txt").write_text("Name,Field,Unit,Divisor\r\n" + rows.replace("\n", "\r\n").rstrip())
+    manifest = import_mimir(copy, tmp_path / "out")
+    assert [(t.name, t.unit, t.lower) for t in manifest.targets] == [
+        ("liverVolume", "mL", 0.0),
+        ("AtlasVatVolume", "L", 0.0),
+        ("height", "cm", 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"module.fc.bias": torch.tensor(1.0)}, "last layer of 1 outputs"),
+        ({"module.fc.bias": torch.full((6,), torch.nan)}, "NaN"),
+        ({"module.conv1.weight": torch.zeros(64, 3, 3, 3)}, "no torchvision ResNet50"),
+        ({"module.extra": torch.zeros(1)}, "no torchvision ResNet50"),
+        ({"module.fc.bias": "text"}, "no table of tensors"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    published: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("standardization_parameters.txt", "calibration_factors.txt", "metadata.txt"):
+        (copy / name).symlink_to(published / name)
+    snapshot = torch.load(published / "snapshot.pth.tar", weights_only=True)
+    snapshot["state_dict"] |= change
+    torch.save(snapshot, copy / "snapshot.pth.tar")
+    with pytest.raises(ModuleError, match=message) as caught:
+        import_mimir(copy, tmp_path / "out")
+    assert "snapshot.pth.tar" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_snapshot_is_an_error(published: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("standardization_parameters.txt", "calibration_factors.txt", "metadata.txt"):
+        (copy / name).symlink_to(published / name)
+    (copy / "snapshot.pth.tar").write_bytes((published / "snapshot.pth.tar").read_bytes()[:1_000_000])
+    with pytest.raises(ModuleError, match="cannot be read as a torch file"):
+        import_mimir(copy, tmp_path / "out")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import TINY_TARGETS, make_tiny_module
-from ukb_infer.errors import ModuleError
+from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.modules import (
     default_modules,
     find_module,
@@ -22,6 +28,7 @@ from ukb_infer.modules import (
     verify_module,
 )
 from ukb_infer.modules.manifest import parse_manifest
+from ukb_infer.networks import build_network
 
 
 def _images(count: int, seed: int = 0) -> torch.Tensor:
@@ -55,10 +62,6 @@ def test_estimates_follow_the_published_formula(tiny_module: Path) -> None:
 @pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet18"])
 def test_a_result_depends_on_neither_place_nor_companions(tmp_path: Path, backbone: str) -> None:
     """Bitwise, for one batch size: the basis of byte-identical tables."""
-    from dataclasses import replace
-
-    from ukb_infer.networks import build_network
-
     torch.manual_seed(3)
     base = read_manifest(make_tiny_module(tmp_path / "base"))
     network = build_network(backbone, len(TINY_TARGETS)).eval()
@@ -178,3 +181,175 @@ def test_conformal_levels_beyond_the_table_are_refused() -> None:
     assert module.half_width(0, 0.95) > module.half_width(0, 0.8) > 0
     with pytest.raises(ModuleError, match=r"--ci 0\.9999"):
         module.half_width(0, 0.9999)
+
+
+# -- hostile manifests -------------------------------------------------------------------------------------------------
+
+HOSTILE: tuple[Any, ...] = (
+    None, True, -1, 10**400, 1e308, 1e-320, float("nan"), "", "\ud800", "a\x1b[2J", "../x.safetensors", [], {}, [[]],
+    [None], [[10**400, 1]], [[True, True]], [[0.5, 1], [0.5, 2]], [[0.5, 2], [0.6, 1]], {"a": 1},
+)  # fmt: skip
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if place:
+        yield place
+    keys = value if isinstance(value, dict) else range(min(len(value), 2)) if isinstance(value, list) else ()
+    for key in keys:
+        yield from _places(value[key], (*place, key))
+
+
+def test_no_value_at_any_place_of_a_manifest_crashes_the_reader() -> None:
+    """Every hostile value at every place is an error of ours, or a module whose numbers can be squared and written."""
+    plain = json.loads((find_module("phantom-demo") / "module.json").read_text())
+    plain["targets"] = plain["targets"][:1]
+    accepted = 0
+    for place in _places(plain):
+        for value in HOSTILE:
+            changed = copy.deepcopy(plain)
+            inner = changed
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+            try:
+                manifest = parse_manifest(json.dumps(changed))
+            except ModuleError as error:
+                str(error).encode()
+                continue
+            accepted += 1
+            manifest.to_json().encode()
+            target = manifest.targets[0]
+            assert 0 < target.sd**2 < np.inf
+            assert 0 < target.divisor**2 < np.inf
+    assert 0 < accepted < 100
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"lower"', '"lowr"', r"targets\[0\].lowr .*did you mean lower"),
+        ('"name"', '"name": "a", "name"', "'name' occurs twice"),
+        ('"schema_version": 1', '"schema_version": true', "schema_version"),
+        ('"warning"', '"extra": 1, "warning"', "extra is 1, expected no such key"),
+    ],
+)
+def test_keys_are_exact(old: str, new: str, message: str) -> None:
+    text = (find_module("phantom-demo") / "module.json").read_text()
+    with pytest.raises(ModuleError, match=message):
+        parse_manifest(text.replace(old, new, 1))
+
+
+def test_limits_must_leave_room(tiny_module: Path) -> None:
+    plain = json.loads((tiny_module / "module.json").read_text())
+    plain["targets"][0] |= {"lower": 2.0, "upper": 1.0}
+    with pytest.raises(ModuleError, match=r"upper is 1\.0, expected more than the lower limit 2"):
+        parse_manifest(json.dumps(plain))
+
+
+# -- saving ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_is_readable_by_others_and_loading_draws_no_random_numbers(tiny_module: Path, tmp_path: Path) -> None:
+    module = load_module(tiny_module)
+    mask = os.umask(0o022)
+    try:
+        save_module(tmp_path / "m", module.manifest, module.members)
+    finally:
+        os.umask(mask)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "m").iterdir()} == {0o644}
+    before = torch.get_rng_state()
+    again = load_module(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), before)
+    images = _images(2)
+    assert np.array_equal(again.predict_standardized(images), module.predict_standardized(images))
+
+
+def test_overwriting_replaces_the_whole_module_and_nothing_but_a_module(tiny_module: Path, tmp_path: Path) -> None:
+    module, folder = load_module(tiny_module), tmp_path / "m"
+    save_module(folder, module.manifest, module.members, extra={"README.md": "old"})
+    save_module(folder, replace(module.manifest, version="2"), module.members[:1], overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["member1.safetensors", "module.json"]
+    assert read_manifest(folder).version == "2"
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModuleError, match="only a module is overwritten"):
+        save_module(mine, module.manifest, module.members, overwrite=True)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    with pytest.raises(ModuleError, match="is a file"):
+        save_module(mine / "thesis.txt", module.manifest, module.members, overwrite=True)
+
+
+def test_a_full_disk_leaves_the_old_module(tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, folder = load_module(tiny_module), tmp_path / "m"
+    save_module(folder, module.manifest, module.members)
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ukb_infer.modules.module.atomic_write_bytes", full)
+    with pytest.raises(ModuleError, match="No space left"):
+        save_module(folder, module.manifest, module.members, overwrite=True)
+    assert verify_module(folder) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_would_not_load_is_not_saved(tiny_module: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_module)
+    with pytest.raises(ModuleError, match="at least one network"):
+        save_module(tmp_path / "m", manifest, [])
+    with pytest.raises(ModuleError, match="predicts 2 targets, the manifest names 4"):
+        save_module(tmp_path / "m", manifest, [build_network("mobilenet_v3_small", 2)])
+    broken = build_network("mobilenet_v3_small", 4)
+    torch.nn.init.constant_(broken.model.classifier.bias, float("nan"))
+    with pytest.raises(ModuleError, match="NaN"):
+        save_module(tmp_path / "m", manifest, [broken])
+    bad = replace(manifest, targets=(replace(manifest.targets[0], sd=0.0), *manifest.targets[1:]))
+    with pytest.raises(ModuleError, match=r"targets\[0\].sd is 0.0"):
+        save_module(tmp_path / "m", bad, load_module(tiny_module).members)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_keeps_what_it_cannot_hold(tiny_module: Path, tmp_path: Path) -> None:
+    """Norms on 0-255 input have variances above 65,504, the end of fp16."""
+    module = load_module(tiny_module)
+    member = module.members[0]
+    member.model.features[0][1].running_var.fill_(1e6)
+    save_module(tmp_path / "m", module.manifest, [member], half=True)
+    again = load_module(tmp_path / "m").members[0]
+    assert again.model.features[0][1].running_var[0] == 1e6
+    assert again.model.classifier.weight.dtype == torch.float32
+    assert torch.equal(again.model.classifier.weight, member.model.classifier.weight.half().float())
+
+
+def test_images_of_another_kind_are_refused(tiny_module: Path) -> None:
+    module = load_module(tiny_module)
+    with pytest.raises(UsageError, match=r"expected torch\.uint8"):
+        module.predict_standardized(_images(2).float())
+    with pytest.raises(UsageError, match=r"expected torch\.uint8"):
+        module.predict_standardized(_images(2)[:, :, :128])
+    with pytest.raises(UsageError, match="fp32, bf16, fp16"):
+        module.predict_standardized(_images(1), "int8")  # type: ignore[arg-type]
+
+
+def test_integer_weights_are_refused(tiny_module: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_module, folder)
+    state = load_file(folder / "member1.safetensors")
+    save_file(state | {"classifier.bias": torch.zeros(8, dtype=torch.int32)}, folder / "member1.safetensors")
+    with pytest.raises(ModuleError, match=r"classifier.bias is stored as torch.int32"):
+        load_module(folder, verify=False)
+
+
+def test_odd_names_are_not_found_and_do_not_crash(tiny_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UKB_INFER_MODULES", "")
+    for name in ("", "~nobody-of-this-name/x", "x" * 5000, "a\0b"):
+        with pytest.raises(ModuleError, match="no module"):
+            find_module(name)
+    with pytest.raises(ModuleError, match=r"is a folder of modules \(.*tiny.*\)"):
+        find_module(tiny_module.parent)
+    with pytest.raises(ModuleError, match="did you mean phantom-demo"):
+        find_module("phantom_demo")

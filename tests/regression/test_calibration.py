@@ -60,3 +60,22 @@ def test_conformal_ranks_are_exact() -> None:
     table = conformal_table(LABEL[:100], MEAN[:100], SD[:100] ** 2)
     assert 0.995 not in table
     assert list(table.values()) == sorted(table.values())
+
+
+def test_the_coverage_fit_does_not_depend_on_the_unit() -> None:
+    """Errors 1e9 and 1e-9 times the stated sd: the factor follows with the square."""
+    for scale in (1e9, 1e-9):
+        factor = (
+            variance_factor_coverage(MEAN + (LABEL - MEAN) * scale, MEAN, SD**2)
+            if scale > 1
+            else (variance_factor_coverage(LABEL, MEAN, (SD / scale) ** 2))
+        )
+        assert factor / scale**2 == pytest.approx(variance_factor_coverage(LABEL, MEAN, SD**2), rel=1e-3)
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, np.nan, np.inf])
+def test_predictions_that_are_none_are_refused(variance: float) -> None:
+    with pytest.raises(UsageError, match="finite variances above 0"):
+        variance_factor_closed_form(LABEL[:50], MEAN[:50], np.full(50, variance))
+    with pytest.raises(UsageError, match="predicted exactly"):
+        variance_factor_coverage(MEAN[:50], MEAN[:50], SD[:50] ** 2)

@@ -27,7 +27,7 @@ from ukb_infer.modules.manifest import (
     parse_manifest,
     read_manifest,
 )
-from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network
+from ukb_infer.networks import CompiledNetwork, InputScaling, MeanVarianceNetwork, build_network, choose_backend
 from ukb_infer.regression import (
     Mixture,
     calibrate,
@@ -50,10 +50,18 @@ class InferenceModule:
         manifest: what ``module.json`` says.
         members: networks in evaluation mode on ``device``.
         device: torch device.
+        backend: ``torch``, or ``openvino`` (CPU, fp32): compiled for each batch size on first use.
     """
 
-    def __init__(self, manifest: ModuleManifest, members: Sequence[MeanVarianceNetwork], device: torch.device) -> None:
-        self.manifest, self.device = manifest, device
+    def __init__(
+        self,
+        manifest: ModuleManifest,
+        members: Sequence[MeanVarianceNetwork],
+        device: torch.device,
+        backend: str = "torch",
+    ) -> None:
+        self.manifest, self.device, self.backend = manifest, device, backend
+        self._compiled: dict[tuple[int, ...], list[CompiledNetwork]] = {}
         self.scaling = InputScaling(manifest.input_scale, manifest.input_offset, manifest.input_size)
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
@@ -86,11 +94,20 @@ class InferenceModule:
         dtype = _DTYPES[precision]
         with torch.inference_mode():
             scaled = self.scaling.apply(images.to(self.device, non_blocking=True))
+            if self.backend == "openvino" and precision == "fp32":
+                outputs = [member(scaled) for member in self._compiled_for(tuple(scaled.shape))]
+                return np.asarray(torch.stack(outputs).numpy())
             if self.device.type == "cuda":
                 scaled = scaled.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 outputs = [member(scaled).float() for member in self.members]
             return np.asarray(torch.stack(outputs).cpu().numpy())
+
+    def _compiled_for(self, shape: tuple[int, ...]) -> list[CompiledNetwork]:
+        """Members compiled for one batch shape."""
+        if shape not in self._compiled:
+            self._compiled[shape] = [CompiledNetwork(member, shape) for member in self.members]
+        return self._compiled[shape]
 
     def to_estimates(self, raw: NDArray[np.float32]) -> Mixture:
         """The chain within a module: combine, destandardize, calibrate, convert units.
@@ -129,6 +146,13 @@ class InferenceModule:
         return float(np.interp(level, levels, widths))
 
 
+def _as_kind(name: str, value: Tensor, kind: torch.dtype) -> Tensor:
+    """A copy of a stored tensor in the network's type: fp16 and bf16 become fp32, integers never weights."""
+    if value.dtype.is_floating_point != kind.is_floating_point:
+        raise TypeError(f"{name} is stored as {value.dtype}, expected a type like {kind}")
+    return value.to(kind, copy=True)
+
+
 def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> MeanVarianceNetwork:
     """One network out of its file; nothing random is drawn on the way."""
     path = folder / member.file
@@ -137,7 +161,7 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     kinds = {k: v.dtype for k, v in network.model.state_dict().items()}
     try:
         # Copies, so that a file replaced later cannot change or crash a loaded network (safetensors maps the file).
-        state = {k: v.to(kinds.get(k, v.dtype), copy=True) for k, v in load_file(path).items()}
+        state = {k: _as_kind(k, v, kinds.get(k, v.dtype)) for k, v in load_file(path).items()}
         network.model.load_state_dict(state, strict=True, assign=True)
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:240]
@@ -150,7 +174,12 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
 
 
 def load_module(
-    name_or_path: str | Path, device: str | torch.device = "cpu", *, verify: bool = True
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    verify: bool = True,
+    backend: str = "torch",
+    precision: Precision = "fp32",
 ) -> InferenceModule:
     """Load a module.
 
@@ -158,6 +187,8 @@ def load_module(
         name_or_path: folder of a module, or the name of one in ``UKB_INFER_MODULES`` or shipped with the package.
         device: torch device.
         verify: compare every weight file with its SHA-256 first.
+        backend: ``torch``, ``openvino`` or ``auto`` (OpenVINO where it is installed and pays).
+        precision: the module will be used with; OpenVINO has fp32 only.
 
     Raises:
         ModuleError: not found, damaged, or not what its manifest says.
@@ -174,7 +205,8 @@ def load_module(
         raise
     except UkbInferError as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: {error}") from error
-    return InferenceModule(manifest, members, torch.device(device))
+    device = torch.device(device)
+    return InferenceModule(manifest, members, device, choose_backend(backend, manifest.backbone, device, precision))
 
 
 def _to_store(value: Tensor, half: bool) -> Tensor:
