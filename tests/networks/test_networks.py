@@ -133,3 +133,42 @@ def test_the_head_is_not_rounded_in_mixed_precision() -> None:
         mixed = head(features)
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, head(features))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
+def test_compiled_networks_equal_torch_and_keep_scans_apart(backbone: str) -> None:
+    """Within 1e-3 standardized units of eager torch; bitwise independent of place and companions."""
+    pytest.importorskip("openvino", reason="optional extra fast-cpu")
+    from ukb_infer.networks import CompiledNetwork
+
+    generator = torch.Generator().manual_seed(6)
+    torch.manual_seed(6)
+    network = _trained_like(backbone, 3, 64, generator)
+    images = torch.rand(5, 3, 64, 64, generator=generator)
+    compiled = CompiledNetwork(network, tuple(images.shape))  # type: ignore[arg-type]
+    with torch.inference_mode():
+        plain = network(images)
+    whole = compiled(images)
+    assert float(plain.std(dim=0).max()) > 1e-4
+    assert torch.allclose(whole, plain, atol=1e-3)
+    assert torch.equal(compiled(images.roll(2, 0)), whole.roll(2, 0))
+    others = torch.zeros_like(images)
+    others[1] = images[3]
+    assert torch.equal(compiled(others)[1], whole[3])
+
+
+def test_the_backend_is_chosen_or_refused_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ukb_infer.networks import choose_backend, compiled
+
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(compiled, "openvino_is_installed", lambda: True)
+    assert choose_backend("auto", "resnet50", cpu, "fp32") == "openvino"
+    assert choose_backend("auto", "mobilenet_v3_small", cpu, "fp32") == "torch"
+    assert choose_backend("auto", "resnet50", cuda, "bf16") == "torch"
+    assert choose_backend("torch", "resnet50", cpu, "fp32") == "torch"
+    with pytest.raises(UsageError, match="--device cpu"):
+        choose_backend("openvino", "resnet50", cuda, "fp32")
+    monkeypatch.setattr(compiled, "openvino_is_installed", lambda: False)
+    assert choose_backend("auto", "resnet50", cpu, "fp32") == "torch"
+    with pytest.raises(UsageError, match="fast-cpu"):
+        choose_backend("openvino", "resnet50", cpu, "fp32")

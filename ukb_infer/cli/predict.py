@@ -39,6 +39,9 @@ def predict(
         Path | None, typer.Option("--projections", metavar="FOLDER", help="Also keep the projections in this folder.")
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="torch or openvino on a CPU; auto takes OpenVINO where it is installed and pays.")
+    ] = "auto",
     uncertainty: Annotated[
         str, typer.Option(help="total, or full for its aleatoric and epistemic parts as well.")
     ] = "total",
@@ -85,6 +88,7 @@ def predict(
         precision=precision,  # type: ignore[arg-type]
         uncertainty=uncertainty,  # type: ignore[arg-type]
         parquet=parquet,
+        backend=backend,  # type: ignore[arg-type]
     )
     from ukb_infer.inference.predicting import run_predict
 

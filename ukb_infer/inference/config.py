@@ -77,6 +77,7 @@ class PredictConfig:
         precision: arithmetic of the networks.
         uncertainty: ``full`` also writes the aleatoric and epistemic parts.
         parquet: also write Parquet.
+        backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
     """
 
     inputs: tuple[str, ...]
@@ -98,6 +99,7 @@ class PredictConfig:
     precision: PrecisionName = "auto"
     uncertainty: Literal["total", "full"] = "total"
     parquet: bool = False
+    backend: Literal["auto", "torch", "openvino"] = "auto"
 
     def __post_init__(self) -> None:
         check_common(self.inputs, self.workers, self.timeout_s, self.reading)
@@ -109,6 +111,8 @@ class PredictConfig:
             raise UsageError(f"--device: got {self.device!r}, expected auto, cpu, cuda or cuda:N")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UsageError(f"--precision: got {self.precision!r}, expected auto, fp32, bf16 or fp16")
+        if self.backend not in ("auto", "torch", "openvino"):
+            raise UsageError(f"--backend: got {self.backend!r}, expected auto, torch or openvino")
         if self.uncertainty not in ("total", "full"):
             raise UsageError(f"--uncertainty: got {self.uncertainty!r}, expected total or full")
         if self.precision == "fp16" and self.device == "cpu":

@@ -39,13 +39,19 @@ class Engine:
         device: torch device.
         precision: fp32, bf16 or fp16.
         batch_size: every batch is padded to it, so that a result does not depend on the scan's companions.
+        backend: auto, torch or openvino.
 
     Raises:
         ModuleError: a module does not load, or two modules disagree about a target's unit.
     """
 
-    def __init__(self, folders: Sequence[Path], device: torch.device, precision: str, batch_size: int) -> None:
-        self.modules: list[InferenceModule] = [load_module(folder, device) for folder in folders]
+    def __init__(
+        self, folders: Sequence[Path], device: torch.device, precision: str, batch_size: int, backend: str = "auto"
+    ) -> None:
+        self.modules: list[InferenceModule] = [
+            load_module(folder, device, backend=backend, precision=precision)  # type: ignore[arg-type]
+            for folder in folders
+        ]
         self.device, self.precision, self.batch_size = device, precision, batch_size
         self.targets = self._join_targets()
         pinned = device.type == "cuda"

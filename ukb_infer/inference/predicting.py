@@ -112,7 +112,11 @@ def load_engine(config: PredictConfig) -> Engine:
     device = choose_device(config.device)
     prepare_device(device)
     return Engine(
-        folders, device, choose_precision(config.precision, device), choose_batch_size(config.batch_size, device)
+        folders,
+        device,
+        choose_precision(config.precision, device),
+        choose_batch_size(config.batch_size, device),
+        config.backend,
     )
 
 
@@ -122,6 +126,7 @@ def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
         "modules": {m.manifest.name: m.hash for m in engine.modules},
         "targets": [t.spec.name for t in engine.targets],
         "device": engine.device.type,
+        "backends": {m.manifest.name: m.backend for m in engine.modules},
         "precision": engine.precision,
         "batch_size": engine.batch_size,
     }

@@ -20,7 +20,7 @@ class RowLinear(nn.Linear):
         """(N, features) -> (N, outputs)."""
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.weight.dtype)
-            if self.training or features.device.type != "cpu":
+            if self.training or features.device.type != "cpu" or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
                 return super().forward(features)
             rows = [functional.linear(row, self.weight, self.bias) for row in features.unsqueeze(1).unbind()]
             return torch.cat(rows) if rows else features.new_empty((0, self.out_features))
