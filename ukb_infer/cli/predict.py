@@ -38,7 +38,9 @@ def predict(
     projections: Annotated[
         Path | None, typer.Option("--projections", metavar="FOLDER", help="Also keep the projections in this folder.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU, fp16 on CUDA.")
+    ] = "auto",
     backend: Annotated[
         str, typer.Option(help="torch or openvino on a CPU; auto takes OpenVINO where it is installed and pays.")
     ] = "auto",

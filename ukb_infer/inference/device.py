@@ -28,12 +28,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> str:
-    """``auto`` is bf16 on CUDA devices that have it, fp16 on others, fp32 on CPUs."""
+    """``auto`` is fp16 on CUDA, fp32 on CPUs.
+
+    bfloat16 keeps 8 bits: emulated on the demonstration ensemble it moved members' means by up to 0.035 standardized
+    units, fp16 by 0.004 (the ensemble's by 0.009 and 0.0009).
+    """
     if name != "auto":
         return name
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def choose_batch_size(size: int, device: torch.device) -> int:
