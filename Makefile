@@ -7,11 +7,12 @@ RUN := OMP_NUM_THREADS=1
 PYTEST := $(RUN) $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: demo test test-slow soak check format clean help
+.PHONY: bench demo test test-slow soak check format clean help
 
 help:
 	@echo "make demo       set up and run the demonstration"
 	@echo "make test       set up and run the tests (make test-slow: the slow ones; make soak: by hand)"
+	@echo "make bench      measure this machine"
 	@echo "make check      lint, types, import contracts (make format: fix the layout)"
 
 $(VENV)/.made:
@@ -41,6 +42,13 @@ test-slow: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(PYTEST) -m soak -s
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) -e ".[bench]"
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/ukb-infer bench --out bench
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ukb_infer._version import __version__
-from ukb_infer.cli import demo, info, modules, phantom, predict, project, targets
+from ukb_infer.cli import bench, demo, info, modules, phantom, predict, project, targets
 from ukb_infer.cli.common import report_error
 from ukb_infer.errors import UkbInferError
 
@@ -49,6 +49,7 @@ app.add_typer(modules.app, name="modules")
 app.command("phantom")(phantom.phantom)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:
