@@ -12,7 +12,7 @@ import torch
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.modules import load_module, verify_module
 from ukb_infer.training.config import PRESETS, TrainConfig, make_config
-from ukb_infer.training.dataset import BatchSampler, LabelledProjections, participant_folds, translate
+from ukb_infer.training.dataset import BatchSampler, Draws, LabelledProjections, participant_folds, translate
 from ukb_infer.training.demo import DemoConfig, make_demo
 from ukb_infer.training.ensemble import Standardization
 from ukb_infer.training.loop import MemberTrainer, learning_rate_at
@@ -109,7 +109,7 @@ def test_every_row_is_seen_once_an_epoch() -> None:
 
 def test_translations_are_integer_and_fill_with_zeros() -> None:
     images = np.random.default_rng(0).integers(1, 255, (50, 3, 32, 32), dtype=np.uint8)
-    shifted = translate(images, 4, np.random.default_rng(1))
+    shifted = translate(images, Draws.draw(50, 4, 0.0, False, np.random.default_rng(1)).shifts)
     moved = 0
     for before, after in zip(images, shifted, strict=True):
         rows, cols = np.nonzero(after[0])

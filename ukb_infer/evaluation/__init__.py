@@ -1,1 +1,27 @@
-"""evaluation"""
+"""Agreement, calibration and ranking metrics; reading predictions to judge (floor 3, no torch)."""
+
+from ukb_infer.evaluation.comparing import Comparison, TargetResult, compare
+from ukb_infer.evaluation.crossvalidation import CrossValidation, read_cross_validation
+from ukb_infer.evaluation.metrics import (
+    BINARY_METRICS,
+    CONTINUOUS_METRICS,
+    MetricValue,
+    TargetPredictions,
+    evaluate_target,
+)
+from ukb_infer.evaluation.predictions import Predictions, read_predictions
+
+__all__ = [
+    "BINARY_METRICS",
+    "CONTINUOUS_METRICS",
+    "Comparison",
+    "CrossValidation",
+    "MetricValue",
+    "Predictions",
+    "TargetPredictions",
+    "TargetResult",
+    "compare",
+    "evaluate_target",
+    "read_cross_validation",
+    "read_predictions",
+]

@@ -8,13 +8,16 @@ from torch import Tensor
 from ukb_infer.regression.limits import LOG_VARIANCE_RANGE
 
 
-def gaussian_nll(prediction: Tensor, target: Tensor, *, beta: float = 0.0) -> Tensor:
+def gaussian_nll(
+    prediction: Tensor, target: Tensor, *, beta: float = 0.0, count: Tensor | float | None = None
+) -> Tensor:
     """Masked Gaussian negative log-likelihood ``exp(-s) (y - mu)^2 + s`` (Kendall & Gal 2017; as published).
 
     Args:
         prediction: (N, T, 2) mean and log-variance, standardized units.
         target: (N, T) standardized labels; NaN where missing.
         beta: weight each term by its variance to the power beta (beta-NLL, Seitzer et al. 2022); 0 for the plain loss.
+        count: what the sum is divided by, where the labels present in this batch are not all (several processes).
 
     Returns:
         Mean over the labels present; 0 where there is none.
@@ -25,17 +28,18 @@ def gaussian_nll(prediction: Tensor, target: Tensor, *, beta: float = 0.0) -> Te
     loss = torch.exp(-log_variance) * residual.square() + log_variance
     if beta > 0.0:
         loss = loss * torch.exp(beta * log_variance).detach()
-    return (loss * present).sum() / present.sum().clamp(min=1)
+    return (loss * present).sum() / (present.sum().clamp(min=1) if count is None else count)
 
 
-def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
+def masked_mse(prediction: Tensor, target: Tensor, *, count: Tensor | float | None = None) -> Tensor:
     """Masked mean squared error of the means; used as a warm-up before the variances are learned.
 
     Args:
         prediction: (N, T, 2).
         target: (N, T), NaN where missing.
+        count: as in :func:`gaussian_nll`.
     """
     mean = prediction[..., 0]
     present = torch.isfinite(target)
     residual = torch.where(present, target, mean.detach()) - mean
-    return (residual.square() * present).sum() / present.sum().clamp(min=1)
+    return (residual.square() * present).sum() / (present.sum().clamp(min=1) if count is None else count)

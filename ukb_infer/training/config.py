@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ukb_infer.errors import UsageError
@@ -28,12 +30,15 @@ class TrainConfig:
         warmup_mse: iterations that train the means alone first.
         beta: exponent of beta-NLL; 0 for the published loss.
         max_shift: augmentation by integer translations up to this many pixels.
+        intensity: augmentation of water and fat by random gains of up to this share; 0 for none.
+        flip: augmentation by left-right flips; never with targets of one side.
         average_decay: decay of the exponential moving average of the weights that is kept; 0 for none.
         validate_every: iterations between validations and checkpoints.
         gradient_clip: largest gradient norm; 0 for none.
         seed: of everything random; member k uses seed + k.
         scaling: input scaling of the networks.
         precision: ``fp32``, or ``bf16`` on CUDA.
+        deterministic: only kernels that give the same bits every time (CPU training always does).
     """
 
     backbone: str = "resnet50"
@@ -49,12 +54,15 @@ class TrainConfig:
     warmup_mse: int = 0
     beta: float = 0.0
     max_shift: int = 16
+    intensity: float = 0.0
+    flip: bool = False
     average_decay: float = 0.0
     validate_every: int = 500
     gradient_clip: float = 0.0
     seed: int = 0
     scaling: InputScaling = field(default_factory=InputScaling)
     precision: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         checks = (
@@ -66,8 +74,14 @@ class TrainConfig:
             (0 <= self.warmup_mse < self.iterations, "--warmup-mse", "below --iterations", self.warmup_mse),
             (0.0 <= self.beta <= 1.0, "--beta", "0 to 1", self.beta),
             (0 <= self.max_shift <= 64, "--max-shift", "0 to 64 pixels", self.max_shift),
+            (0.0 <= self.intensity < 1.0, "--intensity", "0 to below 1", self.intensity),
             (0.0 <= self.average_decay < 1.0, "--average-decay", "0 to below 1", self.average_decay),
             (self.validate_every >= 1, "--validate-every", "at least 1", self.validate_every),
+            (self.optimizer in ("adam", "adamw"), "optimizer", "adam or adamw", self.optimizer),
+            (self.schedule in ("step", "one-cycle"), "schedule", "step or one-cycle", self.schedule),
+            (self.precision in ("fp32", "bf16"), "--precision", "fp32 or bf16", self.precision),
+            (self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay),
+            (self.gradient_clip >= 0, "gradient_clip", "0 or more", self.gradient_clip),
         )
         for fine, flag, expected, got in checks:
             if not fine:
@@ -104,3 +118,45 @@ def make_config(preset: str, **changes: Any) -> TrainConfig:
     if preset not in PRESETS:
         raise UsageError(f"--preset: unknown {preset!r}{suggest(preset, PRESETS)} (choices: {', '.join(PRESETS)})")
     return replace(PRESETS[preset], **changes)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file: any attribute of :class:`TrainConfig`, ``scaling`` as ``{scale, offset, size}``.
+
+    Raises:
+        UsageError: unreadable, an unknown key, or a value of the wrong kind.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {path}: cannot be read as TOML ({error})") from error
+    known = {f.name: f for f in fields(TrainConfig)}
+    defaults = TrainConfig()
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in known:
+            raise UsageError(f"--config {path}: unknown key {key!r}{suggest(key, known)} (choices: {', '.join(known)})")
+        if key == "scaling":
+            settings[key] = _scaling(path, value)
+            continue
+        expected = type(getattr(defaults, key))
+        fine = isinstance(value, expected) or (expected is float and type(value) is int)
+        if not fine or (expected is int and isinstance(value, bool)):
+            raise UsageError(f"--config {path}: {key} is {value!r}, expected {expected.__name__}")
+        settings[key] = float(value) if expected is float else value
+    return settings
+
+
+def _scaling(path: Path, value: Any) -> InputScaling:
+    shape = "scaling = {scale = 0.0156, offset = -1.0, size = [128, 128]}"
+    if not isinstance(value, dict) or not set(value) <= {"scale", "offset", "size"}:
+        raise UsageError(f"--config {path}: scaling is {value!r}, expected e.g. {shape}")
+    size = value.get("size")
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
+        raise UsageError(f"--config {path}: scaling.size is {size!r}, expected e.g. [128, 128]")
+    default = InputScaling()
+    return InputScaling(
+        float(value.get("scale", default.scale)),
+        float(value.get("offset", default.offset)),
+        None if size is None else (size[0], size[1]),
+    )

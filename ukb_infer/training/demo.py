@@ -17,6 +17,7 @@ from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
+from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
 from ukb_infer.training.config import TrainConfig, make_config
 from ukb_infer.training.dataset import LabelledProjections
@@ -47,7 +48,7 @@ class DemoConfig:
     """
 
     training: int = 5000
-    calibration: int = 1000
+    calibration: int = 4000
     evaluation: int = 200
     members: int = 5
     iterations: int = 3000
@@ -92,6 +93,12 @@ class DemoRow:
     mae: float
     coverage95: float
     mean_width95: float
+
+
+def _seconds_before(work: Path) -> float:
+    """What earlier calls on this folder took, as far as they finished."""
+    path = work / "seconds.txt"
+    return float(path.read_text()) if path.exists() else 0.0
 
 
 def evaluate(module: InferenceModule, predictions: Mixture, labels: NDArray[np.float64]) -> list[DemoRow]:
@@ -173,7 +180,7 @@ def make_demo(
     Returns:
         The manifest of the finished module.
     """
-    started = time.monotonic()
+    started = time.monotonic() - _seconds_before(work)
     images, labels = _make_set("training", TRAINING_SEED, config.training, config, work, say)
     targets = tuple(TARGETS)
     standardization = Standardization.fit(labels, targets)
@@ -221,5 +228,7 @@ def _calibrate_and_save(
     rows = evaluate(module, predict_in_batches(module, images), labels)
     median, covered = summarize(rows)
     say(f"median R2 {median:.3f}; 95 % intervals within 92-98 %: {covered} of {len(rows)} targets")
-    readme = _readme(config, rows, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    atomic_write_text(work / "seconds.txt", f"{seconds:.0f}\n")
+    readme = _readme(config, rows, seconds)
     return save_module(out, manifest, networks, half=True, overwrite=overwrite, extra={"README.md": readme})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.geometry import RECIPE
 from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
 from ukb_infer.networks import MeanVarianceNetwork
+from ukb_infer.networks.build import Init
 from ukb_infer.regression import Mixture, conformal_table, variance_factor_closed_form, variance_factor_coverage
-from ukb_infer.targets import get_target
+from ukb_infer.targets import TargetSpec, get_target
 from ukb_infer.training.config import TrainConfig
 from ukb_infer.training.dataset import LabelledProjections, participant_folds
 from ukb_infer.training.loop import MemberTrainer, Progress
+from ukb_infer.training.progress import MemberDisplay
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,29 @@ class _Job:
     data: LabelledProjections
     images_path: Path | None
     standardization: Standardization
+    fold: NDArray[np.int64] | None
     folder: Path
     device: str
+    init: Init
     threads: int
+    parent: int
+    show: bool
 
 
-def _member_rows(
-    config: TrainConfig, member: int, data: LabelledProjections
+def member_rows(
+    config: TrainConfig, member: int, fold: NDArray[np.int64] | None, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train and to validate one member on."""
-    rows = np.arange(len(data.images))
-    if config.folds == 0:
+    """Rows to train and to validate one member on: member k leaves out fold k modulo the folds.
+
+    Args:
+        config: of the ensemble.
+        member: number of the member from 0.
+        fold: (N,) fold of every scan, None for training on everything.
+        count: N.
+    """
+    rows = np.arange(count)
+    if fold is None:
         return rows, rows[:0]
-    fold = participant_folds(data.participants, config.folds, config.seed)
     left_out = fold == member % config.folds
     return rows[~left_out], rows[left_out]
 
@@ -77,7 +90,7 @@ def train_member(job: _Job, progress: Progress | None = None) -> dict[str, torch
     data = job.data
     if job.images_path is not None:
         data = replace(data, images=np.load(job.images_path, mmap_mode="r"))
-    train_rows, valid_rows = _member_rows(job.config, job.member, data)
+    train_rows, valid_rows = member_rows(job.config, job.member, job.fold, len(data.labels))
     trainer = MemberTrainer(
         job.config,
         job.member,
@@ -87,18 +100,24 @@ def train_member(job: _Job, progress: Progress | None = None) -> dict[str, torch
         valid_rows,
         job.folder / f"member{job.member + 1}",
         job.device,
+        job.init,
     )
     trainer.run(progress)
     return {k: v.cpu() for k, v in trainer.best.items()}
 
 
 def _train_in_process(job: _Job) -> tuple[int, dict[str, NDArray[np.generic]]]:
-    def report(iteration: int, total: int, loss: float, best: float) -> None:
-        print(
-            f"member {job.member + 1}: {iteration}/{total}  loss {loss:.3f}  best validation NLL {best:.3f}", flush=True
-        )
+    display = MemberDisplay(job.member, job.config.validate_every, show=job.show)
 
-    weights = train_member(job, report)
+    def report(iteration: int, total: int, loss: float, best: float) -> None:
+        if job.parent not in (os.getpid(), os.getppid()):
+            os._exit(1)  # the command was killed: what continues it must not meet a second writer
+        display(iteration, total, loss, best)
+
+    try:
+        weights = train_member(job, report)
+    finally:
+        display.close()
     return job.member, {k: v.numpy() for k, v in weights.items()}
 
 
@@ -109,8 +128,12 @@ def train_members(
     folder: Path,
     *,
     images_path: Path | None = None,
+    fold: NDArray[np.int64] | None = None,
     device: str = "cpu",
+    init: Init = "random",
     processes: int = 1,
+    threads: int = 0,
+    show: bool = True,
 ) -> list[MeanVarianceNetwork]:
     """Train every member, several at a time on a CPU; a repeated call continues from the checkpoints.
 
@@ -120,22 +143,39 @@ def train_members(
         standardization: of the labels.
         folder: working folder.
         images_path: .npy of the images, so that other processes map it instead of receiving it.
+        fold: (N,) fold of every scan; None makes folds by participant where ``config.folds`` asks for them.
         device: torch device.
+        init: initial weights of the backbone.
         processes: members trained at a time, each on its share of the cores.
+        threads: of each member; 0 for its share of the cores. Part of what decides the bits.
+        show: display progress on stderr.
 
     Returns:
         The members with their best weights.
+
+    Raises:
+        RunError: a member's loss is not finite, its files cannot be written, or its process died twice.
     """
     from ukb_infer.networks import build_network
 
-    threads = max(1, torch.get_num_threads() // processes)
+    if fold is None and config.folds:
+        fold = participant_folds(data.participants, config.folds, config.seed)
+    threads = threads or max(1, torch.get_num_threads() // processes)
     lean = replace(data, images=np.empty((len(data.labels), 0), np.uint8)) if images_path else data
-    jobs = [_Job(config, k, lean, images_path, standardization, folder, device, threads) for k in range(config.members)]
+    jobs = [
+        _Job(
+            config, k, lean, images_path, standardization, fold, folder, device, init, threads, os.getpid(), show
+        )
+        for k in range(config.members)
+    ]  # fmt: skip
+    results: list[tuple[int, dict[str, NDArray[np.generic]]]] = []
     if processes == 1:
         results = [_train_in_process(job) for job in jobs]
     else:
-        with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-            results = list(pool.imap_unordered(_train_in_process, jobs))
+        for index, result in run_in_workers(_train_in_process, jobs, workers=processes):
+            if isinstance(result, Failure):
+                raise RunError(f"member {index + 1}: {result.detail.removeprefix('RunError: ')}")
+            results.append(result)
     networks = []
     for _, weights in sorted(results, key=lambda r: r[0]):
         network = build_network(config.backbone, len(data.targets))
@@ -155,11 +195,25 @@ def make_manifest(
     provenance: str,
     warning: str,
     licence: str = "Apache-2.0",
+    specs: Mapping[str, TargetSpec] | None = None,
 ) -> ModuleManifest:
-    """Manifest of freshly trained members, not calibrated yet."""
+    """Manifest of freshly trained members, not calibrated yet.
+
+    Args:
+        name: of the module.
+        version: of its release.
+        config: of the training.
+        targets: names in the order of the head.
+        standardization: of the labels.
+        intended_use: one sentence.
+        provenance: how it was made.
+        warning: shown wherever the module could be mistaken.
+        licence: of the weights.
+        specs: targets that are not in the registry.
+    """
     entries = []
     for k, target in enumerate(targets):
-        spec = get_target(target)
+        spec = specs[target] if specs is not None and target in specs else get_target(target)
         entries.append(
             ModuleTarget(
                 spec.name,

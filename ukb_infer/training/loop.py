@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ukb_infer.errors import RunError
 from ukb_infer.networks import MeanVarianceNetwork, build_network
 from ukb_infer.networks.build import Init
 from ukb_infer.regression.losses import gaussian_nll, masked_mse
-from ukb_infer.storage import atomic_path, atomic_write_text
+from ukb_infer.storage import atomic_path, atomic_write_bytes, atomic_write_text
 from ukb_infer.training.config import TrainConfig
-from ukb_infer.training.dataset import BatchSampler, LabelledProjections, translate
+from ukb_infer.training.dataset import BatchSampler, Draws, LabelledProjections, augment
+from ukb_infer.training.distributed import Ranks
 
 Progress = Callable[[int, int, float, float], None]
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 #: Batches over which batch-norm statistics are fitted before each validation.
 RECALIBRATION_BATCHES = 30
@@ -70,9 +75,16 @@ class MemberTrainer:
         self.train_rows, self.valid_rows, self.folder = train_rows, valid_rows, folder
         self.device = torch.device(device)
         torch.manual_seed(config.seed + member)
-        self.network = build_network(config.backbone, len(data.targets), init).to(self.device)
-        self.average = build_network(config.backbone, len(data.targets)).to(self.device)
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        self.network: MeanVarianceNetwork = build_network(config.backbone, len(data.targets), init)
+        self.network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.average: MeanVarianceNetwork = build_network(config.backbone, len(data.targets))
+        self.average.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.average.load_state_dict(self.network.state_dict())
+        self.ranks = Ranks.current()
+        self.model = self.ranks.wrap(self.network, self.device)
+        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self.optimizer = self._make_optimizer()
         self.sampler = BatchSampler(train_rows, config.batch_size, config.seed + member)
         self.iteration, self.best_nll = 0, math.inf
@@ -100,6 +112,7 @@ class MemberTrainer:
         return repr(plain)
 
     def _save(self) -> None:
+        """Write the state, whole or not at all; a full disk leaves the one before."""
         state = {
             "identity": self._identity(),
             "iteration": self.iteration,
@@ -111,14 +124,26 @@ class MemberTrainer:
             "rng": torch.get_rng_state(),
             "history": self.history,
         }
-        with atomic_path(self.checkpoint) as partial:
-            torch.save(state, partial)
-        self._write_history()
+        try:
+            with atomic_path(self.checkpoint) as partial:
+                torch.save(state, partial)
+            self._write_history()
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(
+                f"{self.checkpoint}: cannot be written ({reason}); free space or restore access, then run the same "
+                "command again: the checkpoint before is kept"
+            ) from error
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise RunError(
+                f"{self.checkpoint}: cannot be read ({type(error).__name__}); remove it to train this member anew"
+            ) from error
         if state["identity"] != self._identity():
             raise RunError(
                 f"{self.checkpoint.name} in the work folder was made with other settings or data; "
@@ -132,8 +157,6 @@ class MemberTrainer:
         torch.set_rng_state(state["rng"].cpu())
 
     def _write_history(self) -> None:
-        import io
-
         buffer = io.StringIO()
         if self.history:
             writer = csv.DictWriter(buffer, list(self.history[0]), lineterminator="\n")
@@ -143,10 +166,23 @@ class MemberTrainer:
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
+    def _read(self, iteration: int) -> Batch:
+        """Augmented images and labels of one iteration: this process's share of the batch."""
+        rows, rng = self.sampler.batch(iteration)
+        rows = np.sort(rows)
+        config = self.config
+        draws = Draws.draw(rows.size, config.max_shift, config.intensity, config.flip, rng)
+        share = self.ranks.share()
+        images = np.asarray(self.data.images[rows[share]])
+        return augment(images, draws.part(share)), self.standardized[rows[share]]
+
     def _batch(self) -> tuple[Tensor, Tensor]:
-        rows, rng = self.sampler.batch(self.iteration)
-        images = translate(np.asarray(self.data.images[np.sort(rows)]), self.config.max_shift, rng)
-        labels = self.standardized[np.sort(rows)]
+        """The batch of this iteration; the next is read by a thread meanwhile."""
+        if self._ahead is not None and self._ahead[0] == self.iteration:
+            images, labels = self._ahead[1].result()
+        else:
+            images, labels = self._read(self.iteration)
+        self._ahead = (self.iteration + 1, self._reader.submit(self._read, self.iteration + 1))
         return torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
 
     def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
@@ -162,12 +198,13 @@ class MemberTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.config, self.iteration)
         self.network.train()
-        prediction = self._forward(self.network, images)
+        prediction = self._forward(self.model, images)
+        count = self.ranks.label_count(labels)
         if self.iteration < self.config.warmup_mse:
-            loss = masked_mse(prediction, labels)
+            loss = masked_mse(prediction, labels, count=count)
         else:
-            loss = gaussian_nll(prediction, labels, beta=self.config.beta)
-        value = float(loss.detach())
+            loss = gaussian_nll(prediction, labels, beta=self.config.beta, count=count)
+        value = self.ranks.mean(loss.detach())
         if not math.isfinite(value):
             raise RunError(
                 f"the loss became {value} at iteration {self.iteration}; the last good checkpoint is kept. "
@@ -218,8 +255,7 @@ class MemberTrainer:
         self.average.train()
         with torch.inference_mode():
             for k in range(RECALIBRATION_BATCHES):
-                rows, rng = self.sampler.batch(k)
-                images = translate(np.asarray(self.data.images[np.sort(rows)]), self.config.max_shift, rng)
+                images, _ = self._read(k)
                 self._forward(self.average, torch.from_numpy(images).to(self.device))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -234,7 +270,7 @@ class MemberTrainer:
             mse = float(masked_mse(prediction, labels))
         else:
             nll, mse = train_loss, math.nan
-        if nll < self.best_nll:
+        if nll < self.best_nll or not self.valid_rows.size:  # without validation the last weights count
             self.best_nll = nll
             self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         self.history.append(
@@ -251,19 +287,65 @@ class MemberTrainer:
         """Train to the end, or to ``stop_at`` for tests, and return the network with the best validation NLL.
 
         Raises:
-            RunError: the loss is not finite.
+            RunError: the loss is not finite, or a checkpoint cannot be written.
         """
         last = self.config.iterations if stop_at is None else stop_at
         window: list[float] = []
-        while self.iteration < last:
-            window.append(self._step())
-            self.iteration += 1
-            if self.iteration % self.config.validate_every == 0 or self.iteration == self.config.iterations:
-                loss = float(np.mean(window))
-                window.clear()
-                self._validate(loss)
-                self._save()
-                if progress is not None:
-                    progress(self.iteration, self.config.iterations, loss, self.best_nll)
+        log = TensorBoardLog(self.folder)
+        try:
+            while self.iteration < last:
+                window.append(self._step())
+                self.iteration += 1
+                if self.iteration % self.config.validate_every == 0 or self.iteration == self.config.iterations:
+                    loss = float(np.mean(window))
+                    window.clear()
+                    self._validate(loss)
+                    if self.ranks.is_first:
+                        self._save()
+                        log.write(self.history[-1])
+                if progress is not None and self.ranks.is_first:
+                    progress(self.iteration, self.config.iterations, window[-1] if window else loss, self.best_nll)
+        finally:
+            log.close()
+            self._ahead = None
+            self._reader.shutdown(cancel_futures=True)
+            self.ranks.wait()
+        self._keep_weights()
         self.average.load_state_dict(self.best)
         return self.average.eval()
+
+    def _keep_weights(self) -> None:
+        """Leave the best and the last weights beside the checkpoint, as safetensors."""
+        if self.iteration < self.config.iterations or not self.ranks.is_first:
+            return
+        for name, state in (("best", self.best), ("last", self.average.state_dict())):
+            plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+            atomic_write_bytes(self.folder / f"{name}.safetensors", to_bytes(plain))
+
+
+class TensorBoardLog:
+    """Learning curves for TensorBoard, where it is installed (extra ``train``).
+
+    Args:
+        folder: of the member; events go to ``tensorboard`` inside.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, values: dict[str, float]) -> None:
+        """Add one point to every curve."""
+        if self._writer is not None:
+            for name, value in values.items():
+                if name != "iteration":
+                    self._writer.add_scalar(name, value, int(values["iteration"]))
+
+    def close(self) -> None:
+        """Flush."""
+        if self._writer is not None:
+            self._writer.close()
