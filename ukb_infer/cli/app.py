@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from ukb_infer._version import __version__
-from ukb_infer.cli import bench, demo, info, modules, phantom, predict, project, targets
+from ukb_infer.cli import (
+    bench,
+    calibrate,
+    cross_validate,
+    demo,
+    evaluate,
+    info,
+    modules,
+    phantom,
+    predict,
+    project,
+    targets,
+    train,
+)
 from ukb_infer.cli.common import report_error
 from ukb_infer.errors import UkbInferError
 
@@ -50,6 +63,10 @@ app.command("phantom")(phantom.phantom)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
+app.command("train")(train.train)
+app.command("cross-validate")(cross_validate.cross_validate)
+app.command("calibrate")(calibrate.calibrate)
+app.command("evaluate")(evaluate.evaluate)
 
 
 def main() -> None:

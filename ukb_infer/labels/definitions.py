@@ -67,8 +67,8 @@ def _definition(path: Path, name: str, table: Any) -> TargetSpec:
         a, b = limits[low], limits[high]
         if a is not None and b is not None and a >= b:
             raise UsageError(f"{where}: {low} is {a:g}, expected less than {high}, {b:g}")
-    low, high, least, most = (limits[key] for key in _KEYS[3:])
-    return TargetSpec(name, field, unit, "own", kind, low, high, least, most)
+    lower, upper, least, most = (limits[key] for key in _KEYS[3:])
+    return TargetSpec(name, field, unit, "own", kind, lower, upper, least, most)
 
 
 def _number(where: str, key: str, table: dict[str, Any]) -> float | None:

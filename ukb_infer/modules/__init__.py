@@ -19,7 +19,7 @@ from ukb_infer.modules.manifest import (
 
 if TYPE_CHECKING:
     from ukb_infer.modules.mimir import import_mimir
-    from ukb_infer.modules.module import InferenceModule, load_module, save_module
+    from ukb_infer.modules.module import InferenceModule, load_module, save_module, update_manifest
 
 __all__ = [
     "Calibration",
@@ -35,10 +35,17 @@ __all__ = [
     "read_manifest",
     "save_module",
     "shipped_modules_folder",
+    "update_manifest",
     "verify_module",
 ]
 
-_HOMES = {"InferenceModule": "module", "load_module": "module", "save_module": "module", "import_mimir": "mimir"}
+_HOMES = {
+    "InferenceModule": "module",
+    "load_module": "module",
+    "save_module": "module",
+    "update_manifest": "module",
+    "import_mimir": "mimir",
+}
 
 
 def __getattr__(name: str) -> Any:

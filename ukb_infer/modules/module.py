@@ -284,6 +284,26 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
         raise
 
 
+def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
+    """Replace the manifest of a module, weights untouched; whole or not at all.
+
+    Args:
+        folder: of the module.
+        manifest: with the same members as the one on disk.
+
+    Raises:
+        ModuleError: the members differ, or the file cannot be written.
+    """
+    if read_manifest(folder).members != manifest.members:
+        raise ModuleError(f"{folder}: the manifest to write has other members than the module; nothing was changed")
+    try:
+        text = manifest.to_json()
+        parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
+        atomic_write_text(folder / MANIFEST_NAME, text)
+    except (OSError, ValueError) as error:
+        raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
+
+
 def save_module(
     folder: Path,
     manifest: ModuleManifest,

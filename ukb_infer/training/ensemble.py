@@ -246,11 +246,24 @@ def make_manifest(
     )
 
 
-def predict_in_batches(module: InferenceModule, images: NDArray[np.uint8], batch_size: int = 50) -> Mixture:
-    """Estimates of many projections in natural units: (N, T) each part."""
+def predict_in_batches(
+    module: InferenceModule,
+    images: NDArray[np.uint8],
+    batch_size: int = 50,
+    rows: NDArray[np.int64] | None = None,
+) -> Mixture:
+    """Estimates of many projections in natural units: (N, T) each part.
+
+    Args:
+        module: that predicts.
+        images: (N, 3, 256, 256) uint8, possibly a memory map.
+        batch_size: projections at a time.
+        rows: which of the images; None for all.
+    """
+    rows = np.arange(len(images)) if rows is None else rows
     parts = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(np.array(images[rows[start : start + batch_size]]))
         parts.append(module.to_estimates(module.predict_standardized(batch)))
     return Mixture(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("mean", "aleatoric", "epistemic")))
 

@@ -1,0 +1,64 @@
+"""``ukb-infer train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ukb_infer.cli import training_options as options
+
+
+def train(
+    projections: options.Projections,
+    labels: options.Labels,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The module to make.")],
+    targets: options.Targets = "",
+    backbone: options.Backbone = None,
+    members: Annotated[int | None, typer.Option(metavar="N", help="Networks of the ensemble [default: 5].")] = None,
+    folds: Annotated[
+        int | None, typer.Option(metavar="K", help="Member k leaves out fold k for validation; 0: none does.")
+    ] = None,
+    init: options.Initial = "random",
+    preset: options.Preset = "mimir",
+    config: options.Config = None,
+    iterations: options.Iterations = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    seed: options.Seed = None,
+    stratify: options.Stratify = "",
+    units: options.Units = None,
+    define: options.Define = None,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
+    deterministic: options.Deterministic = False,
+    processes: options.Processes = 0,
+    work: options.Work = None,
+    intended_use: Annotated[str, typer.Option("--intended-use", metavar="TEXT", help="For the manifest.")] = "",
+    warning: options.Warn = "",
+    dry_run: options.DryRun = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Train an ensemble on labelled projections and make a module of it.
+
+    Checkpoints go to OUT.work: killed at any moment, the same command continues and ends with the same weights.
+    Afterwards: `ukb-infer cross-validate`, then `ukb-infer calibrate`, for intervals that hold what they promise.
+
+    Example:
+        ukb-infer train --projections projections --labels labels.csv --targets height,weight --out my-module
+
+        ukb-infer train --projections projections --labels truth.csv --preset fast --folds 5 --out my-module
+    """
+    from ukb_infer.training.run import run_train
+
+    changes = {
+        "backbone": backbone, "members": members, "folds": folds, "iterations": iterations, "batch_size": batch_size,
+        "learning_rate": learning_rate, "seed": seed, "precision": precision, "deterministic": deterministic or None,
+    }  # fmt: skip
+    request = options.make_request(
+        projections, labels, out, preset, config, changes, targets=targets, units=units, init=init, define=define,
+        device=device, processes=processes, work=work, stratify=stratify, overwrite=overwrite, dry_run=dry_run,
+        intended_use=intended_use, warning=warning,
+    )  # fmt: skip
+    run_train(request, typer.echo)

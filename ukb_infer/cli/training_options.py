@@ -1,0 +1,115 @@
+"""Options that ``train`` and ``cross-validate`` share, and their way into a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ukb_infer.errors import UsageError
+
+if TYPE_CHECKING:
+    from ukb_infer.training.run import TrainRequest
+
+Projections = Annotated[
+    Path, typer.Option("--projections", metavar="FOLDER", help="Projections, from `ukb-infer project`.")
+]
+Labels = Annotated[
+    Path,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="CSV, TSV or Parquet with a column scan, or eid [and instance]; other columns: target names or UK Biobank "
+        "forms (p21002_i2, 21002-2.0, participant.p31).",
+    ),
+]
+Targets = Annotated[
+    str, typer.Option("--targets", metavar="A,B,...", help="Targets to learn [default: all the labels have].")
+]
+Units = Annotated[
+    list[str] | None,
+    typer.Option("--unit", metavar="COLUMN=UNIT", help="Unit of a column where it is not the target's; repeatable."),
+]
+Define = Annotated[
+    Path | None,
+    typer.Option("--define", metavar="FILE.toml", help="Targets of your own: [targets.NAME] unit, lower ..."),
+]
+Preset = Annotated[str, typer.Option(help="mimir (published schedule) or fast (small networks on CPUs).")]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.toml", help="Any setting of the training; options win over it.")
+]
+Backbone = Annotated[str | None, typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].")]
+Initial = Annotated[
+    str,
+    typer.Option("--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a file."),
+]
+Iterations = Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps a member.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans a step.")]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Of everything random.")]
+Stratify = Annotated[
+    str, typer.Option("--stratify", metavar="TARGET", help="Make this target's distribution alike in all folds.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: start the command with torchrun.")]
+Processes = Annotated[
+    int, typer.Option("--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].")
+]
+Work = Annotated[
+    Path | None, typer.Option("--work", metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")
+]
+Precision = Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="The same bits every time on CUDA too; slower. CPUs always do.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result, or checkpoints of other settings.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the labels, count, and write nothing.")]
+Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Shown wherever the module is used.")]
+
+
+def make_request(
+    projections: Path,
+    labels: Path,
+    out: Path,
+    preset: str,
+    config_file: Path | None,
+    changes: dict[str, Any],
+    *,
+    targets: str,
+    units: list[str] | None,
+    init: str,
+    **rest: Any,
+) -> TrainRequest:
+    """Options to a request; options that were not given leave the preset or the file as it is."""
+    from ukb_infer.training.config import make_config, read_config_file
+    from ukb_infer.training.run import TrainRequest
+
+    settings = read_config_file(config_file) if config_file else {}
+    settings |= {key: value for key, value in changes.items() if value is not None}
+    if "iterations" in settings:
+        settings.setdefault("warmup_mse", min(make_config(preset).warmup_mse, settings["iterations"] // 4))
+    return TrainRequest(
+        projections,
+        labels,
+        out,
+        make_config(preset, **settings),
+        targets=tuple(t.strip() for t in targets.split(",") if t.strip()),
+        units=parse_units(units or []),
+        init=init if init in ("random", "imagenet") else Path(init),  # type: ignore[arg-type]
+        **rest,
+    )
+
+
+def parse_units(given: list[str]) -> dict[str, str]:
+    """``COLUMN=UNIT`` to a table.
+
+    Raises:
+        UsageError: another form.
+    """
+    units = {}
+    for text in given:
+        column, sign, unit = text.rpartition("=")
+        if not sign or not column or not unit:
+            raise UsageError(f"--unit: got {text!r}, expected COLUMN=UNIT, e.g. p23280_i2=g")
+        units[column] = unit
+    return units
