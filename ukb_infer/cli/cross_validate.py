@@ -34,6 +34,7 @@ def cross_validate(
     precision: options.Precision = None,
     deterministic: options.Deterministic = False,
     processes: options.Processes = 0,
+    threads: options.Threads = 0,
     work: options.Work = None,
     warning: options.Warn = "",
     dry_run: options.DryRun = False,
@@ -57,7 +58,8 @@ def cross_validate(
     }  # fmt: skip
     request = options.make_request(
         projections, labels, out, preset, config, changes, targets=targets, units=units, init=init, define=define,
-        device=device, processes=processes, work=work, stratify=stratify, overwrite=overwrite, dry_run=dry_run,
+        device=device, processes=processes, threads=threads, work=work, stratify=stratify, overwrite=overwrite,
+        dry_run=dry_run,
         warning=warning,
     )  # fmt: skip
     run_cross_validate(request, members, typer.echo)

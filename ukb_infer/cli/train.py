@@ -34,6 +34,7 @@ def train(
     precision: options.Precision = None,
     deterministic: options.Deterministic = False,
     processes: options.Processes = 0,
+    threads: options.Threads = 0,
     work: options.Work = None,
     intended_use: Annotated[str, typer.Option("--intended-use", metavar="TEXT", help="For the manifest.")] = "",
     warning: options.Warn = "",
@@ -58,7 +59,8 @@ def train(
     }  # fmt: skip
     request = options.make_request(
         projections, labels, out, preset, config, changes, targets=targets, units=units, init=init, define=define,
-        device=device, processes=processes, work=work, stratify=stratify, overwrite=overwrite, dry_run=dry_run,
+        device=device, processes=processes, threads=threads, work=work, stratify=stratify, overwrite=overwrite,
+        dry_run=dry_run,
         intended_use=intended_use, warning=warning,
     )  # fmt: skip
     run_train(request, typer.echo)

@@ -55,6 +55,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: star
 Processes = Annotated[
     int, typer.Option("--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].")
 ]
+Threads = Annotated[
+    int, typer.Option("--threads", metavar="N", help="CPU threads a member [default: its share of the cores].")
+]
 Work = Annotated[
     Path | None, typer.Option("--work", metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")
 ]

@@ -99,12 +99,11 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         if version != SCHEMA_VERSION:
             raise RunError(f"{folder / FACTS_NAME}: version {version}, expected {SCHEMA_VERSION}")
         names: Sequence[str] = [t["name"] for t in facts["targets"]]
-        text = {"eid": str, "instance": str, "array": str, "scan": str}
-        table = pd.read_csv(
-            folder / TABLE_NAME, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
+        table = pd.read_csv(folder / TABLE_NAME, dtype=str, keep_default_na=False)
         wanted = [f"{name}_{part}" for name in names for part in _PARTS]
-        values = table[wanted].to_numpy(np.float64).reshape(len(table), len(names), len(_PARTS))
+        values = (
+            table[wanted].replace("", "nan").to_numpy().astype(np.float64).reshape(len(table), len(names), len(_PARTS))
+        )
         keys = tuple(ScanKey.from_name(str(scan)) for scan in table["scan"])
         fold = table["fold"].to_numpy(np.int64)
         int(facts["members_per_fold"])

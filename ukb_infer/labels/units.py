@@ -60,21 +60,19 @@ def check_plausible(spec: TargetSpec, column: str, values: NDArray[np.float64]) 
     if low <= median <= high:
         return
     problem = f"column {column}: the median of {spec.name} is {median:g}, expected {low:g} to {high:g} {spec.unit}"
-    for factor in FACTORS:
-        for scale in (factor, 1.0 / factor):
-            if low <= median / scale <= high:
-                raise UsageError(f"{problem}; the values seem to be {_guess(spec, column, scale)}")
-    raise UsageError(f"{problem}; check that the column holds what its name says")
+    fitting = [scale for f in FACTORS for scale in (f, 1.0 / f) if low <= median / scale <= high]
+    guess = _guess(spec, column, fitting)
+    raise UsageError(f"{problem}; {guess or 'check that the column holds what its name says'}")
 
 
-def _guess(spec: TargetSpec, column: str, scale: float) -> str:
-    """Words for labels that are ``scale`` times too large."""
+def _guess(spec: TargetSpec, column: str, scales: list[float]) -> str:
+    """Words for labels that are one of ``scales`` times too large: a unit of that size where there is one."""
     own = UNITS.get(spec.unit)
-    names = [
-        name
-        for name, (kind, size) in UNITS.items()
-        if own is not None and kind == own[0] and abs(own[1] / size / scale - 1.0) < 1e-6
-    ]
-    if names:
-        return f"in {names[0]}: pass --unit {column}={names[0]}"
-    return f"{scale:g} times too {'large' if scale > 1 else 'small'}: convert them to {spec.unit}"
+    for scale in scales:
+        for name, (kind, size) in UNITS.items():
+            if own is not None and kind == own[0] and abs(own[1] / size / scale - 1.0) < 1e-6:
+                return f"the values seem to be in {name}: pass --unit {column}={name}"
+    if not scales:
+        return ""
+    times = f"{scales[0]:g} times too large" if scales[0] > 1 else f"{1.0 / scales[0]:g} times too small"
+    return f"the values seem to be {times}: convert them to {spec.unit}"

@@ -254,7 +254,7 @@ class MemberTrainer:
             norm.momentum = None
         self.average.train()
         with torch.inference_mode():
-            for k in range(RECALIBRATION_BATCHES):
+            for k in range(min(RECALIBRATION_BATCHES, self.config.iterations)):
                 images, _ = self._read(k)
                 self._forward(self.average, torch.from_numpy(images).to(self.device))
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -52,6 +52,7 @@ class TrainRequest:
         work: working folder with checkpoints; None for ``<out>.work`` beside it.
         device: auto, cpu or cuda.
         processes: members trained at a time; 0 takes one a core on a CPU and one on CUDA.
+        threads: CPU threads of each member; 0 takes its share of the cores. Kept when a training is continued.
         stratify: target whose distribution is alike in all folds, or "".
         overwrite: replace an existing result.
         dry_run: read, count and stop.
@@ -70,6 +71,7 @@ class TrainRequest:
     work: Path | None = None
     device: str = "auto"
     processes: int = 0
+    threads: int = 0
     stratify: str = ""
     overwrite: bool = False
     dry_run: bool = False
@@ -79,8 +81,9 @@ class TrainRequest:
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--device: got {self.device!r}, expected auto, cpu or cuda")
-        if self.processes < 0:
-            raise UsageError(f"--processes: got {self.processes}, expected 0 or more")
+        for name, value in (("--processes", self.processes), ("--threads", self.threads)):
+            if value < 0:
+                raise UsageError(f"{name}: got {value}, expected 0 or more")
         if self.stratify and not self.config.folds:
             raise UsageError("--stratify has no meaning without --folds")
         if self.config.precision == "bf16" and self.device == "cpu":
@@ -244,7 +247,7 @@ def _prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> _P
     processes = request.processes or (min(config.members, cores) if device == "cpu" else 1)
     if Ranks.current().world > 1:
         processes = 1
-    settings = _settings(request, packed, max(1, cores // processes))
+    settings = _settings(request, packed, request.threads or max(1, cores // processes))
     threads = _check_settings(work, settings, overwrite=request.overwrite)
     return _Prepared(request, labels, packed, standardization, fold, device, processes, threads)
 
