@@ -15,6 +15,10 @@ from ukb_infer.cli.app import app
 from ukb_infer.errors import UkbInferError
 from ukb_infer.targets import TARGETS
 
+COMMANDS = (
+    "predict", "project", "phantom", "modules", "demo", "train", "cross-validate", "calibrate", "evaluate", "bench",
+)  # fmt: skip
+
 
 def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -24,7 +28,8 @@ def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subp
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["predict"], ["project"], ["phantom"], ["modules"], ["modules", "import-mimir"], ["demo"]]
+    "command",
+    [[], ["modules", "import-mimir"], *([c] for c in COMMANDS)],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
@@ -181,3 +186,41 @@ def test_a_wheel_carries_the_demonstration(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(site)}, cwd=elsewhere, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert str(site) in where
+
+
+@pytest.mark.slow
+def test_a_module_is_made_calibrated_used_and_judged_from_the_command_line(tmp_path: Path) -> None:
+    """The README's chain on synthetic scans, in one folder, as a user would type it."""
+    from ukb_infer.phantom import write_cohort
+
+    truth = write_cohort(tmp_path / "scans", 14, 3, size="small")
+    small = tmp_path / "small.toml"
+    small.write_text(
+        "iterations = 6\nvalidate_every = 3\nwarmup_mse = 1\nbatch_size = 4\n"
+        "scaling = {scale = 0.015625, offset = -1.0, size = [64, 64]}\n"
+    )
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ukb_infer", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    run("project", "scans", "--out", "projections", "--expected-stations", "0")
+    data = ["--projections", "projections", "--labels", str(truth), "--targets", "height,weight"]
+    how = ["--preset", "fast", "--config", "small.toml", "--members", "2", "--device", "cpu"]
+    assert "verified" in run("train", *data, *how, "--out", "mod")
+    assert "not calibrated" in run("predict", "projections", "--modules", "./mod", "--out", "run").lower()
+    assert "14 scans predicted" in run("cross-validate", *data, *how, "--folds", "2", "--out", "cv")
+    assert "mod: calibrated by conformal" in run("calibrate", "cv", "--module", "mod")
+    assert "covers levels" in run("predict", "projections", "--modules", "./mod", "--out", "r", code=1)  # 14 labels
+    run("calibrate", "cv", "--module", "mod", "--method", "coverage")
+    text = run("predict", "projections", "--modules", "./mod", "--out", "run2")
+    assert "not calibrated" not in text.lower()
+    judged = run("evaluate", "run2", "--labels", str(truth), "--out", "agreement", "--replicates", "20")
+    assert "| height | cm | 14 |" in judged
+    assert (tmp_path / "agreement/figures/height.pdf").exists()
+    assert "finished result" in run("train", *data, *how, "--out", "mod", code=1)
+    assert "did you mean height" in run("train", *data[:-1], "hieght", *how, "--out", "x", code=2)
+    assert "--unit" in run("train", *data, *how, "--out", "x", "--unit", "height", code=2)

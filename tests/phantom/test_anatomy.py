@@ -116,3 +116,15 @@ def test_pulse_and_grip_have_the_stated_irreducible_spread() -> None:
         assert truths(replace(subject, noise=tuple(noise)))[name] - base == pytest.approx(irreducible_sd(name))
     with pytest.raises(UsageError, match="pulseRate"):
         irreducible_sd("liverVolume")
+
+
+@pytest.mark.parametrize("index", [45, 64, 90])
+def test_a_level_is_the_same_in_every_station(index: int) -> None:
+    """These subjects' arms used to jump by 18 to 28 mm where two stations meet; float32 shapes allow 0.01 mm."""
+    subject = sample_subject(11, index)
+    grids = station_grids(subject, "full")
+    heights = np.unique(np.concatenate([grid.z_mm for grid in grids]))
+    whole = Body(subject, heights).shapes()
+    for grid in grids:
+        same = whole[np.searchsorted(heights, grid.z_mm)]
+        np.testing.assert_allclose(Body(subject, grid.z_mm).shapes(), same, atol=0.01)

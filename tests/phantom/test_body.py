@@ -47,21 +47,20 @@ def test_truths_are_plausible_for_adults(population: list[dict[str, float]]) -> 
     assert 0.35 < np.mean([p["sex"] for p in population]) < 0.65
 
 
-def test_parts_add_up_to_the_instrument_noise(population: list[dict[str, float]]) -> None:
-    """Each value carries 0.8 % noise, so sums hold to a few per cent."""
+def test_parts_add_up_exactly(population: list[dict[str, float]]) -> None:
     for p in population:
         for limb in ("Arm", "Leg"):
             for part in ("FatMass", "LeanMass", "TotalMass"):
-                assert p[f"Dxa{limb}{part}Left"] + p[f"Dxa{limb}{part}Right"] == pytest.approx(
-                    p[f"Dxa{limb}s{part}"], rel=0.06
-                )
-        assert p["DxaTotalFatMass"] + p["DxaTotalLeanMass"] == pytest.approx(p["DxaTotalTissueMass"], rel=0.05)
-        assert 100 * p["DxaTotalFatMass"] / p["DxaTotalTissueMass"] == pytest.approx(
-            p["DxaTotalTissueFatPercentage"], rel=0.08
-        )
-        assert p["DxaTotalTissueMass"] < p["weight"] * 1.03
+                both = p[f"Dxa{limb}{part}Left"] + p[f"Dxa{limb}{part}Right"]
+                assert both == pytest.approx(p[f"Dxa{limb}s{part}"])
+        assert p["DxaTotalFatMass"] + p["DxaTotalLeanMass"] == pytest.approx(p["DxaTotalTissueMass"])
+        share = 100 * p["DxaTotalFatMass"] / p["DxaTotalTissueMass"]
+        assert share == pytest.approx(p["DxaTotalTissueFatPercentage"])
+        assert p["DxaTotalTissueMass"] < p["weight"] * 1.01
         index = (p["AtlasVatVolume"] + p["AtlasAsatVolume"]) / (p["height"] / 100) ** 2
-        assert index == pytest.approx(p["AtlasTotalAbdominalAdiposeTissueIndex"], rel=0.08)
+        assert index == pytest.approx(p["AtlasTotalAbdominalAdiposeTissueIndex"])
+        thighs = [p[f"Atlas{n}ThighLeanMuscle{s}"] for n in ("Anterior", "Posterior") for s in ("Left", "Right")]
+        assert sum(thighs) == pytest.approx(p["AtlasTotalThighMuscleVolume"])
 
 
 def test_what_no_picture_tells_is_mostly_noise(population: list[dict[str, float]]) -> None:

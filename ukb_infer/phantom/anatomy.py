@@ -89,7 +89,7 @@ class Level:
 
 TRUNK = Level(
     (0.46, 0.485, 0.52, 0.55, 0.60, 0.645, 0.70, 0.75, 0.785, 0.805, 0.820, 0.832, 0.845, 0.87),
-    (168.0, 170.0, 164.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
+    (162.0, 168.0, 164.0, 156.0, 141.0, 137.0, 143.0, 150.0, 152.0, 150.0, 128.0, 88.0, 62.0, 57.0),
     (90.0, 98.0, 104.0, 102.0, 96.0, 97.0, 104.0, 104.0, 94.0, 82.0, 72.0, 64.0, 60.0, 62.0),
 )
 TRUNK_FEMALE_WIDTH = (
@@ -109,7 +109,7 @@ ARM = Level(
 )
 #: Subcutaneous fat thickness at adiposity 1, mm: front, side, back of the trunk; legs; arms.
 FAT_HEIGHT = (0.03, 0.10, 0.285, 0.36, 0.47, 0.52, 0.56, 0.60, 0.645, 0.70, 0.75, 0.80, 0.83, 0.87)
-FAT_FRONT_MM = (3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 20.0, 21.0, 20.0, 15.0, 13.0, 8.0, 4.0, 4.0)
+FAT_FRONT_MM = (3.0, 4.0, 6.0, 9.0, 8.0, 12.0, 20.0, 21.0, 20.0, 15.0, 13.0, 8.0, 4.0, 4.0)
 FAT_SIDE_MM = (3.0, 5.0, 7.0, 11.0, 15.0, 21.0, 20.0, 18.0, 15.0, 11.0, 10.0, 7.0, 4.0, 4.0)
 FAT_BACK_MM = (3.0, 5.0, 6.0, 10.0, 16.0, 25.0, 22.0, 16.0, 13.0, 11.0, 10.0, 9.0, 5.0, 4.0)
 ARM_FAT_MM = ((0.40, 0.50, 0.61, 0.72, 0.80, 0.822), (2.0, 3.0, 5.0, 8.0, 8.0, 6.0))
@@ -162,7 +162,7 @@ class Body:
         if not s.male:
             wide = wide * _at(h, *TRUNK_FEMALE_WIDTH)
         wall = 15.0 * s.muscle * self.scale
-        belly = _bump(h, 0.485, 0.735, 0.6)
+        belly = _bump(h, 0.500, 0.735, 0.75)
         growth = np.sqrt(0.65 + 0.35 * s.visceral)
         self.cavity_a = np.maximum(wide - wall, 8.0) * (1.0 + (growth**0.7 - 1.0) * belly)
         self.cavity_b = np.maximum(deep - wall, 8.0) * (1.0 + (growth**1.5 - 1.0) * belly)
@@ -183,6 +183,13 @@ class Body:
         self.back_y = BACK_Y_MM - 14.0 * _bump(h, 0.57, 0.68, 1.0) - 30.0 * _smooth_step(h, 0.80, 0.87)
         self.outer_y = self.back_y - self.outer_b
         self.lean_y = self.back_y - back - self.lean_b
+
+    def _hip_half_width_mm(self) -> float:
+        """Half width of the trunk at the hips: the same for a subject whatever levels this body has."""
+        share = self.subject.leg_share
+        keys = (0.0, KNEE * share, HIP_JOINT * share, SHOULDER, CHIN, 1.0)
+        fraction = float(np.interp(0.56, (0.0, KNEE, HIP_JOINT, SHOULDER, CHIN, 1.0), keys))
+        return float(Body(self.subject, np.array([fraction * self.subject.height_mm])).outer_a[0])
 
     # -- painting ------------------------------------------------------------------------------------------------
 
@@ -229,7 +236,7 @@ class Body:
         is_arm = (h > 0.40) & (h < 0.822)
         inside = h < 0.80
         fat = _at(h, *ARM_FAT_MM) * s.adiposity
-        reach = np.maximum(self.outer_a, np.interp(0.56, h[np.argsort(h)], self.outer_a[np.argsort(h)]) * 0.8)
+        reach = np.maximum(self.outer_a, 0.8 * self._hip_half_width_mm())
         for side, region, limb in ((1.0, Region.ARM_LEFT, s.arm_left), (-1.0, Region.ARM_RIGHT, s.arm_right)):
             a = _at(h, ARM.height, ARM.half_width_mm) * self.scale * s.muscle * limb
             b = _at(h, ARM.height, ARM.half_depth_mm) * self.scale * s.muscle * limb
@@ -271,18 +278,6 @@ class Body:
             self._paint(
                 x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region
             )
-            septum = y - 0.05 * b
-            self._paint(
-                x,
-                y,
-                a,
-                b,
-                16 * region + Tissue.SUBCUTANEOUS_FAT,
-                where=is_thigh,
-                on=region,
-                y_min=septum,
-                y_max=septum + 1.0 + 22.0 * s.muscle_fat,
-            )
             self._paint(
                 x,
                 y,
@@ -291,7 +286,7 @@ class Body:
                 16 * region + Tissue.ANTERIOR_THIGH_MUSCLE,
                 where=is_thigh,
                 on=region,
-                y_max=septum,
+                y_max=y - 0.05 * b,
             )
             joint = 1.0 + 1.1 * _bump(h, KNEE - 0.03, KNEE + 0.03, 0.5) + 0.3 * _smooth_step(h, 0.44, 0.47)
             bone = 14.5 * self.scale * s.bone**0.5 * joint
@@ -365,8 +360,8 @@ class Body:
         self._paint(
             self.x - 60.0 * grow,
             self.lean_y - 8.0,
-            73.0 * grow * liver,
-            74.0 * grow * liver,
+            66.0 * grow * liver,
+            66.0 * grow * liver,
             trunk + Tissue.LIVER,
             power=2.3,
             on=1,
@@ -393,7 +388,7 @@ class Body:
         for side, low, high in ((1.0, 0.598, 0.664), (-1.0, 0.592, 0.656)):
             kidney = grow * _bump(h, low, high)
             x, y = self.x + side * 56.0 * self.scale, self.lean_y + 0.42 * self.cavity_b
-            self._paint(x, y, 31.0 * kidney, 27.0 * kidney, trunk + Tissue.KIDNEY, on=1)
+            self._paint(x, y, 29.0 * kidney, 25.0 * kidney, trunk + Tissue.KIDNEY, on=1)
         bladder = 33.0 * _bump(h, 0.497, 0.533)
         self._paint(self.x, self.lean_y - 0.25 * self.cavity_b, 1.15 * bladder, bladder, trunk + Tissue.BLADDER, on=1)
 

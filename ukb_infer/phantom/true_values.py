@@ -42,6 +42,10 @@ BONE_SHARE, BONE_IRREDUCIBLE_SD = 0.046, 0.06
 BONE_PART = {"Android": 0.36, "Gynoid": 0.68}
 #: Relative instrument noise of DXA-like and atlas-like values.
 INSTRUMENT_SD = 0.008
+#: Relative noise of a tape measure.
+TAPE_SD = 0.005
+#: Part of the visceral fat that DXA sees.
+DXA_VAT_SHARE = 0.45
 
 #: Targets that the anatomy determines but for instrument noise; the others carry a large part no picture can tell.
 NOT_DETERMINED = frozenset(
@@ -200,18 +204,19 @@ def _dxa_trunk(parts: dict[str, _Composition], vat_litres: float) -> dict[str, f
     values["DxaTotalFatMass"], values["DxaTotalLeanMass"] = whole.fat, whole.lean
     values["DxaTotalFatFreeMass"] = whole.lean + whole.bone
     values["DxaTotalTissueFatPercentage"], values["DxaTotalTissueMass"] = whole.fat_percent, whole.tissue
-    values["DxaVatVolume"] = 0.45 * vat_litres
+    values["DxaVatVolume"] = vat_litres
     return values
 
 
-def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float) -> dict[str, float]:
+def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float, instrument: _Instrument) -> dict[str, float]:
     height_m = subject.height_mm / 1000.0
-    vat = volumes.sum((Tissue.VISCERAL_FAT,), _TRUNK)
-    asat = volumes.sum((Tissue.SUBCUTANEOUS_FAT,), _TRUNK, HIP_JOINT, 0.72)
-    trunk_fat = volumes.sum(_FAT, _TRUNK, CROTCH, 0.80)
+    measure = instrument.measure
+    vat = measure(volumes.sum((Tissue.VISCERAL_FAT,), _TRUNK))
+    asat = measure(volumes.sum((Tissue.SUBCUTANEOUS_FAT,), _TRUNK, HIP_JOINT, 0.72))
+    trunk_fat = measure(volumes.sum(_FAT, _TRUNK, CROTCH, 0.80))
     lean = 1.0 - subject.muscle_fat
     thigh = {
-        (name, side): lean * volumes.sum((tissue,), (region,))
+        (name, side): measure(lean * volumes.sum((tissue,), (region,)))
         for name, tissue in (
             ("Anterior", Tissue.ANTERIOR_THIGH_MUSCLE),
             ("Posterior", Tissue.POSTERIOR_THIGH_MUSCLE),
@@ -227,11 +232,11 @@ def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float) -> dict[s
         "AtlasAbdominalFatRatio": (vat + asat) / (vat + asat + muscle),
         "AtlasTotalAbdominalAdiposeTissueIndex": (vat + asat) / height_m**2,
         "AtlasTotalTrunkFat": trunk_fat,
-        "AtlasTotalAdiposeTissueVolume": volumes.sum(_FAT, _BODY, 0.30, 0.80),
-        "AtlasTotalLeanTissueVolume": lean * volumes.sum(_MUSCLE, _BODY, 0.30, 0.80),
+        "AtlasTotalAdiposeTissueVolume": measure(volumes.sum(_FAT, _BODY, 0.30, 0.80)),
+        "AtlasTotalLeanTissueVolume": measure(lean * volumes.sum(_MUSCLE, _BODY, 0.30, 0.80)),
         "AtlasWeightToMuscleRatio": weight_kg / muscle,
-        "AtlasMuscleFat": 100.0 * subject.muscle_fat,
-        "AtlasLiverFat": 100.0 * subject.liver_fat,
+        "AtlasMuscleFat": measure(100.0 * subject.muscle_fat),
+        "AtlasLiverFat": measure(100.0 * subject.liver_fat),
     }
     return values
 
@@ -240,7 +245,7 @@ def _latent(subject: Subject, values: dict[str, float]) -> dict[str, float]:
     """Targets with a large part that no picture can tell."""
     pulse, grip, diabetes, _, _ = subject.noise
     vat, liver = values["AtlasVatVolume"], values["AtlasLiverFat"]
-    logit = -3.45 + 0.22 * (vat - 3.5) + 0.07 * (liver - 5.0) + 0.035 * (subject.age_years - 63.0)
+    logit = -4.0 + 0.55 * (vat - 3.0) + 0.06 * (liver - 5.0) + 0.05 * (subject.age_years - 63.0)
     arm = values["DxaArmLeanMassRight"]
     return {
         "age": subject.age_years,
@@ -253,16 +258,20 @@ def _latent(subject: Subject, values: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _with_instrument_noise(subject: Subject, values: dict[str, float]) -> dict[str, float]:
-    """Multiply each measured value by its instrument's noise; consistent sums hold to that noise."""
-    rng = np.random.default_rng(np.random.SeedSequence([subject.seed, subject.index, 99]))
-    noisy = {}
-    for name in TARGETS:
-        draw = float(np.clip(rng.normal(), -4.0, 4.0))
-        relative = BONE_IRREDUCIBLE_SD if name.endswith("BoneMass") else INSTRUMENT_SD
-        exact = name in {"age", "sex", "pulseRate", "gripStrengthRight", "type2Diabetes"}
-        noisy[name] = values[name] if exact else values[name] * (1.0 + relative * draw)
-    return noisy
+class _Instrument:
+    """Relative measurement noise of one subject; each draw is cut at four standard deviations."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._rng = np.random.default_rng(np.random.SeedSequence([subject.seed, subject.index, 99]))
+
+    def measure(self, value: float, relative_sd: float = INSTRUMENT_SD) -> float:
+        """A value as an instrument gives it."""
+        return value * (1.0 + relative_sd * float(np.clip(self._rng.normal(), -4.0, 4.0)))
+
+    def scan(self, part: _Composition) -> _Composition:
+        """A part of the body as DXA gives it."""
+        bone = self.measure(part.bone, BONE_IRREDUCIBLE_SD)
+        return _Composition(self.measure(part.fat), self.measure(part.lean), bone)
 
 
 def truths(subject: Subject) -> dict[str, float]:
@@ -274,35 +283,37 @@ def truths(subject: Subject) -> dict[str, float]:
     Returns:
         Name to value; the same subject always gives the same values.
     """
-    volumes = TissueVolumes(subject)
-    parts = {
+    volumes, instrument = TissueVolumes(subject), _Instrument(subject)
+    measure = instrument.measure
+    limbs = {
         "ArmLeft": _composition(subject, volumes, (Region.ARM_LEFT,)),
         "ArmRight": _composition(subject, volumes, (Region.ARM_RIGHT,)),
         "LegLeft": _composition(subject, volumes, (Region.LEG_LEFT,)),
         "LegRight": _composition(subject, volumes, (Region.LEG_RIGHT,)),
         "Trunk": _composition(subject, volumes, _TRUNK),
-        "Android": _composition(subject, volumes, _TRUNK, ILIAC_CREST, ILIAC_CREST + 0.05),
-        "Gynoid": _composition(subject, volumes, (*_TRUNK, *_LEGS), 0.43, 0.545),
     }
-    whole = (
-        parts["Trunk"] + parts["ArmLeft"] + parts["ArmRight"] + parts["LegLeft"] + parts["LegRight"] + _head(subject)
-    )
-    parts["Whole"] = whole
-    weight = whole.tissue + whole.bone + 0.6
-    vat = volumes.sum((Tissue.VISCERAL_FAT,), _TRUNK)
-    values = _dxa_limbs(parts) | _dxa_trunk(parts, vat) | _atlas(subject, volumes, weight)
+    head = _head(subject)
+    body = sum(limbs.values(), head)
+    weight = body.tissue + body.bone + 0.6
+    parts = {name: instrument.scan(part) for name, part in limbs.items()}
+    parts["Whole"] = sum(parts.values(), head)
+    iliac = (ILIAC_CREST, ILIAC_CREST + 0.05)
+    parts["Android"] = instrument.scan(_composition(subject, volumes, _TRUNK, *iliac))
+    parts["Gynoid"] = instrument.scan(_composition(subject, volumes, (*_TRUNK, *_LEGS), 0.43, 0.545))
+    vat = measure(DXA_VAT_SHARE * volumes.sum((Tissue.VISCERAL_FAT,), _TRUNK))
+    values = _dxa_limbs(parts) | _dxa_trunk(parts, vat) | _atlas(subject, volumes, weight, instrument)
     values |= {
         "weight": weight,
         "height": subject.height_mm / 10.0,
-        "sittingHeight": subject.height_mm / 10.0 * (1.0 - 0.478 * subject.leg_share),
-        "waist": 100.0 * volumes.at(0.645, volumes.circumference_m),
-        "hip": 100.0 * volumes.at(HIP_JOINT, volumes.circumference_m),
-        "liverVolume": volumes.sum((Tissue.LIVER,), _TRUNK),
-        "kidneyParenchymalVolume": volumes.sum((Tissue.KIDNEY,), _TRUNK),
-        "liverFat": 100.0 * subject.liver_fat * 0.97 + 0.1,
+        "sittingHeight": measure(subject.height_mm / 10.0 * (1.0 - 0.478 * subject.leg_share), TAPE_SD),
+        "waist": measure(100.0 * volumes.at(0.645, volumes.circumference_m), TAPE_SD),
+        "hip": measure(100.0 * volumes.at(HIP_JOINT, volumes.circumference_m), TAPE_SD),
+        "liverVolume": measure(volumes.sum((Tissue.LIVER,), _TRUNK)),
+        "kidneyParenchymalVolume": measure(volumes.sum((Tissue.KIDNEY,), _TRUNK)),
+        "liverFat": measure(100.0 * subject.liver_fat * 0.97 + 0.1),
     }
     values |= _latent(subject, values)
-    return _with_instrument_noise(subject, values)
+    return {name: values[name] for name in TARGETS}
 
 
 __all__ = ["ANATOMY_DETERMINED", "NOT_DETERMINED", "TissueVolumes", "truths"]
