@@ -68,6 +68,7 @@ class Reason(StrEnum):
     NON_FINITE_ESTIMATE = "non_finite_estimate"
     WORKER_DIED = "worker_died"
     TIMED_OUT = "timed_out"
+    STORAGE_FAILED = "storage_failed"
     INTERNAL_ERROR = "internal_error"
     EXCLUDED = "excluded"
     # -- tolerated variants of the files
@@ -173,6 +174,9 @@ REASONS: dict[Reason, ReasonInfo] = {
     Reason.WORKER_DIED: ReasonInfo(_F, "the worker process died on this scan", "check memory; run the command again"),
     Reason.TIMED_OUT: ReasonInfo(
         _F, "reading and projecting took too long", "check the storage; run the command again"
+    ),
+    Reason.STORAGE_FAILED: ReasonInfo(
+        _F, "the storage failed while reading or writing", "restore access to the storage; run the command again"
     ),
     Reason.INTERNAL_ERROR: ReasonInfo(_F, "an unexpected error in ukb_infer", "report it with the message"),
     Reason.EXCLUDED: ReasonInfo(_T, "named by an --exclude list", "none needed"),

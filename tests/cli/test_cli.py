@@ -16,7 +16,8 @@ from ukb_infer.errors import UkbInferError
 from ukb_infer.targets import TARGETS
 
 COMMANDS = (
-    "predict", "project", "phantom", "modules", "demo", "train", "cross-validate", "calibrate", "evaluate", "bench",
+    "predict", "project", "status", "retry", "merge", "export", "phantom", "modules", "demo",
+    "train", "cross-validate", "calibrate", "evaluate", "bench",
 )  # fmt: skip
 
 

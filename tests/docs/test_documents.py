@@ -31,7 +31,7 @@ def test_commands_named_in_the_readme_exist() -> None:
 
     from ukb_infer.cli.app import app
 
-    for command in set(re.findall(r"^ukb-infer (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)):
+    for command in set(re.findall(r"^ukb-infer ([\w-]+)", (ROOT / "README.md").read_text(), re.MULTILINE)):
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
 
 

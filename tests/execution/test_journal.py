@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,15 @@ def test_what_is_recorded_is_there_again(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         assert journal.get("identity") == {"a": 1}
         assert journal.get("other") is None
-        assert journal.row(ROW.scan) == ROW
+        found = journal.row(ROW.scan)
+        assert found is not None
+        assert replace(found, finished=0.0) == ROW
+        assert found.finished > 0
         assert journal.row("x") is None
-        assert journal.fingerprints() == {ROW.scan: "10:20"}
+        assert journal.fingerprints() == {ROW.scan: ("10:20", "", ROW.status, ROW.reasons)}
 
 
 def test_a_scan_recorded_again_replaces_its_row(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     with Journal(tmp_path) as journal:
         journal.record([ROW, replace(ROW, status="ok")])
         found = journal.row(ROW.scan)
@@ -42,7 +44,7 @@ def test_a_kill_between_transactions_loses_only_what_was_not_committed(tmp_path:
         "j = Journal(Path(sys.argv[1]))\n"
         "j.record([JournalRow('a', '', 'ok', '', '', 6)])\n"
         "j._db.execute('BEGIN IMMEDIATE')\n"
-        "j._db.execute(\"INSERT INTO scans VALUES ('b','','ok','','',6,'')\")\n"
+        "j._db.execute(\"INSERT INTO scans VALUES ('b','','ok','','',6,'','',0)\")\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9

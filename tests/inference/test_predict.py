@@ -135,7 +135,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
     projections: Path, tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_predict(_config(projections, tmp_path / "whole", tiny_module))
-    original, calls = predicting._finish, []
+    original, calls = predicting._Computation._finish, []
 
     def fail_later(*args: Any, **kwargs: Any) -> int:
         calls.append(1)
@@ -143,7 +143,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(predicting, "_finish", fail_later)
+    monkeypatch.setattr(predicting._Computation, "_finish", fail_later)
     with pytest.raises(KeyboardInterrupt):
         run_predict(_config(projections, tmp_path / "cut", tiny_module))
     monkeypatch.undo()

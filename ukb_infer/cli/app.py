@@ -19,6 +19,7 @@ from ukb_infer.cli import (
     phantom,
     predict,
     project,
+    runs,
     targets,
     train,
 )
@@ -63,6 +64,10 @@ app.command("phantom")(phantom.phantom)
 app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
+app.command("status")(runs.status)
+app.command("retry")(runs.retry)
+app.command("merge")(runs.merge)
+app.command("export")(runs.export)
 app.command("train")(train.train)
 app.command("cross-validate")(cross_validate.cross_validate)
 app.command("calibrate")(calibrate.calibrate)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Exit codes beside 0 (all fine) and 3 (some or all scans failed).
 EXIT_RUN, EXIT_USAGE = 1, 2
+#: Start the same command again (EX_TEMPFAIL).
+EXIT_AGAIN = 75
 #: Without a terminal, a progress line at most this often, s.
 LINE_EVERY_S = 30.0
 
@@ -71,6 +73,13 @@ class ProgressDisplay:
             self._bar.close()
 
 
+def explain_reasons(reasons: dict[str, int]) -> None:
+    """Each code with its number, meaning and what to do."""
+    for code, number in reasons.items():
+        info = REASONS[Reason(code)]
+        typer.echo(f"  {number} x {code}: {info.meaning}; {info.advice}")
+
+
 def print_summary(summary: RunSummary) -> None:
     """Counts, what failed and why, where the files are, and what the modules warn of."""
     for note in summary.notes:
@@ -78,9 +87,10 @@ def print_summary(summary: RunSummary) -> None:
     if not summary.dry_run:
         counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items())
         typer.echo(f"{counts}; {summary.computed} worked on now, {summary.seconds:.1f} s")
-        for code, number in summary.reasons.items():
-            info = REASONS[Reason(code)]
-            typer.echo(f"  {number} x {code}: {info.meaning}; {info.advice}")
+        explain_reasons(summary.reasons)
+        if summary.exit_code == EXIT_AGAIN:
+            why = "stopped on request" if summary.stopped else "the machine or its storage failed"
+            typer.echo(f"{summary.unfinished} scans unfinished ({why}): run the same command again", err=True)
         for path in summary.files:
             typer.echo(f"  {path}")
     for warning in summary.warnings:

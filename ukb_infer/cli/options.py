@@ -34,4 +34,20 @@ Expected = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again where the folder holds a run.")]
+Shard = Annotated[
+    str,
+    typer.Option(
+        "--shard", metavar="I/N", help="Part I of N of the scans, with an --out of its own; slurm: from the job array."
+    ),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Notice changed inputs by SHA-256 instead of size and time; reads everything.")
+]
+Scheduler = Annotated[
+    str,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Project on a Dask cluster: tcp://host:8786, or a .toml file."),
+]
+Lock = Annotated[
+    str, typer.Option("--lock", help="auto, flock, or file (network file systems whose locks do not work).")
+]
 LogIds = Annotated[bool, typer.Option("--log-ids", help="Let names of scans appear in messages and logs.")]

@@ -52,6 +52,10 @@ def predict(
     expected_stations: options.Expected = 6,
     timeout: options.Timeout = 600.0,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")] = False,
+    shard: options.Shard = "",
+    scheduler: options.Scheduler = "",
+    verify: options.Verify = False,
+    lock: options.Lock = "auto",
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     log_ids: options.LogIds = False,
@@ -59,8 +63,8 @@ def predict(
     """Estimate all targets of every scan, with prediction intervals.
 
     Writes estimates.csv, scans.csv, dictionary.csv and run.json to --out. Interrupted runs are continued by the same
-    command. Exit code 0: all scans used; 3: some or all failed (see scans.csv); 2: wrong usage; 1: the run could not be
-    done.
+    command; SIGTERM finishes the batch first. Exit code 0: all scans used; 3: some or all failed (see scans.csv); 2:
+    wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command again.
 
     Example:
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8
@@ -81,6 +85,10 @@ def predict(
         overwrite=overwrite,
         dry_run=dry_run,
         log_ids=log_ids,
+        shard=shard,
+        scheduler=scheduler,
+        verify=verify,
+        lock=lock,  # type: ignore[arg-type]
         modules=tuple(modules or ()),
         device=device,
         batch_size=batch_size,

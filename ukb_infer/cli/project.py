@@ -24,6 +24,10 @@ def project(
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
     timeout: options.Timeout = 600.0,
+    shard: options.Shard = "",
+    scheduler: options.Scheduler = "",
+    verify: options.Verify = False,
+    lock: options.Lock = "auto",
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     log_ids: options.LogIds = False,
@@ -54,6 +58,10 @@ def project(
         overwrite=overwrite,
         dry_run=dry_run,
         log_ids=log_ids,
+        shard=shard,
+        scheduler=scheduler,
+        verify=verify,
+        lock=lock,  # type: ignore[arg-type]
     )
     progress = ProgressDisplay("project")
     try:

@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 #: An item whose worker died is tried this many times in all.
 ATTEMPTS = 2
+#: While waiting, look this often whether the work should stop, s.
+LOOK_UP_S = 0.5
 _STOP = None
 
 
@@ -44,7 +46,8 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """Loop of a worker: receive an item, send back (True, result) or (False, text)."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the command decides what to finish
+        signal.signal(number, signal.SIG_IGN)
     while True:
         try:
             message = pipe.recv()
@@ -80,10 +83,10 @@ class _Pool(Generic[Item, Result]):
     def collect(self) -> Iterator[tuple[int, Result | Failure]]:
         """Results that are there, after waiting for at least one event or the next time limit."""
         busy = {w.pipe: w for w in self.workers if w.index is not None}
-        limit = None
+        limit: float = LOOK_UP_S
         if self.timeout_s is not None and busy:
             oldest = min(w.started for w in busy.values())
-            limit = max(0.05, oldest + self.timeout_s - time.monotonic())
+            limit = min(LOOK_UP_S, max(0.05, oldest + self.timeout_s - time.monotonic()))
         for ready in wait(list(busy), limit):
             worker = busy[ready]  # type: ignore[index]
             yield self._receive(worker)
@@ -133,6 +136,7 @@ def run_in_workers(
     *,
     workers: int,
     timeout_s: float | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, Result | Failure]]:
     """Apply a function to items in worker processes, yielding results as they come.
 
@@ -141,18 +145,21 @@ def run_in_workers(
         items: what to work on; each must pickle.
         workers: processes; 0 works in this process, one item after the other.
         timeout_s: longest time for one item; its worker is killed then.
+        should_stop: asked now and then; True ends the work, leaving items without result.
 
     Yields:
         (index of the item, result or :class:`Failure`), in order of completion.
     """
     if workers == 0:
-        yield from _run_here(function, items)
+        yield from _run_here(function, items, should_stop)
         return
     pool: _Pool[Item, Result] = _Pool(function, max(1, min(workers, len(items))), timeout_s)
     waiting, lonely = deque(range(len(items))), deque[int]()
     attempts = [0] * len(items)
     try:
         while waiting or lonely or any(w.index is not None for w in pool.workers):
+            if should_stop():
+                return
             _hand_out(pool, items, waiting, lonely, attempts)
             for index, result in pool.collect():
                 if isinstance(result, Failure) and result.kind == "died" and attempts[index] < ATTEMPTS:
@@ -185,8 +192,12 @@ def _hand_out(
             busy += 1
 
 
-def _run_here(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result | Failure]]:
+def _run_here(
+    function: Callable[[Item], Result], items: Sequence[Item], should_stop: Callable[[], bool]
+) -> Iterator[tuple[int, Result | Failure]]:
     for index, item in enumerate(items):
+        if should_stop():
+            return
         try:
             yield index, function(item)
         except Exception as error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ukb_infer.errors import UsageError
+from ukb_infer.execution import parse_shard
+from ukb_infer.execution.lock import LockMode
 from ukb_infer.geometry import RECIPE
 from ukb_infer.records import ReadingOptions
 
@@ -26,20 +28,24 @@ def default_workers() -> int:
 
 
 @dataclass(frozen=True)
-class ProjectConfig:
-    """Configuration of ``project``.
+class CommonConfig:
+    """What ``project`` and ``predict`` have in common.
 
     Attributes:
-        inputs: paths as given; ``out``: folder of the projections.
+        inputs: paths as given; ``out``: folder of the run.
         root: where listed keys and relative paths are looked up.
         reading: how scans are read and checked.
         workers: processes; 0 works in this one.
         timeout_s: longest time for one scan.
         exclude: lists of scans or eids to leave out.
-        png, volumes: also write a picture, the fused volumes as NIfTI.
         overwrite: start again where the folder holds another run.
         dry_run: look, but write nothing.
         log_ids: names of scans may appear in logs.
+        shard: part of the work, ``I/N`` or ``slurm``; "" for all.
+        verify: notice changed inputs by the SHA-256 of their content.
+        scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for processes of this machine.
+        lock: how the folder is locked: auto, flock or file.
+        retry_waits_s: waits before failures of the storage are tried again.
     """
 
     inputs: tuple[str, ...]
@@ -49,23 +55,72 @@ class ProjectConfig:
     workers: int = field(default_factory=default_workers)
     timeout_s: float = DEFAULT_TIMEOUT_S
     exclude: tuple[Path, ...] = ()
-    png: bool = False
-    volumes: bool = False
     overwrite: bool = False
     dry_run: bool = False
     log_ids: bool = False
+    shard: str = ""
+    verify: bool = False
+    scheduler: str = ""
+    lock: LockMode = "auto"
+    retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
 
     def __post_init__(self) -> None:
         check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        parse_shard(self.shard)
+        if self.lock not in ("auto", "flock", "file"):
+            raise UsageError(f"--lock: got {self.lock!r}, expected auto, flock or file")
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the results."""
-        return reading_identity(self.reading) | {"png": self.png, "volumes": self.volumes}
+    def base_identity(self) -> dict[str, Any]:
+        """What decides the results of both commands."""
+        shard = parse_shard(self.shard)
+        return reading_identity(self.reading) | {"shard": None if shard is None else str(shard)}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything, as values that JSON can hold."""
+        return {k: _plain(v) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Back from :meth:`to_plain`."""
+        values = dict(plain)
+        values["reading"] = ReadingOptions(**values["reading"])
+        for name in ("out", "root", "projections"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
+        values["exclude"] = tuple(Path(p) for p in values["exclude"])
+        for name in ("inputs", "modules", "targets", "retry_waits_s"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
-class PredictConfig:
-    """Configuration of ``predict``; attributes as in :class:`ProjectConfig`, and:
+class ProjectConfig(CommonConfig):
+    """Configuration of ``project``; attributes as in :class:`CommonConfig`, and:
+
+    Attributes:
+        png: also write a picture; ``volumes``: the fused volumes as NIfTI.
+    """
+
+    png: bool = False
+    volumes: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results."""
+        return self.base_identity() | {"png": self.png, "volumes": self.volumes}
+
+
+@dataclass(frozen=True)
+class PredictConfig(CommonConfig):
+    """Configuration of ``predict``; attributes as in :class:`CommonConfig`, and:
 
     Attributes:
         modules: names or folders; empty uses ``UKB_INFER_MODULES``.
@@ -80,16 +135,6 @@ class PredictConfig:
         backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
     """
 
-    inputs: tuple[str, ...]
-    out: Path
-    root: Path | None = None
-    reading: ReadingOptions = field(default_factory=ReadingOptions)
-    workers: int = field(default_factory=default_workers)
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    exclude: tuple[Path, ...] = ()
-    overwrite: bool = False
-    dry_run: bool = False
-    log_ids: bool = False
     modules: tuple[str, ...] = ()
     device: DeviceName = "auto"
     batch_size: int = 0
@@ -102,7 +147,7 @@ class PredictConfig:
     backend: Literal["auto", "torch", "openvino"] = "auto"
 
     def __post_init__(self) -> None:
-        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        super().__post_init__()
         if not 0.0 < self.level < 1.0:
             raise UsageError(f"--ci: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
         if self.batch_size < 0 or self.batch_size > 4096:

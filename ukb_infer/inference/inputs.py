@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from ukb_infer.errors import Reason, RunError, UsageError
 from ukb_infer.imaging.reading import InputKind, input_kind, scan_name
 from ukb_infer.records import ScanKey
+from ukb_infer.storage import sha256_file
 
 _KEY = re.compile(r"^(\d+)[\s,]+(\d+_\d+_\d+)$")
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
@@ -44,12 +46,28 @@ class ScanInput:
 
     @property
     def fingerprint(self) -> str:
-        """Size and time of change of the file or folder, to notice that it was replaced."""
+        """Size and time of change of the file, or of all files of the folder, to notice that it was replaced."""
         try:
-            stat = self.path.stat()
+            stats = [p.stat() for p in _files_of(self.path)]
         except OSError:
             return "missing"
-        return f"{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{sum(s.st_size for s in stats)}:{max((s.st_mtime_ns for s in stats), default=0)}:{len(stats)}"
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file itself, or the files of a scan's folder."""
+    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of a folder's files; "" where it cannot be read."""
+    try:
+        if not path.is_dir():
+            return sha256_file(path)
+        lines = [f"{file.name} {sha256_file(file)}" for file in _files_of(path)]
+    except OSError:
+        return ""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def resolve_inputs(inputs: Sequence[str], root: Path | None = None) -> list[ScanInput]:

@@ -8,8 +8,8 @@ was interrupted or not, and whatever the number of workers or the order of the i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
-from ukb_infer.errors import Reason, RunError, UsageError
+from ukb_infer.errors import Reason, UsageError
 from ukb_infer.execution import Journal, JournalRow, RunLock
-from ukb_infer.inference.config import PredictConfig, reading_identity
+from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.device import choose_batch_size, choose_device, choose_precision, prepare_device
 from ukb_infer.inference.engine import Engine, OutputTarget, resolve_modules
-from ukb_infer.inference.inputs import ScanInput, resolve_inputs
+from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.outputs import OutputSpec, WrittenTarget, count_results, write_tables
+from ukb_infer.inference.runlog import KEY_NAME, LOG_NAME, RunLog
 from ukb_infer.inference.runs import (
     Plan,
     Progress,
     RunSummary,
+    StopOnTerminate,
     check_same_run,
-    count_statuses,
     make_plan,
     open_run_folder,
     outcomes,
     still_to_do,
     to_journal_row,
 )
-from ukb_infer.inference.tables import (
-    Column,
-    format_float32,
-    require_parquet,
-    scan_rows,
-    write_dictionary,
-    write_estimates,
-    write_parquet,
-    write_run_json,
-    write_scans,
-)
+from ukb_infer.inference.tables import require_parquet, write_run_json
+from ukb_infer.inference.words import format_duration
 from ukb_infer.inference.work import Job, Outcome
-from ukb_infer.records import ScanKey
-from ukb_infer.regression import prediction_interval, probability_and_class
 
 OWN_FILES = (
     "journal.sqlite", "journal.sqlite-journal", "estimates.csv", "scans.csv", "dictionary.csv", "run.json",
-    "estimates.parquet", "scans.parquet",
+    "estimates.parquet", "scans.parquet", LOG_NAME, KEY_NAME, "missing.csv",
 )  # fmt: skip
 
 
@@ -74,26 +65,34 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
     started = time.monotonic()
     if config.parquet:
         require_parquet()
-    plan = make_plan(resolve_inputs(config.inputs, config.root), config.exclude)
+    plan = make_plan(config)
     engine = load_engine(config)
     selected = engine.select(config.targets)
-    for target in selected:
-        engine.half_width(target, config.level)
+    spec = output_spec(config, engine, selected)
     loaded = time.monotonic()
     if config.dry_run:
         return _dry_run(config, plan, engine, selected)
     open_run_folder(config.out, overwrite=config.overwrite, own_files=OWN_FILES)
-    with RunLock(config.out), Journal(config.out) as journal:
+    with (
+        StopOnTerminate() as stop,
+        RunLock(config.out, config.lock) as lock,
+        Journal(config.out, locks=lock.locks_work) as journal,
+        RunLog(config.out, show_ids=config.log_ids) as log,
+    ):
         check_same_run(journal, run_identity(config, engine))
-        todo = still_to_do(plan, journal)
+        facts = _facts(config, engine, selected)
+        _keep_command(journal, plan, config, spec, facts)
+        todo = still_to_do(plan, journal, verify=config.verify)
+        log.write(f"start: {len(todo)} of {len(plan.included)} scans to do")
         try:
-            _compute(config, engine, journal, todo, len(plan.included), progress)
+            _Computation(config, engine, journal, log, lock, stop).run(todo, len(plan.included), progress)
         finally:
-            rows = scan_rows(plan, journal)
-            files = _write_tables(config, plan, journal, engine, selected, rows)
-        counts, reasons = count_statuses(rows)
+            files = write_tables(config.out, journal)
+        counts, reasons, unfinished = count_results(journal)
         timings = {"load_s": round(loaded - started, 3), "total_s": round(time.monotonic() - started, 3)}
-        files.append(write_run_json(config.out, _facts(config, engine, selected, counts, reasons, len(todo), timings)))
+        now = {"counts": counts, "reasons": reasons, "unfinished": unfinished, "computed_now": len(todo)}
+        files.append(write_run_json(config.out, facts | now | {"timings": timings}))
+        log.write(f"{'stopped on request' if stop() else 'end'}: {counts}, {unfinished} unfinished")
     return RunSummary(
         config.out,
         counts,
@@ -103,7 +102,17 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
         engine.warnings,
         tuple(files),
         timings=timings,
+        unfinished=unfinished,
+        stopped=stop(),
     )
+
+
+def _keep_command(journal: Journal, plan: Plan, config: PredictConfig, spec: OutputSpec, facts: dict[str, Any]) -> None:
+    """Put into the journal what ``status``, ``retry``, ``merge`` and ``export`` need."""
+    journal.set_inputs(plan.journal_inputs())
+    journal.put("output", spec.to_plain())
+    journal.put("facts", facts)
+    journal.put("command", {"name": "predict", "cwd": str(Path.cwd()), "config": config.to_plain()})
 
 
 def load_engine(config: PredictConfig) -> Engine:
@@ -122,7 +131,7 @@ def load_engine(config: PredictConfig) -> Engine:
 
 def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
     """Everything that decides the estimates; intervals, targets and formats can change between calls."""
-    return reading_identity(config.reading) | {
+    return config.base_identity() | {
         "modules": {m.manifest.name: m.hash for m in engine.modules},
         "targets": [t.spec.name for t in engine.targets],
         "device": engine.device.type,
@@ -132,67 +141,82 @@ def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
     }
 
 
+def output_spec(config: PredictConfig, engine: Engine, selected: Sequence[OutputTarget]) -> OutputSpec:
+    """How the results become tables.
+
+    Raises:
+        ModuleError: a calibration does not reach the level asked for.
+    """
+    written = tuple(
+        WrittenTarget(
+            t.spec.name, t.spec.unit, t.spec.field, t.spec.kind, t.spec.lower, t.spec.upper,
+            engine.half_width(t, config.level),
+        )
+        for t in selected
+    )  # fmt: skip
+    stored = tuple(t.spec.name for t in engine.targets)
+    return OutputSpec(stored, written, config.level, config.level_name, config.uncertainty, config.parquet)
+
+
 # -- computing ---------------------------------------------------------------------------------------------------------
 
 
-def _compute(
-    config: PredictConfig,
-    engine: Engine,
-    journal: Journal,
-    todo: Sequence[ScanInput],
-    total: int,
-    progress: Progress | None,
-) -> None:
-    """Work through the scans, a batch at a time."""
-    done, failures = total - len(todo), 0
-    if config.projections is not None:
-        config.projections.mkdir(parents=True, exist_ok=True)
-    jobs = [_job(config, scan) for scan in todo]
-    ready: list[tuple[ScanInput, Outcome]] = []
-    broken: list[JournalRow] = []
-    report = progress or (lambda *_: None)
-    report(done, total, failures)
-    for scan, outcome in outcomes(jobs, config.workers, config.timeout_s):
-        if outcome.image is None:
-            failures += 1
-            broken.append(to_journal_row(scan, outcome))
-        else:
-            ready.append((scan, outcome))
-        done += 1
-        if len(ready) == engine.batch_size or len(broken) >= 64:
-            failures += _finish(engine, journal, ready, broken, strict=config.reading.strict)
-            ready, broken = [], []
+@dataclass
+class _Computation:
+    """Works through scans, a batch at a time; every batch is committed before the next."""
+
+    config: PredictConfig
+    engine: Engine
+    journal: Journal
+    log: RunLog
+    lock: RunLock
+    stop: StopOnTerminate
+
+    def run(self, todo: Sequence[ScanInput], total: int, progress: Progress | None) -> None:
+        """Until all is done, or the run is asked to stop."""
+        config, engine = self.config, self.engine
+        done, failures = total - len(todo), 0
+        if config.projections is not None:
+            config.projections.mkdir(parents=True, exist_ok=True)
+        ready: list[tuple[ScanInput, Outcome]] = []
+        broken: list[JournalRow] = []
+        report = progress or (lambda *_: None)
         report(done, total, failures)
-    failures += _finish(engine, journal, ready, broken, strict=config.reading.strict)
-    report(done, total, failures)
+        for scan, outcome in outcomes([_job(config, scan) for scan in todo], config, self.stop):
+            if outcome.image is None:
+                failures += 1
+                broken.append(to_journal_row(scan, outcome))
+            else:
+                ready.append((scan, outcome))
+            done += 1
+            if len(ready) == engine.batch_size or len(broken) >= 64:
+                failures += self._finish(ready, broken)
+                ready, broken = [], []
+            report(done, total, failures)
+        failures += self._finish(ready, broken)
+        report(done, total, failures)
+
+    def _finish(self, ready: Sequence[tuple[ScanInput, Outcome]], broken: Sequence[JournalRow]) -> int:
+        """Predict one batch and commit it; returns how many of it failed."""
+        rows = list(broken)
+        failures = 0
+        if ready:
+            values = self.engine.predict([outcome.image for _, outcome in ready if outcome.image is not None])
+            for (scan, outcome), estimate in zip(ready, values, strict=True):
+                judged = _judge(outcome, estimate, self.engine.targets, strict=self.config.reading.strict)
+                failures += judged.image is None
+                rows.append(to_journal_row(scan, judged, b"" if judged.image is None else estimate.tobytes()))
+        self.lock.refresh()
+        self.journal.record(rows)
+        self.log.failures(rows)
+        return failures
 
 
 def _job(config: PredictConfig, scan: ScanInput) -> Job:
     """Use the cached projection of a scan where there is one, else make it (and cache it)."""
     if config.projections is None or scan.kind == "projection" or scan.problem is not None:
-        return Job(scan, config.reading)
-    return Job(scan, config.reading, cache=config.projections)
-
-
-def _finish(
-    engine: Engine,
-    journal: Journal,
-    ready: Sequence[tuple[ScanInput, Outcome]],
-    broken: Sequence[JournalRow],
-    *,
-    strict: bool,
-) -> int:
-    """Predict one batch and commit it; returns how many of it failed."""
-    rows = list(broken)
-    failures = 0
-    if ready:
-        values = engine.predict([outcome.image for _, outcome in ready if outcome.image is not None])
-        for (scan, outcome), estimate in zip(ready, values, strict=True):
-            judged = _judge(outcome, estimate, engine.targets, strict=strict)
-            failures += judged.image is None
-            rows.append(to_journal_row(scan, judged, b"" if judged.image is None else estimate.tobytes()))
-    journal.record(rows)
-    return failures
+        return Job(scan, config.reading, digest=config.verify)
+    return Job(scan, config.reading, cache=config.projections, digest=config.verify)
 
 
 def _judge(
@@ -225,120 +249,11 @@ def _within(value: float, lower: float | None, upper: float | None) -> bool:
     return (lower is None or value >= lower) and (upper is None or value <= upper)
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
+# -- facts -------------------------------------------------------------------------------------------------------------
 
 
-def estimate_columns(config: PredictConfig, targets: Sequence[OutputTarget]) -> list[Column]:
-    """Columns after the key, with their lines of the dictionary."""
-    columns = []
-    percent = f"{100 * config.level:g} %"
-    for target in targets:
-        spec = target.spec
-        limits = _limits_text(spec.lower, spec.upper)
-        entries = [
-            ("mean", "estimate (mean of the predictive distribution); never clipped"),
-            ("sd", "total standard deviation of the predictive distribution"),
-            (f"{config.level_name}_lower", f"lower end of the {percent} prediction interval{limits}"),
-            (f"{config.level_name}_upper", f"upper end of the {percent} prediction interval{limits}"),
-        ]
-        if config.uncertainty == "full":
-            entries += [
-                ("sd_aleatoric", "part of the sd from the members' own variances (noise in the data)"),
-                ("sd_epistemic", "part of the sd from the spread between members (what the networks do not know)"),
-            ]
-        for suffix, meaning in entries:
-            columns.append(Column(f"{spec.name}_{suffix}", f"{spec.name}: {meaning}", spec.unit, spec.field, spec.name))
-        if spec.kind == "binary":
-            columns += [
-                Column(f"{spec.name}_probability", f"{spec.name}: mean clipped to 0-1", "", spec.field, spec.name),
-                Column(
-                    f"{spec.name}_class",
-                    f"{spec.name}: 1 where the probability is at least 0.5",
-                    "",
-                    spec.field,
-                    spec.name,
-                ),
-            ]
-    return columns
-
-
-def _limits_text(lower: float | None, upper: float | None) -> str:
-    if lower is None and upper is None:
-        return ""
-    low, high = "-" if lower is None else f"{lower:g}", "-" if upper is None else f"{upper:g}"
-    return f", clipped to the physical limits [{low}, {high}]"
-
-
-def _cells(
-    config: PredictConfig,
-    engine: Engine,
-    targets: Sequence[OutputTarget],
-    widths: Sequence[float],
-    values: NDArray[np.float64],
-) -> list[str]:
-    """Cells of one scan: (targets of the run, 3) float64 -> text."""
-    place = {t.spec.name: k for k, t in enumerate(engine.targets)}
-    cells: list[str] = []
-    for target, width in zip(targets, widths, strict=True):
-        mean, aleatoric, epistemic = values[place[target.spec.name]]
-        sd = np.sqrt(aleatoric + epistemic)
-        low, high = prediction_interval(np.array([mean]), np.array([sd]), width, target.spec.lower, target.spec.upper)
-        numbers = [mean, sd, low[0], high[0]]
-        if config.uncertainty == "full":
-            numbers += [np.sqrt(aleatoric), np.sqrt(epistemic)]
-        cells += [format_float32(n) for n in numbers]
-        if target.spec.kind == "binary":
-            probability, positive = probability_and_class(np.array([mean]))
-            cells += [format_float32(probability[0]), str(positive[0])]
-    return cells
-
-
-def _estimate_rows(
-    config: PredictConfig, plan: Plan, journal: Journal, engine: Engine, targets: Sequence[OutputTarget]
-) -> Iterator[tuple[ScanKey, list[str]]]:
-    widths = [engine.half_width(t, config.level) for t in targets]
-    for scan in plan.included:
-        row = journal.row(scan.key.scan)
-        if row is None or not row.payload:
-            continue
-        values = np.frombuffer(row.payload, np.float64).reshape(len(engine.targets), 3)
-        yield scan.key, _cells(config, engine, targets, widths, values)
-
-
-def _write_tables(
-    config: PredictConfig,
-    plan: Plan,
-    journal: Journal,
-    engine: Engine,
-    targets: Sequence[OutputTarget],
-    rows: Sequence[dict[str, str]],
-) -> list[Path]:
-    columns = estimate_columns(config, targets)
-    try:
-        files = [
-            write_estimates(config.out, columns, _estimate_rows(config, plan, journal, engine, targets)),
-            write_scans(config.out, rows),
-            write_dictionary(config.out, columns),
-        ]
-        if config.parquet:
-            files += [write_parquet(config.out / "estimates.csv"), write_parquet(config.out / "scans.csv")]
-    except OSError as error:
-        raise RunError(
-            f"--out {config.out}: the tables cannot be written ({error.strerror}); free space or restore access and "
-            "run the same command again: what is finished is kept in the journal"
-        ) from error
-    return files
-
-
-def _facts(
-    config: PredictConfig,
-    engine: Engine,
-    targets: Sequence[OutputTarget],
-    counts: dict[str, int],
-    reasons: dict[str, int],
-    computed: int,
-    timings: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
+def _facts(config: PredictConfig, engine: Engine, targets: Sequence[OutputTarget]) -> dict[str, Any]:
+    """What ``run.json`` says of the run before it has done anything."""
     return {
         "versions": package_versions(),
         "configuration": run_identity(config, engine) | {
@@ -354,13 +269,11 @@ def _facts(
             }
             for m in engine.modules
         ],
-        "targets": [{"name": t.spec.name, "unit": t.spec.unit, "field": t.spec.field} for t in targets],
+        "targets": [
+            {"name": t.spec.name, "unit": t.spec.unit, "field": t.spec.field, "kind": t.spec.kind} for t in targets
+        ],
         "level": config.level,
         "level_name": config.level_name,
-        "counts": counts,
-        "reasons": reasons,
-        "computed_now": computed,
-        "timings": timings,
     }  # fmt: skip
 
 
@@ -374,25 +287,50 @@ def package_versions() -> dict[str, str]:
 
 
 def _dry_run(config: PredictConfig, plan: Plan, engine: Engine, targets: Sequence[OutputTarget]) -> RunSummary:
-    """What a run would do, without writing anything."""
+    """What a run would do, without writing anything; the time is measured on one scan and one batch."""
     kinds: dict[str, int] = {}
     for scan in plan.included:
         name = scan.problem.value if scan.problem is not None else str(scan.kind)
         kinds[name] = kinds.get(name, 0) + 1
-    finished = 0
+    todo = plan.included
     if (config.out / "journal.sqlite").exists():
-        with Journal(config.out) as journal:
-            finished = len(plan.included) - len(still_to_do(plan, journal))
+        with Journal(config.out, read_only=True) as journal:
+            todo = still_to_do(plan, journal, verify=config.verify)
     megabytes = len(plan.included) * (len(engine.targets) * 24 + 4 * 12 * len(targets)) / 1e6
+    if config.projections is not None:
+        megabytes += 0.2 * len(plan.included)
     notes = (
         f"{len(plan.included)} scans ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}), "
-        f"{len(plan.excluded)} excluded, {finished} finished before",
+        f"{len(plan.excluded)} excluded, {len(plan.included) - len(todo)} finished before",
         f"{len(targets)} targets from {', '.join(m.manifest.name for m in engine.modules)} on {engine.device} "
         f"({engine.precision}, batches of {engine.batch_size}, {config.workers} workers)",
+        _expected_time(config, todo, engine),
         f"about {megabytes:.1f} MB in {config.out}; nothing was written (--dry-run)",
     )
     counts = {"ok": 0, "flagged": 0, "failed": 0, "excluded": len(plan.excluded)}
     return RunSummary(config.out, counts, {}, 0, 0.0, engine.warnings, (), True, notes)
+
+
+def _expected_time(config: PredictConfig, todo: Sequence[ScanInput], engine: Engine) -> str:
+    """Expected time of what is left, in words."""
+    from ukb_infer.inference.work import process_scan
+
+    readable = [s for s in todo if s.problem is None]
+    if not readable:
+        return "nothing to read"
+    job = Job(readable[len(readable) // 2], config.reading)
+    blank = [np.zeros((3, 256, 256), np.uint8)] * engine.batch_size
+    seconds = []
+    for call in (lambda: process_scan(job), lambda: engine.predict(blank)):
+        call()
+        started = time.monotonic()
+        call()
+        seconds.append(time.monotonic() - started)
+    project, infer = seconds[0] / max(1, config.workers), seconds[1] / engine.batch_size
+    each = max(project, infer) if engine.device.type == "cuda" else project + infer
+    return (
+        f"about {format_duration(each * len(readable))} for {len(readable)} scans, measured on one scan and one batch"
+    )
 
 
 def check_usable(config: PredictConfig) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.inference.config import ProjectConfig
-from ukb_infer.inference.inputs import ScanInput, resolve_inputs
+from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.outputs import count_results, write_tables
+from ukb_infer.inference.runlog import KEY_NAME, LOG_NAME, RunLog
 from ukb_infer.inference.runs import (
     Plan,
     Progress,
     RunSummary,
+    StopOnTerminate,
     check_same_run,
-    count_statuses,
     make_plan,
     open_run_folder,
     outcomes,
     still_to_do,
     to_journal_row,
 )
-from ukb_infer.inference.tables import scan_rows, write_scans
 from ukb_infer.inference.work import Job
 
-OWN_FILES = ("journal.sqlite", "journal.sqlite-journal", "scans.csv")
+OWN_FILES = ("journal.sqlite", "journal.sqlite-journal", "scans.csv", LOG_NAME, KEY_NAME, "missing.csv")
+#: Results committed together: one forced write to disk for so many scans.
+COMMIT_EVERY = 16
 
 
 def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunSummary:
@@ -40,24 +44,38 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         RunError: no inputs, an unusable folder, a locked run.
     """
     started = time.monotonic()
-    plan = make_plan(resolve_inputs(config.inputs, config.root), config.exclude)
+    plan = make_plan(config)
     if config.dry_run:
         return _dry_run(config, plan)
     open_run_folder(config.out, overwrite=config.overwrite, own_files=OWN_FILES)
-    with RunLock(config.out), Journal(config.out) as journal:
+    with (
+        StopOnTerminate() as stop,
+        RunLock(config.out, config.lock) as lock,
+        Journal(config.out, locks=lock.locks_work) as journal,
+        RunLog(config.out, show_ids=config.log_ids) as log,
+    ):
         check_same_run(journal, config.identity())
-        todo = [
-            scan
-            for scan in plan.included
-            if scan in set(still_to_do(plan, journal)) or not _has_file(config, scan, journal)
-        ]
+        journal.set_inputs(plan.journal_inputs())
+        journal.put("command", {"name": "project", "cwd": str(Path.cwd()), "config": config.to_plain()})
+        missing = {s.key.scan for s in still_to_do(plan, journal, verify=config.verify)}
+        todo = [s for s in plan.included if s.key.scan in missing or not _has_file(config, s, journal)]
+        log.write(f"start: {len(todo)} of {len(plan.included)} scans to do")
         try:
-            _compute(config, journal, todo, len(plan.included), progress)
+            _compute(config, journal, log, lock, stop, todo, len(plan.included), progress)
         finally:
-            rows = scan_rows(plan, journal)
-            table = write_scans(config.out, rows)
-        counts, reasons = count_statuses(rows)
-    return RunSummary(config.out, counts, reasons, len(todo), time.monotonic() - started, files=(table,))
+            files = write_tables(config.out, journal)
+        counts, reasons, unfinished = count_results(journal)
+        log.write(f"{'stopped on request' if stop() else 'end'}: {counts}, {unfinished} unfinished")
+    return RunSummary(
+        config.out,
+        counts,
+        reasons,
+        len(todo),
+        time.monotonic() - started,
+        files=tuple(files),
+        unfinished=unfinished,
+        stopped=stop(),
+    )
 
 
 def _has_file(config: ProjectConfig, scan: ScanInput, journal: Journal) -> bool:
@@ -67,17 +85,34 @@ def _has_file(config: ProjectConfig, scan: ScanInput, journal: Journal) -> bool:
 
 
 def _compute(
-    config: ProjectConfig, journal: Journal, todo: list[ScanInput], total: int, progress: Progress | None
+    config: ProjectConfig,
+    journal: Journal,
+    log: RunLog,
+    lock: RunLock,
+    stop: StopOnTerminate,
+    todo: list[ScanInput],
+    total: int,
+    progress: Progress | None,
 ) -> None:
     done, failures = total - len(todo), 0
-    jobs = [Job(scan, config.reading, config.out, config.png, config.volumes) for scan in todo]
+    jobs = [Job(scan, config.reading, config.out, config.png, config.volumes, config.verify) for scan in todo]
     report = progress or (lambda *_: None)
     report(done, total, failures)
-    for scan, outcome in outcomes(jobs, config.workers, config.timeout_s):
-        journal.record([to_journal_row(scan, outcome)])
-        done += 1
-        failures += outcome.image is None
-        report(done, total, failures)
+    rows = []
+    try:
+        for scan, outcome in outcomes(jobs, config, stop):
+            rows.append(to_journal_row(scan, outcome))
+            if len(rows) >= COMMIT_EVERY:
+                batch, rows = rows, []
+                lock.refresh()
+                journal.record(batch)
+                log.failures(batch)
+            done += 1
+            failures += outcome.image is None
+            report(done, total, failures)
+    finally:
+        journal.record(rows)
+        log.failures(rows)
 
 
 def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:

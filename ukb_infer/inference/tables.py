@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.execution import Journal
-from ukb_infer.inference.runs import Plan
 from ukb_infer.records import ScanKey
 from ukb_infer.storage import atomic_path, atomic_write_text
 
@@ -56,34 +54,6 @@ def _key_cells(key: ScanKey) -> list[str]:
     ]
 
 
-def scan_rows(plan: Plan, journal: Journal) -> list[dict[str, str]]:
-    """Rows of ``scans.csv``: every input scan once, sorted by key; unfinished ones are left out."""
-    rows = []
-    for scan in plan.scans:
-        eid, instance, array, name = _key_cells(scan.key)
-        cells = {
-            "scan": safe_cell(name),
-            "eid": eid,
-            "instance": instance,
-            "array": array,
-            "path": safe_cell(scan.given),
-        }
-        if name in plan.excluded:
-            state = {"status": "excluded", "reasons": "excluded", "message": "", "stations": ""}
-        else:
-            row = journal.row(name)
-            if row is None:
-                continue
-            state = {
-                "status": row.status,
-                "reasons": row.reasons,
-                "message": row.message,
-                "stations": str(row.stations) if row.stations else "",
-            }
-        rows.append(cells | state)
-    return rows
-
-
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, str]]) -> str:
     """A table as CSV text with line feeds."""
     buffer = io.StringIO()
@@ -93,10 +63,13 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, str]]) -> str:
     return buffer.getvalue()
 
 
-def write_scans(out: Path, rows: Sequence[dict[str, str]]) -> Path:
-    """Write ``scans.csv``."""
+def write_scans(out: Path, rows: Iterable[dict[str, str]]) -> Path:
+    """Write ``scans.csv`` row by row."""
     path = out / "scans.csv"
-    atomic_write_text(path, csv_text(SCAN_COLUMNS, rows))
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, SCAN_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     return path
 
 

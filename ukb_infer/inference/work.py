@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import REASONS, Kind, Reason, ScanError
 from ukb_infer.execution import Failure
-from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.inputs import ScanInput, content_digest
 from ukb_infer.records import Projection, ReadingOptions
 
 
@@ -24,6 +24,7 @@ class Job:
         options: how.
         cache: folder of cached projections to write to, or None.
         png: write a picture beside it; ``volumes``: write the fused volumes.
+        digest: also compute the SHA-256 of the input.
     """
 
     scan: ScanInput
@@ -31,6 +32,7 @@ class Job:
     cache: Path | None = None
     png: bool = False
     volumes: bool = False
+    digest: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class Outcome:
         reasons: codes: of the failure, or the flags.
         message: for people.
         stations: fused stations.
+        digest: SHA-256 of the input where it was asked for.
     """
 
     image: NDArray[np.uint8] | None
     reasons: tuple[str, ...]
     message: str
     stations: int
+    digest: str = ""
 
     @property
     def status(self) -> str:
@@ -70,6 +74,11 @@ def from_failure(failure: Failure) -> Outcome:
 def process_scan(job: Job) -> Outcome:
     """Read, check and project one scan; every problem of the scan becomes an outcome."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    digest = content_digest(job.scan.path) if job.digest else ""
+    return replace(_process(job), digest=digest)
+
+
+def _process(job: Job) -> Outcome:
     try:
         projection = _project(job)
     except ScanError as error:
@@ -77,9 +86,7 @@ def process_scan(job: Job) -> Outcome:
     except MemoryError:
         return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer --workers")
     except OSError as error:
-        return failed(
-            Reason.INPUT_MISSING, f"the storage failed while reading ({error.strerror}); run the same command again"
-        )
+        return failed(Reason.STORAGE_FAILED, f"the storage failed ({error.strerror}); run the same command again")
     flags = tuple(dict.fromkeys(flag.value for flag in projection.flags))
     return Outcome(projection.image, flags, "; ".join(projection.messages), projection.stations)
 
