@@ -23,7 +23,7 @@ from ukb_infer.cli import (
     targets,
     train,
 )
-from ukb_infer.cli.common import report_error
+from ukb_infer.cli.common import report_error, report_system_error
 from ukb_infer.errors import UkbInferError
 
 app = typer.Typer(
@@ -80,6 +80,10 @@ def main() -> None:
         app()
     except UkbInferError as error:
         sys.exit(report_error(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(report_system_error(error))
     except KeyboardInterrupt:
         typer.echo("\nInterrupted; run the same command again to continue.", err=True)
         sys.exit(130)

@@ -27,6 +27,17 @@ def report_error(error: UkbInferError) -> int:
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_RUN
 
 
+def report_system_error(error: OSError) -> int:
+    """Say which file the system refused and why; such an error is the machine's, not the user's input."""
+    name = f"{error.filename}: " if error.filename else ""
+    typer.echo(
+        f"ukb-infer: {name}the system says: {error.strerror}; free space or restore access, then run the same command "
+        "again: what is finished is kept",
+        err=True,
+    )
+    return EXIT_RUN
+
+
 class ProgressDisplay:
     """Progress bar with rate and ETA on a terminal; a line now and then elsewhere.
 

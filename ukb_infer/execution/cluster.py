@@ -132,7 +132,7 @@ def _stream(
             for index in range(upcoming, min(len(items), upcoming + max(0, room))):
                 flying[client.submit(function, items[index], pure=False)] = (index, time.monotonic())
                 upcoming = index + 1
-            for future in _finished(distributed, list(flying)):
+            for future in _finished(distributed, client, list(flying)):
                 index, _ = flying.pop(future)
                 yield index, _result(distributed, future)
                 future.release()
@@ -148,10 +148,11 @@ def _stream(
         client.cancel(list(flying), force=True)
 
 
-def _finished(distributed: Any, futures: list[Any]) -> list[Any]:
+def _finished(distributed: Any, client: Any, futures: list[Any]) -> list[Any]:
     """Futures that are done, after waiting for at least one or for half a second."""
     try:
-        return list(distributed.wait(futures, timeout=_LOOK_UP_S, return_when="FIRST_COMPLETED").done)
+        with client.as_current():
+            return list(distributed.wait(futures, timeout=_LOOK_UP_S, return_when="FIRST_COMPLETED").done)
     except (TimeoutError, distributed.TimeoutError):
         return []
 

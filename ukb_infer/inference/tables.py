@@ -104,8 +104,19 @@ def write_dictionary(out: Path, columns: Sequence[Column]) -> Path:
 def write_run_json(out: Path, facts: dict[str, Any]) -> Path:
     """Write ``run.json``."""
     path = out / "run.json"
-    atomic_write_text(path, json.dumps({"schema_version": SCHEMA_VERSION} | facts, indent=2, ensure_ascii=False) + "\n")
+    try:
+        _write_json(path, facts)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}); free space and run the same command again: what is "
+            "finished is kept in the journal"
+        ) from error
     return path
+
+
+def _write_json(path: Path, facts: dict[str, Any]) -> None:
+    text = json.dumps({"schema_version": SCHEMA_VERSION} | facts, indent=2, ensure_ascii=False)
+    atomic_write_text(path, text + "\n")
 
 
 def write_parquet(path: Path) -> Path:
