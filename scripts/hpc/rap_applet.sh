@@ -1,0 +1,57 @@
+#!/bin/bash
+# One batch after another on the UK Biobank Research Analysis Platform, from its read-only mount of the project.
+#
+# As an applet, main() is the entry point; by hand or in a workstation job: bash rap_applet.sh. Every finished batch is
+# uploaded with a completion marker; a job that is started again leaves marked batches alone. See docs/hpc.md.
+#
+#   MOUNT    folder of the zips in the mount, e.g. "/mnt/project/Bulk/Whole Body MRI/Dixon" (searched)
+#   DONE     folder of the results in the mount, where markers of earlier jobs lie
+#   TARGET   folder of the results in the project, where UPLOAD puts files
+#   BATCH    scans a batch
+#   SHARD    "I/N" where several jobs share the batches, else 1/1
+#   UPLOAD   command that gets a target folder and files; default: dx upload
+set -euo pipefail
+
+upload() {
+    local folder=$1
+    shift
+    if [ -n "${UPLOAD:-}" ]; then "$UPLOAD" "$folder" "$@"; else dx upload --brief --parents --path "$folder/" "$@"; fi
+}
+
+main() {
+    : "${MOUNT:?set MOUNT to the folder of the zips}" "${TARGET:?set TARGET to the folder of the results}"
+    local done_folder=${DONE:-/mnt/project$TARGET} batch=${BATCH:-500} shard=${SHARD:-1/1} work status=0
+    work=${WORK:-$(mktemp -d)}
+    local number=${shard%/*} count=${shard#*/}
+
+    find "$MOUNT" -name '*.zip' | LC_ALL=C sort > "$work/all.txt"
+    rm -rf "$work/lists" && mkdir -p "$work/lists"
+    split --lines="$batch" --numeric-suffixes=1 --suffix-length=5 --additional-suffix=.txt "$work/all.txt" "$work/lists/batch-"
+
+    local position=0 list name code
+    for list in "$work"/lists/batch-*.txt; do
+        name=$(basename "$list" .txt)
+        position=$((position + 1))
+        if [ $(((position - 1) % count + 1)) -ne "$number" ] || [ -e "$done_folder/$name.done" ]; then
+            continue
+        fi
+        code=0
+        # shellcheck disable=SC2086
+        ukb-infer predict "$list" --out "$work/$name" --device "${DEVICE:-auto}" ${MODULES:+--modules "$MODULES"} \
+            ${OPTIONS:-} || code=$?
+        if [ "$code" -ne 0 ] && [ "$code" -ne 3 ]; then
+            echo "$name: ended with $code, not marked as complete" >&2
+            status=$code
+            continue
+        fi
+        # The journal travels too, so that `ukb-infer merge` can join the batches; the marker comes last.
+        upload "$TARGET/$name" "$work/$name"/journal.sqlite "$work/$name"/estimates.csv "$work/$name"/scans.csv \
+            "$work/$name"/dictionary.csv "$work/$name"/run.json
+        date -u +%Y-%m-%dT%H:%M:%SZ > "$work/$name.done"
+        upload "$TARGET" "$work/$name.done"
+    done
+    return "$status"
+}
+
+# An applet's runner calls main() itself.
+if [ -z "${DX_JOB_ID:-}" ]; then main; fi

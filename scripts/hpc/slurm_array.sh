@@ -1,0 +1,48 @@
+#!/bin/bash
+# Predict (or project) a biobank as a Slurm job array: every task works on its shard in a folder of its own.
+#
+#   sbatch --array=1-16 --export=ALL,INPUT=/data/20201,OUT=/scratch/run,MODULES=/apps/modules scripts/hpc/slurm_array.sh
+#   ukb-infer merge /scratch/run/shard-* --out /scratch/run/merged        # when all tasks have ended
+#
+# Told to stop (time limit, preemption) or killed, a task puts itself back into the queue and continues where it was.
+# See docs/hpc.md.
+#SBATCH --job-name=ukb-infer
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=6G
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=ukb-infer-%A_%a.log
+#SBATCH --signal=B:TERM@120
+set -u
+
+: "${INPUT:?set INPUT to the folder (or list) of scans}" "${OUT:?set OUT to the folder of the results}"
+COMMAND=${COMMAND:-predict}            # or project
+OPTIONS=${OPTIONS:-}                   # further options, e.g. "--exclude w12345_20260101.csv --root /data"
+MAX_RESTARTS=${MAX_RESTARTS:-20}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+
+if [ "$COMMAND" = predict ]; then
+    OPTIONS="--device cpu ${MODULES:+--modules $MODULES} $OPTIONS"
+fi
+shard=$(printf 'shard-%05d' "${SLURM_ARRAY_TASK_ID:?start it with sbatch --array}")
+mkdir -p "$OUT"
+
+# In the background, so that this shell can pass the warning of the scheduler on at once.
+# shellcheck disable=SC2086
+ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard slurm --workers "${SLURM_CPUS_PER_TASK:-1}" $OPTIONS &
+work=$!
+trap 'kill -TERM "$work" 2>/dev/null' TERM
+wait "$work"; code=$?
+while kill -0 "$work" 2>/dev/null; do wait "$work"; code=$?; done
+
+case $code in
+    0 | 3) exit 0 ;;  # 3: some scans failed, each with its reason in scans.csv
+    1 | 2) exit "$code" ;;  # wrong usage, or a run that cannot be done: look at the log
+    *)  # 75: asked to stop; 137 and the like: killed
+        if [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ]; then
+            echo "ended with $code: back into the queue" >&2
+            scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" && sleep 60
+        fi
+        exit "$code" ;;
+esac
