@@ -7,12 +7,13 @@ RUN := OMP_NUM_THREADS=1
 PYTEST := $(RUN) $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: bench demo test test-slow soak check format clean help
+.PHONY: bench fuzz demo test test-slow soak check format clean help
 
 help:
 	@echo "make demo       set up and run the demonstration"
 	@echo "make test       set up and run the tests (make test-slow: the slow ones; make soak: by hand)"
 	@echo "make bench      measure this machine"
+	@echo "make fuzz       100,000 mutated inputs for every reader"
 	@echo "make check      lint, types, import contracts (make format: fix the layout)"
 
 $(VENV)/.made:
@@ -42,6 +43,9 @@ test-slow: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(PYTEST) -m soak -s
+
+fuzz: $(VENV)/.test
+	$(RUN) $(BIN)/python tests/fuzz/fuzz.py
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) -e ".[bench]"

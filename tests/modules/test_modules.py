@@ -353,3 +353,19 @@ def test_odd_names_are_not_found_and_do_not_crash(tiny_module: Path, monkeypatch
         find_module(tiny_module.parent)
     with pytest.raises(ModuleError, match="did you mean phantom-demo"):
         find_module("phantom_demo")
+
+
+def test_small_networks_give_the_same_bits_on_any_number_of_threads(tiny_module: Path) -> None:
+    module = load_module(tiny_module)
+    images = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(module.predict_standardized(images))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])

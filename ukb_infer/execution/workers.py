@@ -11,7 +11,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 #: An item whose worker died is tried this many times in all.
 ATTEMPTS = 2
+#: Items a worker holds: one to work on and one to go on with while the caller is busy elsewhere.
+DEPTH = 2
 #: While waiting, look this often whether the work should stop, s.
 LOOK_UP_S = 0.5
 _STOP = None
@@ -36,9 +38,11 @@ class Failure:
 
 @dataclass
 class _Worker:
+    """A process, the items it was given (the first is being worked on) and when that one was begun."""
+
     process: BaseProcess
     pipe: Connection
-    index: int | None = None
+    items: deque[int] = field(default_factory=deque)
     started: float = 0.0
 
 
@@ -76,13 +80,19 @@ class _Pool(Generic[Item, Result]):
         return _Worker(process, here)
 
     def give(self, worker: _Worker, index: int, item: Item) -> None:
-        worker.index, worker.started = index, time.monotonic()
+        if not worker.items:
+            worker.started = time.monotonic()
+        worker.items.append(index)
         with contextlib.suppress(OSError):  # it died between two items: collect() finds its pipe closed
             worker.pipe.send((item,))
 
-    def collect(self) -> Iterator[tuple[int, Result | Failure]]:
-        """Results that are there, after waiting for at least one event or the next time limit."""
-        busy = {w.pipe: w for w in self.workers if w.index is not None}
+    def collect(self) -> Iterator[tuple[int, Result | Failure, list[int]]]:
+        """What happened, after waiting for at least one event, the next time limit or half a second.
+
+        Yields:
+            (item, its result or why there is none, items given to the same worker that it never began).
+        """
+        busy = {w.pipe: w for w in self.workers if w.items}
         limit: float = LOOK_UP_S
         if self.timeout_s is not None and busy:
             oldest = min(w.started for w in busy.values())
@@ -92,23 +102,23 @@ class _Pool(Generic[Item, Result]):
             yield self._receive(worker)
         now = time.monotonic()
         for worker in list(self.workers):
-            if self.timeout_s is not None and worker.index is not None and now - worker.started > self.timeout_s:
-                index = worker.index
+            if self.timeout_s is not None and worker.items and now - worker.started > self.timeout_s:
+                index = worker.items.popleft()
                 self._replace(worker)
-                yield index, Failure("timed_out", f"no result after {self.timeout_s:g} s")
+                yield index, Failure("timed_out", f"no result after {self.timeout_s:g} s"), list(worker.items)
 
-    def _receive(self, worker: _Worker) -> tuple[int, Result | Failure]:
-        index = worker.index
-        assert index is not None
+    def _receive(self, worker: _Worker) -> tuple[int, Result | Failure, list[int]]:
         try:
             fine, value = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(5.0)
             code = worker.process.exitcode
             self._replace(worker)
-            return index, Failure("died", f"the worker process ended with code {code}")
-        worker.index = None
-        return index, value if fine else Failure("raised", value)
+            index = worker.items.popleft()
+            return index, Failure("died", f"the worker process ended with code {code}"), list(worker.items)
+        index = worker.items.popleft()
+        worker.started = time.monotonic()
+        return index, value if fine else Failure("raised", value), []
 
     def _replace(self, worker: _Worker) -> None:
         worker.process.kill()
@@ -157,11 +167,13 @@ def run_in_workers(
     waiting, lonely = deque(range(len(items))), deque[int]()
     attempts = [0] * len(items)
     try:
-        while waiting or lonely or any(w.index is not None for w in pool.workers):
+        while waiting or lonely or any(w.items for w in pool.workers):
             if should_stop():
                 return
-            _hand_out(pool, items, waiting, lonely, attempts)
-            for index, result in pool.collect():
+            _hand_out(pool, items, waiting, lonely)
+            for index, result, unbegun in pool.collect():
+                waiting.extendleft(reversed(unbegun))
+                attempts[index] += 1
                 if isinstance(result, Failure) and result.kind == "died" and attempts[index] < ATTEMPTS:
                     lonely.append(index)
                 else:
@@ -170,26 +182,18 @@ def run_in_workers(
         pool.close()
 
 
-def _hand_out(
-    pool: _Pool[Item, Result], items: Sequence[Item], waiting: deque[int], lonely: deque[int], attempts: list[int]
-) -> None:
-    """Give items to idle workers; one whose worker died waits until it can run alone."""
-    busy = sum(w.index is not None for w in pool.workers)
-    for worker in pool.workers:
-        if worker.index is not None:
-            continue
-        if lonely:
-            if busy:
-                return
+def _hand_out(pool: _Pool[Item, Result], items: Sequence[Item], waiting: deque[int], lonely: deque[int]) -> None:
+    """Give items to workers; one whose worker died waits until it can run alone."""
+    if lonely:
+        if not any(w.items for w in pool.workers):
             index = lonely.popleft()
-            attempts[index] += 1
-            pool.give(worker, index, items[index])
-            return
-        if waiting:
-            index = waiting.popleft()
-            attempts[index] += 1
-            pool.give(worker, index, items[index])
-            busy += 1
+            pool.give(pool.workers[0], index, items[index])
+        return
+    for depth in range(1, DEPTH + 1):
+        for worker in pool.workers:
+            if waiting and len(worker.items) < depth:
+                index = waiting.popleft()
+                pool.give(worker, index, items[index])
 
 
 def _run_here(

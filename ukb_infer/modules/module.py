@@ -27,7 +27,14 @@ from ukb_infer.modules.manifest import (
     parse_manifest,
     read_manifest,
 )
-from ukb_infer.networks import CompiledNetwork, InputScaling, MeanVarianceNetwork, build_network, choose_backend
+from ukb_infer.networks import (
+    CompiledNetwork,
+    InputScaling,
+    MeanVarianceNetwork,
+    build_network,
+    choose_backend,
+    threads_for,
+)
 from ukb_infer.regression import (
     Mixture,
     calibrate,
@@ -99,7 +106,10 @@ class InferenceModule:
                 return np.asarray(torch.stack(outputs).numpy())
             if self.device.type == "cuda":
                 scaled = scaled.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            with (
+                threads_for(self.manifest.backbone, self.device),
+                torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
+            ):
                 outputs = [member(scaled).float() for member in self.members]
             return np.asarray(torch.stack(outputs).cpu().numpy())
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,24 @@ _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 def openvino_is_installed() -> bool:
     """Whether the optional extra is there."""
     return importlib.util.find_spec("openvino") is not None
+
+
+@contextmanager
+def threads_for(backbone: str, device: torch.device) -> Iterator[None]:
+    """One thread for small networks on a CPU, while entered.
+
+    They gain nothing from more, lose much when other processes use the cores, and one thread gives the same bits on
+    every machine of a kind whatever its number of cores.
+    """
+    before = torch.get_num_threads()
+    if device.type != "cpu" or backbone in WORTH_COMPILING or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_backend(name: str, backbone: str, device: torch.device, precision: str) -> str:

@@ -1,0 +1,80 @@
+"""The short form of `make fuzz`, what it once found, and generated JSON and tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.mutants import TARGETS, mutant, read_mutant
+from ukb_infer.errors import ModuleError, UsageError
+from ukb_infer.labels import read_labels
+from ukb_infer.modules.manifest import parse_manifest
+
+ROOT = Path(__file__).parents[2]
+#: Numbers that `make fuzz` does not reach, so that the smoke run is new ground.
+SMOKE = range(10_000_000, 10_000_100)
+LINES = [
+    line.split() for line in (Path(__file__).parent / "regressions.txt").read_text().splitlines() if line[:1] != "#"
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.filterwarnings("ignore")
+def test_mutants_end_in_words_not_in_crashes(target: str, tmp_path: Path) -> None:
+    outcomes = {read_mutant(target, number, tmp_path / "x") for number in SMOKE}
+    assert len(outcomes) > 1, "every mutant ended alike: the mutations are too weak or too strong"
+
+
+@pytest.mark.parametrize(("target", "number"), LINES)
+@pytest.mark.filterwarnings("ignore")
+def test_what_fuzzing_once_found_stays_mended(target: str, number: str, tmp_path: Path) -> None:
+    read_mutant(target, int(number), tmp_path / "x")
+
+
+def test_mutants_are_repeatable() -> None:
+    assert mutant("zip", 5) == mutant("zip", 5) != mutant("zip", 6)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_manifests_with_any_value_anywhere_are_read_or_refused(data: st.DataObject) -> None:
+    manifest = json.loads((ROOT / "models/phantom-demo/module.json").read_text())
+    manifest["targets"] = manifest["targets"][:2]
+    place = data.draw(st.sampled_from(["top", "target", "member", "calibration"]))
+    home = {
+        "top": manifest, "target": manifest["targets"][0], "member": manifest["members"][0],
+        "calibration": manifest["targets"][1]["calibration"],
+    }[place]  # fmt: skip
+    home[data.draw(st.sampled_from(sorted(home)))] = data.draw(JSON)
+    words = "module.json"
+    try:
+        parse_manifest(json.dumps(manifest))
+    except ModuleError as error:
+        words = str(error)
+    assert "module.json" in words
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.text(alphabet="01-.,\"'\tae\nN ", max_size=6), min_size=2, max_size=4), max_size=4))
+def test_label_tables_of_any_cells_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_text("\n".join(["eid,weight", *(",".join(row) for row in rows)]) + "\n", encoding="utf-8")
+    words = "column"
+    try:
+        read_labels(path)
+    except UsageError as error:
+        words = str(error)
+    assert "labels.csv" in words or "column" in words
