@@ -2,8 +2,8 @@
 
     python tests/fuzz/fuzz.py --count 100000 --start 0
 
-A finding is printed as ``target number``; put that line into regressions.txt beside this file, where the tests replay
-it, and mend the reader.
+A finding is printed as ``target number``; keep its bytes, ``mutant(target, number)``, as
+``regressions/<target>-<what>.bin`` beside this file, where the tests replay them, and mend the reader.
 """
 
 from __future__ import annotations

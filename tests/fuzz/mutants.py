@@ -57,7 +57,7 @@ def seeds(target: str) -> tuple[bytes, ...]:
             manifest = Path(__file__).parents[2] / "models/phantom-demo/module.json"
             return (manifest.read_bytes()[:20_000], manifest.read_bytes())
         if target == "list":
-            return (b'path\n/data/a.zip\nb.zip\n0000001 20201_2_0\n0000002_20201_3_0\n"x y.zip",1\n',)
+            return (b'path\ndata/a.zip\n~/c.zip\nb.zip\n0000001 20201_2_0\n0000002_20201_3_0\n"x y.zip",1\n',)
         return (
             b"eid,instance,p21002_i2,height\n0000001,2,80.5,170\n0000002,3,-1,\n",
             b"scan\tsex\n0000001_20201_2_0\t1\n",

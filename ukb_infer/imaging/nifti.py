@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import re
 import zlib
@@ -20,6 +21,9 @@ from ukb_infer.errors import Reason, ScanError
 from ukb_infer.imaging.checks import MAX_TILT_DEGREES
 from ukb_infer.imaging.series import Budget, Contrast, Series, SeriesHeader, Voxels, check_plausible, check_spacing
 from ukb_infer.imaging.zipsource import MAX_MEMBERS
+
+# nibabel reports every repaired header field on stderr; what matters becomes an error or a flag of ours.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 #: Bytes before the voxels: header and extensions. dcm2niix writes 352; more than this is no scan's.
 _MAX_OFFSET_BYTES = 1024**2

@@ -112,8 +112,11 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return dicom.looks_like_dicom(file.read(_LOOK_BYTES))
+    try:
+        with path.open("rb") as file:
+            return dicom.looks_like_dicom(file.read(_LOOK_BYTES))
+    except PermissionError:
+        return False
 
 
 def _is_split_by_series(folder: Path, folders: list[str]) -> bool:

@@ -74,7 +74,7 @@ class ZipSource:
         self._descriptor = descriptor
         self._archive = archive
         self._size = os.fstat(descriptor).st_size
-        self._infos = [info for info in archive.infolist() if not info.is_dir()]
+        self._infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
         self.names = [info.filename for info in self._infos]
         self._check_bounds()
 
@@ -133,6 +133,8 @@ class ZipSource:
         """Return the first ``size`` bytes of a member as stored, found by its local header."""
         if not 0 <= info.header_offset <= self._size:
             raise _unreadable("a member lies outside the file")
+        if size > self._size:  # asking the system for it would reserve as much memory
+            raise _unreadable("the file is cut short")
         guess = _LOCAL_HEADER_BYTES + len(info.filename) + len(info.extra) + _SLACK_BYTES
         block = os.pread(self._descriptor, guess + size, info.header_offset)
         if len(block) < _LOCAL_HEADER_BYTES or block[:4] != _LOCAL_SIGNATURE:

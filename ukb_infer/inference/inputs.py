@@ -87,7 +87,7 @@ def resolve_inputs(inputs: Sequence[str], root: Path | None = None) -> list[Scan
     index = _RootIndex(root)
     found: list[ScanInput] = []
     for given in inputs:
-        path = Path(given).expanduser()
+        path = _expand(given)
         if not path.exists():
             raise UsageError(f"INPUT {given}: does not exist; check the path")
         if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
@@ -156,7 +156,7 @@ def _search(folder: Path, given: str) -> Iterator[ScanInput]:
                 continue
             path, label = Path(entry.path), f"{shown.rstrip('/')}/{entry.name}"
             if entry.is_dir():
-                kind = None if _is_projection_folder(path) else input_kind(path)
+                kind = None if _is_projection_folder(path) else _kind_of_folder(path, label)
                 if kind is None:
                     stack.append((path, label))
                 else:
@@ -164,6 +164,13 @@ def _search(folder: Path, given: str) -> Iterator[ScanInput]:
             elif entry.name.lower().endswith((".zip", ".npy")):
                 files.append(_make_input(path, label, input_kind(path)))
         yield from _with_known_flags(files, here)
+
+
+def _kind_of_folder(path: Path, shown: str) -> InputKind | None:
+    try:
+        return input_kind(path)
+    except OSError as error:
+        raise RunError(f"{shown}: cannot be read ({error.strerror}); check access to the folder") from error
 
 
 def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
@@ -217,6 +224,8 @@ def _read_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a list of text ({error})") from error
+    if "\0" in text:
+        raise UsageError(f"{path}: holds a NUL byte, expected a list of text, one scan a line")
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -237,6 +246,14 @@ def _from_list(path: Path, index: _RootIndex) -> Iterator[ScanInput]:
             yield from _from_listed_path(first, path, index)
 
 
+def _expand(text: str) -> Path:
+    """A path with ``~`` replaced where the user is known."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def _from_key(scan: str, index: _RootIndex) -> ScanInput:
     found = index.find(scan)
     if found is not None:
@@ -245,7 +262,7 @@ def _from_key(scan: str, index: _RootIndex) -> ScanInput:
 
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    plain = Path(text).expanduser()
+    plain = _expand(text)
     places = (
         [plain] if plain.is_absolute() else [p / plain for p in (index.root, Path(), listing.parent) if p is not None]
     )
