@@ -22,7 +22,8 @@ from ukb_infer.inference.runs import (
     still_to_do,
     to_journal_row,
 )
-from ukb_infer.inference.work import Job
+from ukb_infer.inference.words import format_duration
+from ukb_infer.inference.work import Job, process_scan
 
 OWN_FILES = ("journal.sqlite", "journal.sqlite-journal", "scans.csv", LOG_NAME, KEY_NAME, "missing.csv")
 #: Results committed together: one forced write to disk for so many scans.
@@ -115,10 +116,24 @@ def _compute(
         log.failures(rows)
 
 
+def _expected_time(config: ProjectConfig, readable: list[ScanInput]) -> str:
+    """Expected time in words, measured on one scan."""
+    if not readable:
+        return "nothing to read"
+    job = Job(readable[len(readable) // 2], config.reading)
+    process_scan(job)
+    started = time.monotonic()
+    process_scan(job)
+    expected = (time.monotonic() - started) * len(readable) / max(1, config.workers)
+    return f"about {format_duration(expected)} for {len(readable)} scans, measured on one scan"
+
+
 def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:
     megabytes = 0.2 * len(plan.included) + (110.0 * len(plan.included) if config.volumes else 0.0)
+    readable = [s for s in plan.included if s.problem is None]
     notes = (
         f"{len(plan.included)} scans, {len(plan.excluded)} excluded",
+        _expected_time(config, readable),
         f"about {megabytes:.0f} MB in {config.out}; nothing was written (--dry-run)",
     )
     counts = {"ok": 0, "flagged": 0, "failed": 0, "excluded": len(plan.excluded)}
