@@ -325,4 +325,12 @@ def machine() -> dict[str, str]:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = lines[0] if lines else model
-    return {"cpu": model, "cores": str(cores()), "system": platform.system()} | package_versions()
+    from importlib.metadata import PackageNotFoundError, version
+
+    further = {}
+    for name in ("isal", "openvino"):
+        try:
+            further[name] = version(name)
+        except PackageNotFoundError:
+            further[name] = "not installed"
+    return further | {"cpu": model, "cores": str(cores()), "system": platform.system()} | package_versions()

@@ -269,6 +269,6 @@ def _plot(points: list[dict[str, Any]], path: Path, say: Callable[[str], None]) 
         chosen = [p for p in points if p["what"] == name]
         axis.plot([p["value"] for p in chosen], [1e3 * p["per_scan_s"] for p in chosen], "ko-", markersize=4)
         axis.set(xlabel=name, ylabel="ms a scan", ylim=(0, 1.1 * max(1e3 * p["per_scan_s"] for p in chosen)))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     figure.savefig(path, dpi=110)
     plt.close(figure)
