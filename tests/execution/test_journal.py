@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ukb_infer.errors import RunError
-from ukb_infer.execution import Journal, JournalRow, RunLock
+from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
 
 ROW = JournalRow("0000001_20201_2_0", "10:20", "flagged", "size_mismatch", "text", 6, b"\x00\x01")
 
@@ -40,7 +40,7 @@ def test_a_scan_recorded_again_replaces_its_row(tmp_path: Path) -> None:
 
 def test_a_kill_between_transactions_loses_only_what_was_not_committed(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom ukb_infer.execution import Journal, JournalRow\n"
+        "import os, sys\nfrom pathlib import Path\nfrom ukb_infer.execution import Journal, JournalInput, JournalRow\n"
         "j = Journal(Path(sys.argv[1]))\n"
         "j.record([JournalRow('a', '', 'ok', '', '', 6)])\n"
         "j._db.execute('BEGIN IMMEDIATE')\n"
@@ -74,3 +74,30 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_free(tmp_path: Path
     holder.wait()
     with RunLock(tmp_path):
         assert (tmp_path / ".lock").exists()
+
+
+def test_a_commit_waits_for_a_slow_reader_instead_of_failing(tmp_path: Path) -> None:
+    import threading
+    import time
+
+    with Journal(tmp_path) as journal:
+        journal.set_inputs([JournalInput(f"{k}", "", None, None, f"{k}") for k in range(2000)])
+        reading, finished = threading.Event(), []
+
+        def read_slowly() -> None:
+            with Journal(tmp_path, read_only=True) as reader:
+                rows = reader.results()
+                next(rows)
+                reading.set()
+                time.sleep(0.5)
+                list(rows)
+                finished.append(time.monotonic())
+
+        thread = threading.Thread(target=read_slowly)
+        thread.start()
+        assert reading.wait(10)
+        journal.record([ROW])
+        committed = time.monotonic()
+        thread.join()
+    assert finished
+    assert committed >= finished[0] - 0.05

@@ -22,6 +22,9 @@ from ukb_infer.errors import RunError
 
 JOURNAL_NAME = "journal.sqlite"
 SCHEMA_VERSION = 2
+#: A commit waits this long for somebody who looks at the run (`export` of a biobank takes minutes), s.
+WRITER_WAITS_S = 3600.0
+READER_WAITS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Journal:
         options = ["mode=ro" if read_only else "mode=rwc", *([] if locks else ["nolock=1"])]
         uri = f"file:{quote(str(self.path.absolute()))}?{'&'.join(options)}"
         try:
-            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0)
+            timeout = READER_WAITS_S if read_only else WRITER_WAITS_S
+            self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
             if not read_only:
                 self._create()
             version = self.get("schema_version")
