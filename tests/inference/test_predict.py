@@ -135,7 +135,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
     projections: Path, tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_predict(_config(projections, tmp_path / "whole", tiny_module))
-    original, calls = predicting._Computation._finish, []
+    original, calls = predicting._Computation._commit, []
 
     def fail_later(*args: Any, **kwargs: Any) -> int:
         calls.append(1)
@@ -143,7 +143,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(predicting._Computation, "_finish", fail_later)
+    monkeypatch.setattr(predicting._Computation, "_commit", fail_later)
     with pytest.raises(KeyboardInterrupt):
         run_predict(_config(projections, tmp_path / "cut", tiny_module))
     monkeypatch.undo()
@@ -346,3 +346,28 @@ def test_cuda_agrees_with_the_cpu(projections: Path, tiny_module: Path, tmp_path
     run_predict(_config(projections, tmp_path / "cuda", tiny_module, device="cuda", precision="fp32"))
     one, two = (pd.read_csv(tmp_path / k / "estimates.csv")["weight_mean"].to_numpy() for k in ("cpu", "cuda"))
     assert np.abs(one - two).max() < 1.5e-2
+
+
+def test_batches_in_flight_give_what_single_ones_give(
+    projections: Path, tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of a GPU run, made on the CPU: launch a batch, then commit the one before."""
+    from ukb_infer.inference.engine import Engine
+
+    run_predict(_config(projections, tmp_path / "plain", tiny_module))
+    original = Engine.__init__
+
+    def with_two_buffers(self: Engine, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self._buffers = [torch.zeros_like(self._buffers[0]) for _ in range(2)]
+
+    monkeypatch.setattr(Engine, "__init__", with_two_buffers)
+    order: list[str] = []
+    for name in ("launch", "collect"):
+        method = getattr(Engine, name)
+        monkeypatch.setattr(
+            Engine, name, lambda self, *a, _m=method, _n=name: (order.append(_n), _m(self, *a))[1]
+        )  # fmt: skip
+    run_predict(_config(projections, tmp_path / "overlapped", tiny_module))
+    assert order == ["launch", "launch", "collect", "launch", "collect", "collect"]
+    assert _tables(tmp_path / "overlapped") == _tables(tmp_path / "plain")

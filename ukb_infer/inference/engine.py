@@ -31,6 +31,14 @@ class OutputTarget:
     sources: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A batch under way: scans in it, and each module's raw outputs on the device, (K, N, T, 2)."""
+
+    count: int
+    raws: list[torch.Tensor]
+
+
 class Engine:
     """Loaded modules on one device.
 
@@ -55,7 +63,9 @@ class Engine:
         self.device, self.precision, self.batch_size = device, precision, batch_size
         self.targets = self._join_targets()
         pinned = device.type == "cuda"
-        self._buffer = torch.zeros((batch_size, *PROJECTION_SHAPE), dtype=torch.uint8, pin_memory=pinned)
+        shape = (batch_size, *PROJECTION_SHAPE)
+        self._buffers = [torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2 if pinned else 1)]
+        self._turn = 0
 
     def _join_targets(self) -> tuple[OutputTarget, ...]:
         joined: dict[str, OutputTarget] = {}
@@ -91,6 +101,11 @@ class Engine:
         """What the modules' manifests warn of."""
         return tuple(f"{m.manifest.name}: {m.manifest.warning}" for m in self.modules if m.manifest.warning)
 
+    @property
+    def can_overlap(self) -> bool:
+        """Whether a batch can be launched before the one before is collected: on a GPU, which works meanwhile."""
+        return len(self._buffers) > 1
+
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Estimates of up to ``batch_size`` projections.
 
@@ -100,12 +115,26 @@ class Engine:
         Returns:
             (N, targets, 3) float64 in natural units: mean, aleatoric variance, epistemic variance.
         """
-        count = len(images)
+        return self.collect(self.launch(images))
+
+    def launch(self, images: Sequence[NDArray[np.uint8]]) -> Launched:
+        """Start a batch; on a GPU this returns at once.
+
+        At most two batches may be in flight: each has one of the two pinned buffers until it is collected.
+        """
+        buffer = self._buffers[self._turn]
+        self._turn = (self._turn + 1) % len(self._buffers)
         for k, image in enumerate(images):
-            self._buffer[k] = torch.from_numpy(image)
-        self._buffer[count:] = 0
-        batch = self._buffer.to(self.device, non_blocking=True)
-        mixtures = [m.to_estimates(m.predict_standardized(batch, self.precision)) for m in self.modules]  # type: ignore[arg-type]
+            buffer[k] = torch.from_numpy(image)
+        buffer[len(images) :] = 0
+        batch = buffer.to(self.device, non_blocking=True)
+        return Launched(len(images), [m.launch(batch, self.precision) for m in self.modules])  # type: ignore[arg-type]
+
+    def collect(self, launched: Launched) -> NDArray[np.float64]:
+        """Wait for a batch and run the chain after the networks; the result is that of :meth:`predict`."""
+        count = launched.count
+        raws = [np.asarray(raw.cpu().numpy()) for raw in launched.raws]
+        mixtures = [m.to_estimates(raw) for m, raw in zip(self.modules, raws, strict=True)]
         result = np.empty((count, len(self.targets), 3))
         for column, target in enumerate(self.targets):
             mixture = self._combine(mixtures, target)

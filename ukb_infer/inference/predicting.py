@@ -21,7 +21,7 @@ from ukb_infer.errors import Reason, UsageError
 from ukb_infer.execution import Journal, JournalRow, RunLock
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.device import choose_batch_size, choose_device, choose_precision, prepare_device
-from ukb_infer.inference.engine import Engine, OutputTarget, resolve_modules
+from ukb_infer.inference.engine import Engine, Launched, OutputTarget, resolve_modules
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.outputs import OutputSpec, WrittenTarget, count_results, write_tables
 from ukb_infer.inference.runlog import KEY_NAME, LOG_NAME, RunLog
@@ -171,6 +171,7 @@ class _Computation:
     log: RunLog
     lock: RunLock
     stop: StopOnTerminate
+    _pending: tuple[list[tuple[ScanInput, Outcome]], Launched | None, list[JournalRow]] | None = None
 
     def run(self, todo: Sequence[ScanInput], total: int, progress: Progress | None) -> None:
         """Until all is done, or the run is asked to stop."""
@@ -190,18 +191,32 @@ class _Computation:
                 ready.append((scan, outcome))
             done += 1
             if len(ready) == engine.batch_size or len(broken) >= 64:
-                failures += self._finish(ready, broken)
+                failures += self._batch(ready, broken)
                 ready, broken = [], []
             report(done, total, failures)
-        failures += self._finish(ready, broken)
+        failures += self._batch(ready, broken)
+        failures += self._commit()
         report(done, total, failures)
 
-    def _finish(self, ready: Sequence[tuple[ScanInput, Outcome]], broken: Sequence[JournalRow]) -> int:
-        """Predict one batch and commit it; returns how many of it failed."""
+    def _batch(self, ready: list[tuple[ScanInput, Outcome]], broken: list[JournalRow]) -> int:
+        """Launch a batch and commit it; on a GPU the one before it is committed while it runs."""
+        launched = None
+        if ready:
+            launched = self.engine.launch([outcome.image for _, outcome in ready if outcome.image is not None])
+        failures = self._commit() if self.engine.can_overlap else 0
+        self._pending = (ready, launched, broken)
+        return failures if self.engine.can_overlap else self._commit()
+
+    def _commit(self) -> int:
+        """Collect the batch that was launched last and commit it; returns how many of it failed."""
+        if self._pending is None:
+            return 0
+        ready, launched, broken = self._pending
+        self._pending = None
         rows = list(broken)
         failures = 0
-        if ready:
-            values = self.engine.predict([outcome.image for _, outcome in ready if outcome.image is not None])
+        if launched is not None:
+            values = self.engine.collect(launched)
             for (scan, outcome), estimate in zip(ready, values, strict=True):
                 judged = _judge(outcome, estimate, self.engine.targets, strict=self.config.reading.strict)
                 failures += judged.image is None

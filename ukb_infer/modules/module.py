@@ -94,6 +94,21 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
+        return np.asarray(self.launch(images, precision).cpu().numpy())
+
+    def launch(self, images: Tensor, precision: Precision = "fp32") -> Tensor:
+        """As :meth:`predict_standardized`, without waiting for a GPU: the result stays on the device.
+
+        Args:
+            images: (N, 3, 256, 256) uint8, on any device; pinned memory must not change before the result is read.
+            precision: arithmetic of the networks.
+
+        Returns:
+            (K, N, T, 2) float32 on the module's device.
+
+        Raises:
+            UsageError: images of another type or shape, or an unknown precision.
+        """
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != PROJECTION_SHAPE:
             raise UsageError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, 256, 256)")
         if precision not in _DTYPES:
@@ -102,16 +117,14 @@ class InferenceModule:
         with torch.inference_mode():
             scaled = self.scaling.apply(images.to(self.device, non_blocking=True))
             if self.backend == "openvino" and precision == "fp32":
-                outputs = [member(scaled) for member in self._compiled_for(tuple(scaled.shape))]
-                return np.asarray(torch.stack(outputs).numpy())
+                return torch.stack([member(scaled) for member in self._compiled_for(tuple(scaled.shape))])
             if self.device.type == "cuda":
                 scaled = scaled.contiguous(memory_format=torch.channels_last)
             with (
                 threads_for(self.manifest.backbone, self.device),
                 torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
             ):
-                outputs = [member(scaled).float() for member in self.members]
-            return np.asarray(torch.stack(outputs).cpu().numpy())
+                return torch.stack([member(scaled).float() for member in self.members])
 
     def _compiled_for(self, shape: tuple[int, ...]) -> list[CompiledNetwork]:
         """Members compiled for one batch shape."""
