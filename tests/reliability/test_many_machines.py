@@ -67,6 +67,7 @@ def test_a_merged_run_can_be_continued(
         assert [r["scan"] for r in csv.DictReader(handle)] == list(result.missing)
     summary = run_predict(config(scans, tmp_path / "run", tiny_module, exclude=(single / "w0.csv",)))
     assert summary.computed == 4
+    assert not (tmp_path / "run/missing.csv").exists()
     assert tables(tmp_path / "run") == tables(single / "run")
 
 

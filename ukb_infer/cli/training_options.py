@@ -53,10 +53,16 @@ Stratify = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: start the command with torchrun.")]
 Processes = Annotated[
-    int, typer.Option("--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].")
+    int,
+    typer.Option(
+        "--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].", show_default=False
+    ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", metavar="N", help="CPU threads a member [default: its share of the cores].")
+    int,
+    typer.Option(
+        "--threads", metavar="N", help="CPU threads a member [default: its share of the cores].", show_default=False
+    ),
 ]
 Work = Annotated[
     Path | None, typer.Option("--work", metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")

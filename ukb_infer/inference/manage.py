@@ -16,7 +16,7 @@ from ukb_infer.execution.lock import LockMode
 from ukb_infer.inference.config import PredictConfig, ProjectConfig
 from ukb_infer.inference.outputs import count_results, write_tables
 from ukb_infer.inference.runlog import ScanNames, describe
-from ukb_infer.inference.runs import Progress, RunSummary, identity_differences, open_run_folder
+from ukb_infer.inference.runs import MISSING_NAME, Progress, RunSummary, identity_differences, open_run_folder
 from ukb_infer.inference.tables import safe_cell, write_run_json
 from ukb_infer.storage import atomic_path, atomic_write_text
 from ukb_infer.targets import suggest
@@ -25,7 +25,6 @@ from ukb_infer.targets import suggest
 RATE_SCANS = 500
 #: A pause longer than this between two commits was no computing, s.
 LONGEST_PAUSE_S = 120.0
-MISSING_NAME = "missing.csv"
 
 
 # -- status and export -------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.outputs import OutputSpec, WrittenTarget, count_results, write_tables
 from ukb_infer.inference.runlog import KEY_NAME, LOG_NAME, RunLog
 from ukb_infer.inference.runs import (
+    MISSING_NAME,
     Plan,
     Progress,
     RunSummary,
@@ -43,7 +44,7 @@ from ukb_infer.inference.work import Job, Outcome
 
 OWN_FILES = (
     "journal.sqlite", "journal.sqlite-journal", "estimates.csv", "scans.csv", "dictionary.csv", "run.json",
-    "estimates.parquet", "scans.parquet", LOG_NAME, KEY_NAME, "missing.csv",
+    "estimates.parquet", "scans.parquet", LOG_NAME, KEY_NAME, MISSING_NAME,
 )  # fmt: skip
 
 
@@ -89,6 +90,8 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
         finally:
             files = write_tables(config.out, journal)
         counts, reasons, unfinished = count_results(journal)
+        if not unfinished:
+            (config.out / MISSING_NAME).unlink(missing_ok=True)  # of a merge that this run has completed
         timings = {"load_s": round(loaded - started, 3), "total_s": round(time.monotonic() - started, 3)}
         now = {"counts": counts, "reasons": reasons, "unfinished": unfinished, "computed_now": len(todo)}
         files.append(write_run_json(config.out, facts | now | {"timings": timings}))

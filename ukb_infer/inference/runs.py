@@ -35,6 +35,8 @@ TRANSIENT = frozenset(
 )
 #: Failures of the storage in a row after which it is taken for gone and waited for.
 STORAGE_GONE_AFTER = 16
+#: Scans that a merge found no result of.
+MISSING_NAME = "missing.csv"
 #: Exit code of a run that stopped before its end and should be started again (EX_TEMPFAIL).
 EXIT_AGAIN = 75
 
