@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule
 from ukb_infer.networks import InputScaling
@@ -30,7 +31,6 @@ from ukb_infer.targets import TARGETS
 from ukb_infer.training.config import TrainConfig, make_config
 from ukb_infer.training.dataset import LabelledProjections
 from ukb_infer.training.ensemble import Standardization, make_manifest, predict_in_batches, train_members
-from ukb_infer.training.phantoms import PhantomSet, make_phantom_set
 
 TRAINING_SEED, TEST_SEED = 606, 707
 CONTINUOUS = [name for name, spec in TARGETS.items() if not spec.is_binary]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ukb_infer.training.demo import DemoConfig, make_demo
+from ukb_infer.demo.ensemble import DemoConfig, make_demo
 
 
 def main() -> None:

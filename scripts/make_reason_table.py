@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ukb_infer.errors import reason_table
+from ukb_infer.reasons import reason_table
 
 
 def main() -> None:

@@ -72,3 +72,19 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     write_cohort(folder, 3, 11, size="small")
     return folder
+
+
+@pytest.fixture(scope="session")
+def projections(tmp_path_factory: pytest.TempPathFactory, small_cohort: Path) -> Path:
+    """Projections of the cohort and nine variations of them; read only."""
+    from ukb_infer.inference import ProjectConfig, run_project
+
+    folder = tmp_path_factory.mktemp("projections")
+    summary = run_project(ProjectConfig((str(small_cohort),), folder, workers=0))
+    assert summary.exit_code == 0
+    (folder / "scans.csv").unlink()
+    (folder / "journal.sqlite").unlink()
+    base = [np.load(p) for p in sorted(folder.glob("*.npy"))]
+    for k in range(4, 13):
+        np.save(folder / f"{k:07d}_20201_{2 + k % 2}_0.npy", np.roll(base[k % 3], k, axis=2))
+    return folder

@@ -5,33 +5,28 @@ The public API is loaded when first used, so that ``import ukb_infer`` (and ``uk
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ukb_infer._version import __version__
+from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.api import load_module, predict, project, read_estimates
+    from ukb_infer.api import predict, project
+    from ukb_infer.modules import load_module
     from ukb_infer.records import Projection, ScanKey
+    from ukb_infer.runs.read import read_estimates
 
 __all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates"]
 
 _HOMES = {
-    "Projection": "ukb_infer.records",
-    "ScanKey": "ukb_infer.records",
-    "load_module": "ukb_infer.api",
-    "predict": "ukb_infer.api",
-    "project": "ukb_infer.api",
-    "read_estimates": "ukb_infer.api",
+    "Projection": "records",
+    "ScanKey": "records",
+    "load_module": "modules",
+    "predict": "api",
+    "project": "api",
+    "read_estimates": "runs.read",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ukb_infer' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = on_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -1,20 +1,23 @@
-"""The Python API: ``project``, ``predict``, ``load_module``, ``read_estimates`` (floor 5)."""
+"""The Python API's functions: ``project`` and ``predict``; each imports what it needs when it is called.
+
+They leave the caller's process as it was: environment, working directory, threads, signals, warnings.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from ukb_infer.imaging.reading import project_path
-from ukb_infer.inference.tables import read_estimates
-from ukb_infer.modules import load_module
+from ukb_infer.imaging import project_path
+from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 from ukb_infer.records import Projection, ReadingOptions
 
-__all__ = ["load_module", "predict", "project", "read_estimates"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["predict", "project"]
 
 
 def project(
@@ -23,22 +26,25 @@ def project(
     expected_stations: int = 6,
     allow_missing_stations: bool = False,
     strict: bool = False,
+    recipe: str = DEFAULT_RECIPE,
 ) -> Projection:
-    """Fuse one scan and project it by recipe ``mimir-1``.
+    """Fuse one scan and project it.
 
     Args:
         path: a 20201 zip, a folder of DICOM slices or of NIfTI stations, or a cached ``.npy``.
         expected_stations: stations of the protocol, 0 for any number.
         allow_missing_stations: use and flag a scan with fewer.
         strict: every flag is an error.
+        recipe: by which it is projected, a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
 
     Returns:
-        ``.image`` is uint8 (3, 256, 256): water, fat, fat fraction; ``.flags`` the codes of what was repaired.
+        ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
+        codes of what was repaired.
 
     Raises:
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
-    return project_path(Path(path), ReadingOptions(expected_stations, allow_missing_stations, strict))
+    return project_path(Path(path), ReadingOptions(expected_stations, allow_missing_stations, strict), recipe)
 
 
 def predict(
@@ -74,7 +80,8 @@ def predict(
         ModuleError: a module does not load.
     """
     from ukb_infer.inference.config import PredictConfig
-    from ukb_infer.inference.predicting import run_predict
+    from ukb_infer.inference.predict import run_predict
+    from ukb_infer.runs.read import as_frame, read_run
 
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     with tempfile.TemporaryDirectory(prefix="ukb-infer-") as temporary:
@@ -84,8 +91,7 @@ def predict(
             targets=tuple(targets), device=device, workers=workers, **options,
         )  # fmt: skip
         run_predict(config)
-        frame = read_estimates(folder)
-        scans = pd.read_csv(folder / "scans.csv", dtype=str, keep_default_na=False)
-    failed = scans[scans["status"] == "failed"]
-    frame.attrs["failed"] = dict(zip(failed["scan"], failed["message"], strict=True))
+        run = read_run(folder)
+    frame = as_frame(run)
+    frame.attrs["failed"] = {s.key.scan: s.result.message for s in run.scans if s.result.status == "failed"}
     return frame

@@ -1,4 +1,4 @@
-"""Compile loops with numba where its cache can be written, and where it cannot (floor 0)."""
+"""Compile loops with numba where its cache can be written, and where it cannot."""
 
 from __future__ import annotations
 

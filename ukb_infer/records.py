@@ -1,14 +1,16 @@
-"""Frozen records that travel between the rooms (floor 0)."""
+"""Frozen records that travel between the rooms."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import Reason
+from ukb_infer.reasons import Reason
 
 _SCAN = re.compile(r"^(?P<eid>\d+)_(?P<field>\d+)_(?P<instance>\d+)_(?P<array>\d+)$")
 _SAFE_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
@@ -105,18 +107,61 @@ class Projection:
     """The picture the networks see.
 
     Attributes:
-        image: uint8 (3, 256, 256): water, fat, fat fraction; coronal left and sagittal right half.
+        image: of the recipe's type and shape, (channels, rows, cols); for ``mimir-1`` water, fat and fat fraction,
+            coronal left and sagittal right half.
         flags: codes of everything that was repaired or is unknown.
         messages: one sentence a flag.
         stations: number of stations fused (0 where unknown, e.g. a bare .npy).
         key: the scan.
+        measures: numbers that describe the scan's quality, by name.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     flags: tuple[Reason, ...] = ()
     messages: tuple[str, ...] = ()
     stations: int = 0
     key: ScanKey = field(default_factory=lambda: ScanKey("", None, None, ""))
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanResult:
+    """What became of one scan of a run.
+
+    Attributes:
+        status: whether it was used; excluded scans were left out on the user's wish.
+        reasons: of the failure, or the flags.
+        message: for people.
+        stations: fused stations, 0 where unknown.
+        measures: numbers that describe its quality, by name.
+        fingerprint: of the file as it was read: size, time of change, files; "" where nothing was read.
+        digest: SHA-256 of what was read, "" where it was not asked for.
+    """
+
+    status: Literal["ok", "flagged", "failed", "excluded"]
+    reasons: tuple[Reason, ...] = ()
+    message: str = ""
+    stations: int = 0
+    measures: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
+    digest: str = ""
+
+    @classmethod
+    def failure(cls, reason: Reason, message: str = "", *, stations: int = 0) -> ScanResult:
+        """Of a scan that cannot be used.
+
+        Args:
+            reason: of the failure.
+            message: for people; "" for the reason's own words.
+            stations: fused stations, 0 where unknown.
+        """
+        words = message or f"{reason.meaning}; {reason.advice}"
+        return cls(status="failed", reasons=(reason,), message=words, stations=stations)
+
+    @property
+    def codes(self) -> str:
+        """The reasons as tables and journals hold them."""
+        return ";".join(reason.value for reason in self.reasons)
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,31 @@ main() {
     : "${MOUNT:?set MOUNT to the folder of the zips}" "${TARGET:?set TARGET to the folder of the results}"
     local done_folder=${DONE:-/mnt/project$TARGET} batch=${BATCH:-500} shard=${SHARD:-1/1} work status=0
     work=${WORK:-$(mktemp -d)}
+    if ! [[ $shard =~ ^([1-9][0-9]*)/([1-9][0-9]*)$ ]] || [ "${shard%/*}" -gt "${shard#*/}" ]; then
+        echo "SHARD is '$shard', expected I/N with I from 1 to N, e.g. 3/10" >&2
+        return 2
+    fi
     local number=${shard%/*} count=${shard#*/}
 
     find "$MOUNT" -name '*.zip' | LC_ALL=C sort > "$work/all.txt"
     rm -rf "$work/lists" && mkdir -p "$work/lists"
     split --lines="$batch" --numeric-suffixes=1 --suffix-length=5 --additional-suffix=.txt "$work/all.txt" "$work/lists/batch-"
 
-    local position=0 list name code
+    local position=0 list name code sum
     for list in "$work"/lists/batch-*.txt; do
         name=$(basename "$list" .txt)
         position=$((position + 1))
-        if [ $(((position - 1) % count + 1)) -ne "$number" ] || [ -e "$done_folder/$name.done" ]; then
+        if [ $(((position - 1) % count + 1)) -ne "$number" ]; then
+            continue
+        fi
+        sum=$(sha256sum < "$list") && sum=${sum%% *}
+        if [ -e "$done_folder/$name.done" ]; then
+            # Another list under this name: BATCH or the zips have changed, and some scans would never be done.
+            if grep --quiet '^list ' "$done_folder/$name.done" && ! grep --quiet "^list $sum$" "$done_folder/$name.done"
+            then
+                echo "$name: marked as complete for other scans; use the BATCH of the first job, or another TARGET" >&2
+                status=2
+            fi
             continue
         fi
         code=0
@@ -47,7 +61,7 @@ main() {
         # The journal travels too, so that `ukb-infer merge` can join the batches; the marker comes last.
         upload "$TARGET/$name" "$work/$name"/journal.sqlite "$work/$name"/estimates.csv "$work/$name"/scans.csv \
             "$work/$name"/dictionary.csv "$work/$name"/run.json
-        date -u +%Y-%m-%dT%H:%M:%SZ > "$work/$name.done"
+        printf '%s\nlist %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$sum" > "$work/$name.done"
         upload "$TARGET" "$work/$name.done"
     done
     return "$status"

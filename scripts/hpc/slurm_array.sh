@@ -1,7 +1,9 @@
 #!/bin/bash
 # Predict (or project) a biobank as a Slurm job array: every task works on its shard in a folder of its own.
 #
-#   sbatch --array=1-16 --export=ALL,INPUT=/data/20201,OUT=/scratch/run,MODULES=/apps/modules scripts/hpc/slurm_array.sh
+#   export SHARDS=16 INPUT=/data/20201 OUT=/scratch/run MODULES=/apps/modules
+#   sbatch --array=1-16 scripts/hpc/slurm_array.sh
+#   sbatch --array=3,7 scripts/hpc/slurm_array.sh     # some tasks again: SHARDS stays 16, they do the same scans
 #   ukb-infer merge /scratch/run/shard-* --out /scratch/run/merged        # when all tasks have ended
 #
 # Told to stop (time limit, preemption) or killed, a task puts itself back into the queue and continues where it was.
@@ -16,6 +18,7 @@
 #SBATCH --signal=B:TERM@120
 set -u
 
+: "${SHARDS:?set SHARDS to the number of tasks of the whole array, e.g. 16 for sbatch --array=1-16}"
 : "${INPUT:?set INPUT to the folder (or list) of scans}" "${OUT:?set OUT to the folder of the results}"
 COMMAND=${COMMAND:-predict}            # or project
 OPTIONS=${OPTIONS:-}                   # further options, e.g. "--exclude w12345_20260101.csv --root /data"
@@ -30,7 +33,7 @@ mkdir -p "$OUT"
 
 # In the background, so that this shell can pass the warning of the scheduler on at once.
 # shellcheck disable=SC2086
-ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard slurm --workers "${SLURM_CPUS_PER_TASK:-1}" $OPTIONS &
+ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard "slurm/$SHARDS" --workers "${SLURM_CPUS_PER_TASK:-1}" $OPTIONS &
 work=$!
 trap 'kill -TERM "$work" 2>/dev/null' TERM
 wait "$work"; code=$?

@@ -10,13 +10,31 @@ from pathlib import Path
 
 import pytest
 
-from ukb_infer.errors import reason_table
+from ukb_infer.reasons import reason_table
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_reason_table_is_made_from_the_codes() -> None:
     assert (ROOT / "docs" / "reasons.md").read_text() == reason_table()
+
+
+def test_every_element_that_is_read_stands_in_the_page_on_stored_values() -> None:
+    from nibabel.nifti1 import header_dtype as nifti1
+    from nibabel.nifti2 import header_dtype as nifti2
+
+    from ukb_infer.imaging.readers import dicom
+    from ukb_infer.reasons import Reason
+
+    page = (ROOT / "docs" / "stored-values.md").read_text()
+    not_about_values = {"StudyInstanceUID", "SeriesInstanceUID", "PatientID"}
+    keywords = {keyword for _, keyword, _ in dicom._ELEMENTS + dicom._JUDGED if "Creator" not in keyword}
+    for name in keywords - not_about_values | {*nifti1.names, *nifti2.names}:
+        assert re.search(rf"\b{re.sub('60[0-9A-F]{2}$', '', name)}\b", page), name
+    codes = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", page))
+    assert codes <= {reason.value for reason in Reason}
+    new = {"unsupported_pixels", "unused_bits_masked", "padding_replaced", "lossy_compression", "geometry_disagrees"}
+    assert new <= codes
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -62,7 +80,11 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    expected = {"python_api.py": "intervals cover the truth", "ensemble_study.py": "| labelled scans | MAE"}
+    expected = {
+        "python_api.py": "intervals cover the truth",
+        "ensemble_study.py": "| labelled scans | MAE",
+        "interval_study.py": "| 24 | all |",
+    }
     assert expected[example.name] in done.stdout
 
 

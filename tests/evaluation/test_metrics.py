@@ -168,7 +168,7 @@ def test_the_bootstrap_draws_participants_not_scans() -> None:
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
 
 
-def test_too_few_scans_give_no_number() -> None:
-    assert all(np.isnan(m.value) for m in evaluate_target(_data(2)).values())
+def test_no_scans_give_no_number() -> None:
+    assert all(np.isnan(m.value) for m in evaluate_target(_data(0)).values())
     with pytest.raises(UsageError, match="different lengths"):
         TargetPredictions(np.zeros(3), np.zeros(2), np.zeros(3), np.zeros(3), np.zeros(3), 0.95, np.array(list("abc")))

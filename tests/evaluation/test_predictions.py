@@ -11,8 +11,9 @@ import pytest
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.evaluation import CrossValidation, compare, read_cross_validation, read_predictions
-from ukb_infer.evaluation.comparing import metrics_csv, metrics_markdown
-from ukb_infer.evaluation.crossvalidation import write_cross_validation
+from ukb_infer.evaluation.compare import metrics_csv, metrics_markdown
+from ukb_infer.evaluation.cross_validation import write_cross_validation
+from ukb_infer.evaluation.metrics import BINARY_METRICS
 from ukb_infer.labels import read_labels
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture
@@ -79,9 +80,10 @@ def test_published_predictions_are_read_and_converted(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     path.write_text(
         "name,Weight_mean_in_g,Weight_variance_in_g,Sex_mean_in_class,Sex_variance_in_class,Foo_mean_in_m,Foo_variance_in_m\n"
-        "0000001_20201_2_0,70000,4000000,0.9,0.04,1,1\n0000002_20201_2_0.zip,80000,1000000,0.1,0.01,1,1\n"
+        "/data/0000001_20201_2_0.npy,70000,4000000,0.9,0.04,1,1\n0000002_20201_2_0.zip,80000,1000000,0.1,0.01,1,1\n"
     )
-    found = read_predictions(path)
+    assert np.isnan(read_predictions(path).targets["weight"].sd).all()  # nobody said how grams came about
+    found = read_predictions(path, {"weight": 1.0})
     assert [k.scan for k in found.keys] == ["0000001_20201_2_0", "0000002_20201_2_0"]
     assert found.targets["weight"].mean.tolist() == [70.0, 80.0]
     assert found.targets["weight"].sd.tolist() == [2.0, 1.0]
@@ -110,7 +112,7 @@ def test_comparison_and_tables(tmp_path: Path) -> None:
     rows = list(csv.DictReader(metrics_csv(result).splitlines()))
     mae = next(r for r in rows if (r["target"], r["metric"]) == ("weight", "mae"))
     assert float(mae["published_mimir"]) == 0.878  # the published table, also in the registry
-    assert {r["metric"] for r in rows if r["target"] == "sex"} == {"auroc", "auprc", "brier", "reliability"}
+    assert {r["metric"] for r in rows if r["target"] == "sex"} == set(BINARY_METRICS)
     text = metrics_markdown(result)
     assert "| weight | kg | 39 |" in text
     assert "0.997" in text  # published ICC of weight

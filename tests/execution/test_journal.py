@@ -11,8 +11,14 @@ import pytest
 
 from ukb_infer.errors import RunError
 from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
+from ukb_infer.reasons import Reason
+from ukb_infer.records import ScanKey, ScanResult
 
-ROW = JournalRow("0000001_20201_2_0", "10:20", "flagged", "size_mismatch", "text", 6, b"\x00\x01")
+RESULT = ScanResult(
+    status="flagged", reasons=(Reason.SIZE_MISMATCH, Reason.STATION_EXTRA), message="text", stations=6,
+    measures={"snr": 12.5, "motion": 0.1}, fingerprint="10:20",
+)  # fmt: skip
+ROW = JournalRow(scan="0000001_20201_2_0", result=RESULT, payload=b"\x00\x01")
 
 
 def test_what_is_recorded_is_there_again(tmp_path: Path) -> None:
@@ -27,29 +33,31 @@ def test_what_is_recorded_is_there_again(tmp_path: Path) -> None:
         assert replace(found, finished=0.0) == ROW
         assert found.finished > 0
         assert journal.row("x") is None
-        assert journal.fingerprints() == {ROW.scan: ("10:20", "", ROW.status, ROW.reasons)}
+        assert journal.finished() == {ROW.scan: RESULT}
+        assert journal.measure_names() == ["motion", "snr"]
 
 
 def test_a_scan_recorded_again_replaces_its_row(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        journal.record([ROW, replace(ROW, status="ok")])
+        journal.record([ROW, replace(ROW, result=replace(RESULT, status="ok"))])
         found = journal.row(ROW.scan)
         assert found is not None
-        assert found.status == "ok"
+        assert found.result.status == "ok"
 
 
 def test_a_kill_between_transactions_loses_only_what_was_not_committed(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom ukb_infer.execution import Journal, JournalInput, JournalRow\n"
+        "import os, sys\nfrom pathlib import Path\nfrom ukb_infer.execution import Journal, JournalRow\n"
+        "from ukb_infer.records import ScanResult\n"
         "j = Journal(Path(sys.argv[1]))\n"
-        "j.record([JournalRow('a', '', 'ok', '', '', 6)])\n"
+        "j.record([JournalRow(scan='a', result=ScanResult(status='ok'))])\n"
         "j._db.execute('BEGIN IMMEDIATE')\n"
-        "j._db.execute(\"INSERT INTO scans VALUES ('b','','ok','','',6,'','',0)\")\n"
+        "j._db.execute(\"INSERT INTO scans VALUES ('b','','ok','','',6,'','',0,'{}')\")\n"
         "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False).returncode == -9
     with Journal(tmp_path) as journal:
-        assert set(journal.fingerprints()) == {"a"}
+        assert set(journal.finished()) == {"a"}
 
 
 def test_a_file_that_is_no_journal_is_an_error(tmp_path: Path) -> None:
@@ -81,7 +89,7 @@ def test_a_commit_waits_for_a_slow_reader_instead_of_failing(tmp_path: Path) -> 
     import time
 
     with Journal(tmp_path) as journal:
-        journal.set_inputs([JournalInput(f"{k}", "", None, None, f"{k}") for k in range(2000)])
+        journal.set_inputs([JournalInput(key=ScanKey.from_name(f"{k}"), given=f"{k}") for k in range(2000)])
         reading, finished = threading.Event(), []
 
         def read_slowly() -> None:

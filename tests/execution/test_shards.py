@@ -20,26 +20,48 @@ def test_shards_as_text(text: str, expected: Shard | None) -> None:
     assert expected is None or str(expected) == text
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", "1 / 3"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", "1 / 3", "/16", "undefined/16"])
 def test_wrong_shards_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--shard"):
+    with pytest.raises(UsageError, match="`shard`"):
         parse_shard(text)
 
 
-def _array(task: int, first: int, count: int, step: int | None = None) -> dict[str, str]:
-    values = {"ID": task, "MIN": first, "COUNT": count} | ({} if step is None else {"STEP": step})
-    return {f"SLURM_ARRAY_TASK_{k}": str(v) for k, v in values.items()}
+@pytest.mark.parametrize(
+    ("task", "others"),
+    [
+        (3, {}),
+        (3, {"MIN": "1", "MAX": "16", "COUNT": "16", "STEP": "1"}),
+        (3, {"MIN": "3", "MAX": "3", "COUNT": "1", "STEP": "1"}),  # --array=3
+        (3, {"MIN": "1", "MAX": "7", "COUNT": "3", "STEP": "1"}),  # --array=1,3,7
+        (16, {"MIN": "4", "MAX": "16", "COUNT": "4", "STEP": "4"}),  # --array=4-16:4
+    ],
+)
+def test_a_slurm_task_does_its_shard_however_its_array_was_submitted(task: int, others: dict[str, str]) -> None:
+    variables = {"ID": str(task)} | others
+    assert parse_shard("slurm/16", {f"SLURM_ARRAY_TASK_{k}": v for k, v in variables.items()}) == Shard(task, 16)
 
 
-def test_slurm_arrays_of_any_numbering() -> None:
-    assert [parse_shard("slurm", _array(t, 0, 4, 1)) for t in range(4)] == [Shard(k, 4) for k in (1, 2, 3, 4)]
-    assert [parse_shard("slurm", _array(t, 5, 3, 10)) for t in (5, 15, 25)] == [Shard(k, 3) for k in (1, 2, 3)]
-    assert parse_shard("slurm", _array(2, 1, 2)) == Shard(2, 2)
+@pytest.mark.parametrize("text", ["slurm", "SLURM", "slurm/"])
+def test_slurm_without_a_total_is_refused_and_told_what_to_write(text: str) -> None:
+    complete = {f"SLURM_ARRAY_TASK_{k}": v for k, v in {"ID": "1", "MIN": "1", "COUNT": "4", "STEP": "1"}.items()}
+    with pytest.raises(UsageError, match=r"`shard` slurm/16: N is the number of tasks of the first submission"):
+        parse_shard(text, complete)
+
+
+@pytest.mark.parametrize("task", [None, "", "0", "17", "-1", "3_4", "undefined", "3.0", " 3"])
+def test_a_task_number_that_is_missing_or_out_of_range_is_refused(task: str | None) -> None:
+    environment = {} if task is None else {"SLURM_ARRAY_TASK_ID": task}
+    with pytest.raises(UsageError, match=r"SLURM_ARRAY_TASK_ID is .*expected .*1 to 16.*sbatch --array=1-16"):
+        parse_shard("slurm/16", environment)
+
+
+@pytest.mark.parametrize(
+    "text", ["slurm/0", "slurm/x", "slurm/3/4", "3/slurm", "slurm:4", "pbs/4", "sge", "lsf/3", "auto"]
+)
+def test_other_forms_are_refused_inside_an_array_too(text: str) -> None:
+    with pytest.raises(UsageError, match="`shard`"):
+        parse_shard(text, {"SLURM_ARRAY_TASK_ID": "1"})
 
 
 def test_slurm_is_never_guessed() -> None:
-    assert parse_shard("", _array(2, 1, 4)) is None
-    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID"):
-        parse_shard("slurm", {})
-    with pytest.raises(UsageError, match="is none of"):
-        parse_shard("slurm", _array(6, 5, 3, 10))
+    assert parse_shard("", {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +39,21 @@ def _die_once(path: str) -> str:
     return "second time"
 
 
+def _die_idle(x: int) -> int:
+    if x == 0:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return x
+
+
+def _die_while_sending(path: str) -> bytes:
+    """A result that no pipe holds at once; its worker is killed before anybody has read it."""
+    if not path or Path(path).exists():
+        return b""
+    Path(path).write_text("x")
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes(50_000_000)
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_every_item_comes_back_once(workers: int) -> None:
     results = list(run_in_workers(_square, range(20), workers=workers))
@@ -58,6 +75,23 @@ def test_one_bad_item_costs_no_other() -> None:
 
 def test_an_item_whose_worker_died_by_chance_is_tried_again(tmp_path: Path) -> None:
     assert list(run_in_workers(_die_once, [str(tmp_path / "m")], workers=1)) == [(0, "second time")]
+
+
+def test_a_worker_that_dies_between_two_items_is_replaced() -> None:
+    stream = run_in_workers(_die_idle, range(6), workers=1)
+    results = [next(stream)]
+    time.sleep(2)  # busy elsewhere, as the command is with a batch; the worker is done with what it had, and dies
+    assert sorted([*results, *stream]) == [(k, k) for k in range(6)]
+
+
+def test_a_worker_killed_while_it_sends_its_result_harms_no_other(tmp_path: Path) -> None:
+    marker = tmp_path / "m"
+    stream = run_in_workers(_die_while_sending, ["", str(marker), "", ""], workers=1)
+    results = [next(stream)]
+    while not marker.exists():
+        time.sleep(0.05)
+    time.sleep(2)
+    assert sorted([*results, *stream]) == [(k, b"") for k in range(4)]
 
 
 def test_a_hanging_item_is_stopped() -> None:

@@ -163,10 +163,11 @@ def _nifti(content: bytes, folder: Path, number: int) -> None:
 
 def _projection(content: bytes, folder: Path, number: int) -> None:
     from ukb_infer.imaging import read_projection
+    from ukb_infer.imaging.recipes import RECIPES
 
     path = folder / "a.npy"
     path.write_bytes(content)
-    read_projection(path)
+    read_projection(path, RECIPES["mimir-1"])
 
 
 def _module(content: bytes, folder: Path, number: int) -> None:

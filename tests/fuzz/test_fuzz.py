@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fuzz.mutants import ACTIONS, TARGETS, mutant, read_mutant
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
 from ukb_infer.labels import read_labels
-from ukb_infer.modules.manifest import parse_manifest
+from ukb_infer.modules.manifest import parse_manifest, read_manifest
 
 ROOT = Path(__file__).parents[2]
 #: Numbers that `make fuzz` does not reach, so that the smoke run is new ground.
@@ -65,13 +66,17 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_manifests_with_any_value_anywhere_are_read_or_refused(data: st.DataObject) -> None:
-    manifest = json.loads((ROOT / "models/phantom-demo/module.json").read_text())
-    manifest["targets"] = manifest["targets"][:2]
-    place = data.draw(st.sampled_from(["top", "target", "member", "calibration"]))
-    home = {
-        "top": manifest, "target": manifest["targets"][0], "member": manifest["members"][0],
-        "calibration": manifest["targets"][1]["calibration"],
-    }[place]  # fmt: skip
+    found = read_manifest(ROOT / "models/phantom-demo")
+    found = replace(found.with_targets(found.targets[:2]), schema_version=data.draw(st.sampled_from([1, 2])))
+    manifest = found.to_dict()
+    sections = {name: manifest.get(name, manifest) for name in ("input", "network", "outputs")}
+    targets = sections["outputs"]["targets"]
+    place = data.draw(st.sampled_from(["top", "input", "network", "target", "member", "calibration"]))
+    home = sections | {
+        "top": manifest, "target": targets[0], "member": sections["network"]["members"][0],
+        "calibration": targets[1]["calibration"],
+    }  # fmt: skip
+    home = home[place]
     home[data.draw(st.sampled_from(sorted(home)))] = data.draw(JSON)
     words = "module.json"
     try:

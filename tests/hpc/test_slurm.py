@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.faults import command, make_inputs, run, tables
-from ukb_infer.inference.manage import run_merge
+from ukb_infer.runs.merge import run_merge
 
 ROOT = Path(__file__).parents[2]
 SLURM = all(shutil.which(name) for name in ("slurmctld", "slurmd", "sbatch", "munged")) and os.geteuid() == 0
@@ -114,7 +114,10 @@ def test_an_array_whose_tasks_are_killed_and_requeued_ends_like_one_machine(
     options = "--batch-size 4 --expected-stations 0"
     whole = tmp_path / "whole"
     assert run(command(scans, whole, tiny_module)).returncode == 3
-    variables = {"INPUT": str(scans), "OUT": str(tmp_path / "out"), "MODULES": str(tiny_module), "OPTIONS": options}
+    variables = {
+        "SHARDS": "2", "INPUT": str(scans), "OUT": str(tmp_path / "out"), "MODULES": str(tiny_module),
+        "OPTIONS": options,
+    }  # fmt: skip
     environment = slurm | variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["sbatch", "--parsable", "--array=1-2", "--cpus-per-task=1", "--mem=0", "--export=ALL",
@@ -136,6 +139,27 @@ def test_an_array_whose_tasks_are_killed_and_requeued_ends_like_one_machine(
     result = run_merge(shards, tmp_path / "merged")
     assert result.missing == ()
     assert tables(tmp_path / "merged") == tables(whole)
+    # Task 2 alone, submitted again elsewhere, does the scans of the first submission.
+    done = subprocess.run(
+        ["sbatch", "--wait", "--array=2", "--cpus-per-task=1", "--mem=0", "--export=ALL",
+         f"--output={tmp_path}/again.log", str(ROOT / "scripts/hpc/slurm_array.sh")],
+        env=environment | {"OUT": str(tmp_path / "again")}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + (tmp_path / "again.log").read_text()
+    assert tables(tmp_path / "again/shard-00002") == tables(shards[1])
+
+
+def test_the_array_script_needs_the_total(tmp_path: Path) -> None:
+    script = ["bash", str(ROOT / "scripts/hpc/slurm_array.sh")]
+    variables = {"INPUT": str(tmp_path), "OUT": str(tmp_path / "out"), "SLURM_ARRAY_TASK_ID": "3"}
+    environment = variables | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    without = run(script, **environment)
+    assert without.returncode != 0
+    assert "set SHARDS to the number of tasks of the whole array" in without.stderr
+    assert not (tmp_path / "out").exists()
+    outside = run(script, SHARDS="2", COMMAND="project", **environment)
+    assert outside.returncode == 2
+    assert "SLURM_ARRAY_TASK_ID is 3, expected 1 to 2" in outside.stderr
 
 
 def _finished(folder: Path) -> int:
@@ -193,6 +217,13 @@ def test_the_platform_script_marks_batches_and_leaves_marked_ones_alone(tiny_mod
     second = run(script, SHARD="1/1", **environment)
     assert second.returncode == 0, second.stderr
     assert (uploaded / "batch-00001/estimates.csv").stat().st_mtime_ns == stamp
+    for wrong in ("3", "0/2", "3/2", "slurm/2"):
+        refused = run(script, SHARD=wrong, **environment)
+        assert refused.returncode == 2
+        assert "expected I/N" in refused.stderr
+    others = run(script, SHARD="1/1", **(environment | {"BATCH": "5"}))
+    assert others.returncode == 2
+    assert "batch-00001: marked as complete for other scans" in others.stderr
     result = run_merge(sorted(uploaded.glob("batch-0000?")), tmp_path / "merged")
     assert sum(result.counts.values()) == 10
     assert result.missing == ()

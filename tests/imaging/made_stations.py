@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ukb_infer.geometry import IN_PLANE_SPACING_MM
+from ukb_infer.protocol import IN_PLANE_SPACING_MM
 from ukb_infer.records import Station
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ukb_infer.errors import Reason, ScanError
-from ukb_infer.geometry import PROTOCOL
-from ukb_infer.imaging import checks
+from ukb_infer.errors import ScanError
 from ukb_infer.imaging.series import Contrast, Series, SeriesHeader
+from ukb_infer.imaging.stations import checks
+from ukb_infer.protocol import PROTOCOL
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, Stations
 
 ROWS, COLS, SLICES, SPACING = 4, 6, 8, 5.0
@@ -448,9 +449,17 @@ def test_equal_rescale_is_applied_and_flagged() -> None:
     assert np.array_equal(result.stations[0].water, run(scan()).stations[0].water * 2.0 - 3.0)
 
 
-@pytest.mark.parametrize(("slope", "reason"), [(2.0, Reason.WATER_FAT_MISMATCH), (np.inf, Reason.NON_FINITE_VALUES)])
-def test_unequal_rescale_fails(slope: float, reason: Reason) -> None:
-    assert failure(edit(3, lambda item: replace(item, header=replace(item.header, slope=slope)))).reason is reason
+def test_unequal_rescale_is_applied_to_each_contrast() -> None:
+    result = run(edit(3, lambda item: replace(item, header=replace(item.header, slope=2.0))))
+    plain = run(scan()).stations[1]
+    assert result.flags == (Reason.RESCALE_APPLIED,)
+    assert np.array_equal(result.stations[1].water, plain.water * 2.0)
+    assert np.array_equal(result.stations[1].fat, plain.fat)
+
+
+def test_infinite_rescale_fails() -> None:
+    error = failure(edit(3, lambda item: replace(item, header=replace(item.header, slope=np.inf))))
+    assert error.reason is Reason.NON_FINITE_VALUES
 
 
 # -- the scan ----------------------------------------------------------------------------------------------------

@@ -23,9 +23,16 @@ from pydicom.uid import (
 )
 from small_scans import COLS, ROWS, encode, make_slice, picture
 
-from ukb_infer.errors import Reason, ScanError
-from ukb_infer.imaging.dicom import SliceParser, full_identity, looks_like_dicom, parse_with_pydicom, peek_identity
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging.readers.dicom import (
+    SliceParser,
+    full_identity,
+    looks_like_dicom,
+    parse_with_pydicom,
+    peek_identity,
+)
 from ukb_infer.imaging.series import Contrast, contrast_of
+from ukb_infer.reasons import Reason
 
 REAL = Path(__file__).parents[1] / "data" / "real" / "siemens_xa30_enhanced_mr.dcm"
 
@@ -41,6 +48,7 @@ def assert_same_slice(one, other) -> None:
     assert one.instance == other.instance
     assert one.pixels.dtype == other.pixels.dtype
     assert np.array_equal(one.pixels, other.pixels)
+    assert (one.location_mm, one.findings) == (other.location_mm, other.findings) or np.isnan(one.location_mm)
 
 
 def plain() -> Dataset:
@@ -156,6 +164,17 @@ def test_fast_path_takes_the_common_case(variant: str) -> None:
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("explicit", "sequences")])
 def test_fast_path_leaves_the_unusual_to_pydicom(variant: str) -> None:
     assert fast_only(VARIANTS[variant]()) is None
+
+
+def test_fast_path_masks_bits_that_do_not_count() -> None:
+    ds = plain()
+    ds.SliceLocation = "12.5"
+    ds.PixelData = (picture(1, "W", 2) | 0x8000).tobytes()
+    fast = fast_only(encode(ds))
+    assert fast is not None
+    assert np.array_equal(fast.pixels, picture(1, "W", 2))
+    assert_same_slice(fast, parse_with_pydicom(encode(ds)))
+    assert fast.findings
 
 
 def test_fast_path_reuses_the_header_only_of_alike_slices() -> None:

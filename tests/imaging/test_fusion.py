@@ -9,9 +9,9 @@ import pytest
 from made_stations import Plan, make_stations, stack_plans
 from scipy.ndimage import map_coordinates
 
-from ukb_infer.errors import Reason, ScanError
-from ukb_infer.geometry import GRID_SPACING_MM, IN_PLANE_SPACING_MM, TRIMMED_END_SLICES
-from ukb_infer.imaging.fusion import (
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging.recipes.mimir1.constants import GRID_SPACING_MM, TRIMMED_END_SLICES
+from ukb_infer.imaging.recipes.mimir1.fusion import (
     fade_weights,
     fuse_stations,
     overlap_factors,
@@ -19,6 +19,8 @@ from ukb_infer.imaging.fusion import (
     resample_station,
     trim_overlaps,
 )
+from ukb_infer.protocol import IN_PLANE_SPACING_MM
+from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
 
 

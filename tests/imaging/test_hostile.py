@@ -9,15 +9,20 @@ import tracemalloc
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_scans import encode, make_slice, make_slices, same, write_nifti_stations, write_zip
 
-from ukb_infer.errors import Reason, ScanError
-from ukb_infer.imaging import input_kind, read_projection, read_stations, zipsource
-from ukb_infer.imaging.dicom import SliceParser
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging import input_kind, read_stations
+from ukb_infer.imaging.readers import containers
+from ukb_infer.imaging.readers.dicom import SliceParser
+from ukb_infer.imaging.readers.projection_file import read_projection
+from ukb_infer.imaging.recipes import RECIPES
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -88,9 +93,10 @@ def test_large_incompressible_members_are_read(tmp_path: Path) -> None:
     slices = make_slices(1, "WF")
     for ds, pixels in zip(slices, noise.reshape(-1, 300, 280), strict=True):
         ds.Rows, ds.Columns, ds.PixelData = 300, 280, pixels.tobytes()
+        ds.BitsStored, ds.HighBit = 16, 15
     path = write_zip(tmp_path / "a.zip", slices)
     with zipfile.ZipFile(path) as archive:
-        assert min(info.compress_size for info in archive.infolist()) > zipsource._SAFE_COMPRESSED_BYTES
+        assert min(info.compress_size for info in archive.infolist()) > containers._SAFE_COMPRESSED_BYTES
     station = read_stations(path, ANY).stations[0]
     assert np.array_equal(station.fat.transpose(2, 0, 1), noise[0])
     assert np.array_equal(station.water.transpose(2, 0, 1), noise[1])
@@ -98,7 +104,7 @@ def test_large_incompressible_members_are_read(tmp_path: Path) -> None:
 
 def test_without_isal_the_standard_library_inflates(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = read_stations(scan, ANY)
-    monkeypatch.setattr(zipsource, "_inflate", zlib)
+    monkeypatch.setattr(containers, "_inflate", zlib)
     assert same(read_stations(scan, ANY), expected)
 
 
@@ -115,7 +121,7 @@ def test_encrypted_zip(tmp_path: Path, scan: Path, flag: int) -> None:
 def test_declared_bomb(tmp_path: Path) -> None:
     archive = zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED)
     with archive, archive.open("bomb.dcm", "w", force_zip64=True) as member:
-        for _ in range(zipsource.MAX_MEMBER_BYTES // 2**20 + 1):
+        for _ in range(containers.MAX_MEMBER_BYTES // 2**20 + 1):
             member.write(bytes(2**20))
     assert reason_of(tmp_path / "a.zip") is Reason.TOO_LARGE
 
@@ -137,15 +143,15 @@ def test_bomb_that_declares_less_than_it_holds(tmp_path: Path) -> None:
 
 def test_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for index in range(zipsource.MAX_MEMBERS + 1):
+        for index in range(containers.MAX_MEMBERS + 1):
             archive.writestr(f"{index}", b"")
     assert reason_of(tmp_path / "a.zip") is Reason.TOO_LARGE
-    monkeypatch.setattr(zipsource, "MAX_DIRECTORY_BYTES", 1000)
+    monkeypatch.setattr(containers, "MAX_DIRECTORY_BYTES", 1000)
     assert reason_of(tmp_path / "a.zip") is Reason.TOO_LARGE
 
 
 def test_total_is_bounded(tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipsource, "MAX_TOTAL_BYTES", 10_000)
+    monkeypatch.setattr(containers, "MAX_TOTAL_BYTES", 10_000)
     assert reason_of(scan) is Reason.TOO_LARGE
 
 
@@ -230,10 +236,10 @@ def test_deflated_dicom_bomb(tmp_path: Path) -> None:
     ds = make_slice(0, "W", 4, 0)
     ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
     ds.ImageComments = "a"
-    ds.PixelData = bytes(zipsource.MAX_MEMBER_BYTES)
+    ds.PixelData = bytes(containers.MAX_MEMBER_BYTES)
     path = write_zip(tmp_path / "a.zip", [ds])
     assert path.stat().st_size < 2**20
-    assert reason_of(path, ANY) is Reason.UNSUPPORTED_TRANSFER_SYNTAX
+    assert reason_of(path, ANY) is Reason.TOO_LARGE
 
 
 def test_named_as_dicom_but_is_not(tmp_path: Path) -> None:
@@ -293,6 +299,16 @@ def test_symlink_loops_and_special_files(tmp_path: Path, scan: Path) -> None:
     assert same(read_stations(tmp_path, ANY), read_stations(scan, ANY))
 
 
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to(p.name), lambda p: p.symlink_to("absent"), os.mkfifo])
+def test_a_slice_that_is_a_broken_link_or_a_pipe_fails_the_scan_with_the_true_reason(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    for index, ds in enumerate(make_slices(2, "WF")):
+        (tmp_path / f"{index}.dcm").write_bytes(encode(ds))
+    make(tmp_path / "5000.dcm")
+    assert reason_of(tmp_path) is Reason.INPUT_UNREADABLE
+
+
 def test_pipe_named_zip(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.zip")
     assert input_kind(tmp_path / "a.zip") is None
@@ -301,7 +317,7 @@ def test_pipe_named_zip(tmp_path: Path) -> None:
 def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index, ds in enumerate(make_slices(1, "WF")):
         (tmp_path / f"{index}.dcm").write_bytes(encode(ds))
-    monkeypatch.setattr(zipsource, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(containers, "MAX_MEMBERS", 10)
     assert reason_of(tmp_path) is Reason.TOO_LARGE
 
 
@@ -331,7 +347,7 @@ def test_pickles_in_projections_are_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.array([Payload(tmp_path / "executed")], dtype=object), allow_pickle=True)
     with pytest.raises(ScanError) as caught:
-        read_projection(path)
+        read_projection(path, RECIPES["mimir-1"])
     assert caught.value.reason is Reason.BAD_PROJECTION
     assert not (tmp_path / "executed").exists()
 
@@ -357,7 +373,7 @@ def npy_header(text: str) -> bytes:
 def test_broken_projections(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(ScanError) as caught:
-        read_projection(tmp_path / "a.npy")
+        read_projection(tmp_path / "a.npy", RECIPES["mimir-1"])
     assert caught.value.reason is Reason.BAD_PROJECTION
 
 

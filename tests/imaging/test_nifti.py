@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from small_scans import make_slices, same, station_affine, write_nifti_stations, write_zip
 
-from ukb_infer.errors import Reason, ScanError
+from ukb_infer.errors import ScanError
 from ukb_infer.imaging import project_path, read_stations
-from ukb_infer.imaging.nifti import nifti_contrast
+from ukb_infer.imaging.readers.nifti_names import nifti_contrast
 from ukb_infer.imaging.series import Contrast
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, Stations
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -152,7 +153,7 @@ def poisoned(value: float) -> Callable[[nibabel.Nifti1Image], nibabel.Nifti1Imag
         (poisoned(np.nan), Reason.NON_FINITE_VALUES),
         (poisoned(-np.inf), Reason.NON_FINITE_VALUES),
         (lambda image: nibabel.Nifti1Image(np.zeros((4, 5, 6, 2), "u2"), image.affine), Reason.UNREADABLE_NIFTI),
-        (lambda image: nibabel.Nifti1Image(np.zeros((4, 5, 6), "c8"), image.affine), Reason.UNREADABLE_NIFTI),
+        (lambda image: nibabel.Nifti1Image(np.zeros((4, 5, 6), "c8"), image.affine), Reason.UNSUPPORTED_PIXELS),
         (lambda image: nibabel.Nifti1Image(np.zeros((4, 5, 6), "u2"), image.affine), Reason.EMPTY_IMAGE),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ukb_infer.imaging.otsu import N_BINS, otsu_thresholds, thresholds_from_histograms
+from ukb_infer.imaging.recipes.mimir1.otsu import N_BINS, otsu_thresholds, thresholds_from_histograms
 
 filters = pytest.importorskip("skimage.filters")
 

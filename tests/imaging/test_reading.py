@@ -22,18 +22,19 @@ from small_scans import (
     write_zip,
 )
 
-from ukb_infer.errors import REASONS, Kind, Reason, ScanError
+from ukb_infer.errors import ScanError
 from ukb_infer.imaging import (
-    dicom_series,
     input_kind,
     project_path,
     read_projection,
     read_stations,
     scan_name,
-    zipsource,
 )
+from ukb_infer.imaging.readers import containers, dicom_series
+from ukb_infer.imaging.recipes import RECIPES
 from ukb_infer.phantom import render, sample_subject, write_scan
 from ukb_infer.phantom.anomalies import ANOMALIES
+from ukb_infer.reasons import Kind, Reason
 from ukb_infer.records import ReadingOptions, Station, Stations
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -219,10 +220,10 @@ def test_junk_inside_a_run_is_ignored(
 
 def test_most_members_of_long_runs_are_not_looked_at(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    peek = zipsource.ZipSource.peek
+    peek = containers.ZipSource.peek
     monkeypatch.setattr(dicom_series, "_STRIDE", 6)
     monkeypatch.setattr(
-        zipsource.ZipSource, "peek", lambda self, index, size: looked.append(index) or peek(self, index, size)
+        containers.ZipSource, "peek", lambda self, index, size: looked.append(index) or peek(self, index, size)
     )
     read_stations(plain, OPTIONS)
     water_and_fat = [index for index in looked if index // SLICES % 4 >= 2]
@@ -292,7 +293,7 @@ def test_every_anomaly_gives_its_code(tmp_path: Path, rendered: dict, anomaly: R
         found = ",".join(project_path(path, OPTIONS).flags)
     except ScanError as error:
         found = error.reason
-    kind = REASONS[anomaly].kind
+    kind = anomaly.kind
     assert found == ("" if kind in (Kind.TOLERATED, Kind.APPEARANCE) else anomaly)
     if form == "zip" and kind is not Kind.APPEARANCE:
         fast = outcome(lambda: read_stations(path, OPTIONS))
@@ -301,7 +302,7 @@ def test_every_anomaly_gives_its_code(tmp_path: Path, rendered: dict, anomaly: R
 
 @pytest.mark.parametrize(
     "anomaly",
-    [reason for reason in ANOMALIES if REASONS[reason].kind is Kind.TOLERATED]
+    [reason for reason in ANOMALIES if reason.kind is Kind.TOLERATED]
     + [Reason.DUPLICATE_STATION, Reason.SLICE_DUPLICATE],
 )
 def test_what_must_not_matter_leaves_every_voxel(tmp_path: Path, rendered: dict, anomaly: Reason) -> None:
@@ -330,7 +331,7 @@ def test_every_variant_of_every_anomaly_in_every_format(
             found = ",".join(project_path(path, OPTIONS).flags)
         except ScanError as error:
             found = error.reason
-        assert found == ("" if REASONS[anomaly].kind is Kind.TOLERATED else anomaly)
+        assert found == ("" if anomaly.kind is Kind.TOLERATED else anomaly)
 
 
 def test_strict_turns_the_first_flag_into_a_failure(tmp_path: Path) -> None:
@@ -356,9 +357,9 @@ def test_cached_projections(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 256, 256)).astype(np.uint8)
     path = tmp_path / "0000001_20201_2_0.npy"
     np.save(path, image)
-    assert np.array_equal(read_projection(path), image)
+    assert np.array_equal(read_projection(path, RECIPES["mimir-1"]), image)
     np.save(path, np.asfortranarray(image))
-    assert np.array_equal(read_projection(path), image)
+    assert np.array_equal(read_projection(path, RECIPES["mimir-1"]), image)
     projection = project_path(path, OPTIONS)
     assert projection.flags == (Reason.QUALITY_UNKNOWN,)
     assert (projection.key.eid, projection.key.instance, projection.stations) == ("0000001", 2, 0)
@@ -377,7 +378,7 @@ def test_cached_projections(tmp_path: Path) -> None:
 def test_bad_projections(tmp_path: Path, array: np.ndarray, reason: Reason) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ScanError) as caught:
-        read_projection(tmp_path / "a.npy")
+        read_projection(tmp_path / "a.npy", RECIPES["mimir-1"])
     assert caught.value.reason is reason
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ukb_infer.imaging.resize import resize_bilinear_uint8
+from ukb_infer.imaging.recipes.mimir1.resize import resize_bilinear_uint8
 
 cv2 = pytest.importorskip("cv2")
 

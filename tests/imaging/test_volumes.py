@@ -10,9 +10,10 @@ import pytest
 from made_stations import Plan, make_stations, stack_plans
 from PIL import Image
 
-from ukb_infer.geometry import GRID_SPACING_MM
-from ukb_infer.imaging.fusion import fuse_stations
-from ukb_infer.imaging.volumes import save_png, write_volumes
+from ukb_infer.imaging.recipes import RECIPES, Recipe
+from ukb_infer.imaging.recipes.mimir1.constants import GRID_SPACING_MM
+from ukb_infer.imaging.recipes.mimir1.fusion import fuse_stations
+from ukb_infer.imaging.volumes.export import save_png, write_volumes
 
 
 def test_volumes_are_read_back_as_they_were(tmp_path: Path) -> None:
@@ -39,17 +40,20 @@ def test_volumes_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_png_shows_the_three_channels(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (3, 256, 256), dtype=np.uint8)
-    save_png(image, tmp_path / "pictures" / "scan.png")
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_png_shows_the_three_channels(tmp_path: Path, recipe: Recipe) -> None:
+    image = np.random.default_rng(0).integers(0, 256, recipe.shape, dtype=np.uint8)
+    save_png(image, tmp_path / "pictures" / "scan.png", recipe)
+    _, rows, cols = recipe.shape
     with Image.open(tmp_path / "pictures" / "scan.png") as picture:
-        assert (picture.size, picture.mode) == ((768, 256), "L")
+        assert (picture.size, picture.mode) == ((3 * cols, rows), "L")
         shown = np.asarray(picture)
     for channel in range(3):
-        np.testing.assert_array_equal(shown[:, 256 * channel : 256 * (channel + 1)], image[channel])
+        np.testing.assert_array_equal(shown[:, cols * channel : cols * (channel + 1)], image[channel])
 
 
-def test_only_projections_become_pictures(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="projection is uint8"):
-        save_png(np.zeros((256, 256, 3), np.uint8), tmp_path / "scan.png")
+@pytest.mark.parametrize("shape", [(256, 256, 3), (3, 512, 512)])
+def test_only_projections_become_pictures(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"projection of mimir-1 is uint8 \(3, 256, 256\), got uint8"):
+        save_png(np.zeros(shape, np.uint8), tmp_path / "scan.png", RECIPES["mimir-1"])
     assert not list(tmp_path.iterdir())

@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ukb_infer.errors import Reason, RunError, UsageError
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.inference.config import ProjectConfig
 from ukb_infer.inference.inputs import is_excluded, read_exclusions, resolve_inputs
+from ukb_infer.inference.plan import make_plan
+from ukb_infer.inference.project import run_project
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey
+from ukb_infer.runs.summary import RunSummary
 
 
 def _npy(folder: Path, name: str) -> Path:
@@ -81,7 +86,7 @@ def test_projection_folders_bring_their_flags(tmp_path: Path) -> None:
     _npy(tmp_path, "0000002_20201_2_0")
     _npy(tmp_path, "0000003_20201_2_0")
     found = resolve_inputs([str(tmp_path)])
-    assert [item.flags for item in found] == [None, None]
+    assert [item.known for item in found] == [None, None]
     (tmp_path / "scans.csv").write_text(
         "scan,status,reasons,stations\n0000002_20201_2_0,flagged,size_mismatch;evil,6\n0000003_20201_2_0,ok,,6\n"
     )
@@ -89,9 +94,10 @@ def test_projection_folders_bring_their_flags(tmp_path: Path) -> None:
     (tmp_path / "0000002_20201_2_0_fat.nii.gz").write_bytes(b"x")
     for given in (tmp_path, tmp_path.parent / tmp_path.name / "."):
         found = resolve_inputs([str(given)])
-        assert [(item.flags, item.stations) for item in found] == [(("size_mismatch",), 6), ((), 6)]
+        known = [item.known for item in found if item.known is not None]
+        assert [(k.reasons, k.stations) for k in known] == [((Reason.SIZE_MISMATCH,), 6), ((), 6)]
     single = resolve_inputs([str(tmp_path / "0000002_20201_2_0.npy")])
-    assert single[0].flags == ("size_mismatch",)
+    assert single[0].known == known[0]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "a b", "scan;x", "é"])
@@ -130,3 +136,80 @@ def test_exclusion_lists_name_eids_or_scans(tmp_path: Path) -> None:
     assert not is_excluded(ScanKey.from_name("eg_20201_abdo"), names)
     with pytest.raises(UsageError, match="--exclude"):
         read_exclusions([tmp_path / "none.csv"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0000002.0 20201_2_0\n", ["0000002_20201_2_0"]),
+        (",eid\n0,2.0\n", ["0000002_20201_2_0", "0000002_20201_3_0"]),
+        ('"","eid","instance"\n"1","0000002","2"\n', ["0000002_20201_2_0", "0000002_20201_3_0"]),
+        ("eid;scan\n2;2_20201_3_0\n", ["0000002_20201_3_0"]),
+        ("path with blanks/0000002_20201_2_0.zip\n", ["0000002_20201_2_0"]),
+        ("9\n", ["9"]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_inputs_are_read_like_all_lists_of_ids(
+    tmp_path: Path, text: str, expected: list[str], encoding: str
+) -> None:
+    for name in ("0000002_20201_2_0", "0000002_20201_3_0", "0000004_20201_2_0"):
+        _zip(tmp_path / "data" / "path with blanks", name)
+    (tmp_path / "l.csv").write_bytes(text.encode(encoding))
+    found = resolve_inputs([str(tmp_path / "l.csv")], tmp_path / "data")
+    assert _names(found) == expected
+    assert (found[0].problem is Reason.INPUT_MISSING) == (expected == ["9"])
+
+
+def test_a_list_of_eids_needs_a_root_and_rounded_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("0000002\n")
+    with pytest.raises(UsageError, match="--root"):
+        resolve_inputs([str(tmp_path / "l.csv")])
+    (tmp_path / "l.csv").write_text("9.1E+06\n")
+    with pytest.raises(UsageError, match="rounded"):
+        resolve_inputs([str(tmp_path / "l.csv")], tmp_path)
+
+
+def _dry_run(folder: Path, text: str) -> RunSummary:
+    for name in ("0000002_20201_2_0", "0000002_20201_3_0", "0000004_20201_2_0"):
+        _zip(folder / "data", name)
+    (folder / "w.csv").write_text(text)
+    config = ProjectConfig(
+        inputs=(str(folder / "data"),), out=folder / "out", exclude=(folder / "w.csv",), workers=0, dry_run=True
+    )
+    return run_project(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "excluded", "words"),
+    [
+        ("0000002\n", 2, "1 of 1 ids match 2 scans"),
+        ("2\n8\n9\n", 2, "1 of 3 ids match 2 scans, 2 match no scan"),
+        ("x\n4\n", 1, "first line was taken for a header"),
+    ],
+)
+def test_what_an_exclusion_list_matches_is_said(tmp_path: Path, text: str, excluded: int, words: str) -> None:
+    summary = _dry_run(tmp_path, text)
+    assert summary.counts["excluded"] == excluded
+    assert words in summary.notes[0]
+    assert not summary.warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("7\n8\n", "none of its 2 ids matches any of the 3 scans"), ("", "holds no id")]
+)
+def test_an_exclusion_list_of_which_nothing_matches_is_warned_of(tmp_path: Path, text: str, words: str) -> None:
+    summary = _dry_run(tmp_path, text)
+    assert summary.counts["excluded"] == 0
+    assert words in summary.warnings[0]
+
+
+def test_projections_that_were_excluded_later_are_not_used(tmp_path: Path) -> None:
+    _npy(tmp_path / "p", "0000002_20201_2_0")
+    _npy(tmp_path / "p", "0000003_20201_2_0")
+    (tmp_path / "p" / "scans.csv").write_text(
+        "scan,status,reasons,stations\n0000002_20201_2_0,excluded,excluded,\n0000003_20201_2_0,ok,,6\n"
+    )
+    plan = make_plan(ProjectConfig(inputs=(str(tmp_path / "p"),), out=tmp_path / "out"))
+    assert [s.key.scan for s in plan.included] == ["0000003_20201_2_0"]
+    assert "1 projections are left out" in plan.notes[0]

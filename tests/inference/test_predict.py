@@ -16,26 +16,13 @@ import torch
 
 from tests.conftest import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.inference import PredictConfig, ProjectConfig, predicting, read_estimates, run_predict, run_project
+from ukb_infer.inference import PredictConfig, read_estimates, run_predict
+from ukb_infer.inference.session import Session
 from ukb_infer.modules import load_module
 from ukb_infer.records import ReadingOptions
 from ukb_infer.regression import gaussian_quantile
 
 TABLES = ("estimates.csv", "scans.csv", "dictionary.csv")
-
-
-@pytest.fixture(scope="module")
-def projections(tmp_path_factory: pytest.TempPathFactory, small_cohort: Path) -> Path:
-    """Cached projections of the cohort and nine variations of them, with their scans.csv."""
-    folder = tmp_path_factory.mktemp("projections")
-    summary = run_project(ProjectConfig((str(small_cohort),), folder, workers=0))
-    assert summary.exit_code == 0
-    (folder / "scans.csv").unlink()
-    (folder / "journal.sqlite").unlink()
-    base = [np.load(p) for p in sorted(folder.glob("*.npy"))]
-    for k in range(4, 13):
-        np.save(folder / f"{k:07d}_20201_{2 + k % 2}_0.npy", np.roll(base[k % 3], k, axis=2))
-    return folder
 
 
 def _config(inputs: Path | list[Path], out: Path, module: Path, **changes: Any) -> PredictConfig:
@@ -135,15 +122,15 @@ def test_an_interrupted_run_continues_to_the_same_bytes(
     projections: Path, tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_predict(_config(projections, tmp_path / "whole", tiny_module))
-    original, calls = predicting._Computation._commit, []
+    original, calls = Session.commit, []
 
-    def fail_later(*args: Any, **kwargs: Any) -> int:
+    def fail_later(*args: Any, **kwargs: Any) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(*args, **kwargs)
+        original(*args, **kwargs)
 
-    monkeypatch.setattr(predicting._Computation, "_commit", fail_later)
+    monkeypatch.setattr(Session, "commit", fail_later)
     with pytest.raises(KeyboardInterrupt):
         run_predict(_config(projections, tmp_path / "cut", tiny_module))
     monkeypatch.undo()
@@ -246,7 +233,9 @@ def test_two_modules_with_one_target_are_one_mixture(projections: Path, tiny_mod
         module = load_module(folder)
         k = module.manifest.target_names.index("weight")
         raw = module.predict_standardized(image)[:, 0, k].astype(np.float64)
-        members += [(m * 15.0 + 75.0, np.exp(s) * 225.0) for m, s in raw]
+        z = (raw[:, 1] + 2.0) / 10.0
+        logs = -2.0 + 10.0 * z / np.sqrt(1.0 + z**2)  # the bounded log-variance
+        members += list(zip(raw[:, 0] * 15.0 + 75.0, np.exp(logs) * 225.0, strict=True))
     means, variances = np.array(members).T
     assert frame["weight_mean"][0] == pytest.approx(means.mean(), rel=1e-6)
     assert frame["weight_sd"][0] == pytest.approx(np.sqrt(variances.mean() + means.var()), rel=1e-5)
@@ -278,7 +267,7 @@ def test_foreign_folders_and_contradictions_are_refused(projections: Path, tiny_
 def test_means_outside_the_limits_are_kept_and_flagged(projections: Path, tmp_path: Path) -> None:
     module = make_tiny_module(tmp_path / "low", targets=("AtlasLiverFat",))
     plain = json.loads((module / "module.json").read_text())
-    plain["targets"][0]["mean"] = -3.0
+    plain["outputs"]["targets"][0]["mean"] = -3.0
     (module / "module.json").write_text(json.dumps(plain))
     summary = run_predict(_config(sorted(projections.glob("*.npy"))[:2], tmp_path / "run", module))
     assert summary.reasons["mean_outside_limits"] == 2
@@ -305,7 +294,11 @@ def test_estimates_read_as_wide_long_and_by_field(projections: Path, tiny_module
         "lower",
         "upper",
         "level",
+        "probability",
     ]
+    has_sd, has_probability = long["sd"].notna(), long["probability"].notna()
+    assert (has_sd ^ has_probability).all()
+    assert set(long.loc[has_probability, "target"]) == {"sex", "type2Diabetes"}
     assert len(long) == 12 * 4
     assert set(long["level"]) == {0.95}
     fields = read_estimates(tmp_path, columns="field")
@@ -352,14 +345,14 @@ def test_batches_in_flight_give_what_single_ones_give(
     projections: Path, tiny_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of a GPU run, made on the CPU: launch a batch, then commit the one before."""
-    from ukb_infer.inference.engine import Engine
+    from ukb_infer.inference.engine import BatchBuffers, Engine
 
     run_predict(_config(projections, tmp_path / "plain", tiny_module))
     original = Engine.__init__
 
     def with_two_buffers(self: Engine, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
-        self._buffers = [torch.zeros_like(self._buffers[0]) for _ in range(2)]
+        self.buffers = BatchBuffers(self.recipe, self.batch_size, self.device, 2)
 
     monkeypatch.setattr(Engine, "__init__", with_two_buffers)
     order: list[str] = []

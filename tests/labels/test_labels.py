@@ -82,6 +82,33 @@ def test_parquet_with_numeric_ids_and_missing_values(tmp_path: Path) -> None:
     assert labels.summaries[0].present == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eid,height\n0000001.0,170\n",
+        "eid,height\n1,170\n",
+        "n_eid_12345,instance,height\n1.0,2.0,170\n",
+        '"eid","height"\n"=""0000001""",170\n',
+        "eid,instance,height\n'0000001,Instance 2,170\n",
+        "Participant ID,height\n0000001,170\n",
+        "scan,height\n/data/0000001_20201_2_0.zip,170\n",
+        "scan,height\n0000001 20201_2_0,170\n",
+        "eid,height\n0000001_20201_2_0,170\n",
+    ],
+)
+def test_rows_are_keyed_by_ids_as_spreadsheets_and_r_write_them(tmp_path: Path, text: str) -> None:
+    labels = read_labels(_write(tmp_path, text))
+    assert _one(labels, "0000001") == [170.0]
+    assert labels.count_matches([_key("0000001"), _key("0000002")]) == (1, 1)
+    assert labels.count_matches([_key("0000002")]) == (1, 0)
+
+
+@pytest.mark.parametrize(("eid", "words"), [("9.1E+06", "rounded"), ("9,100,001", "thousands"), ("12.5", "not whole")])
+def test_ids_of_labels_that_were_rounded_are_refused(tmp_path: Path, eid: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"row 3.*{words}"):
+        read_labels(_write(tmp_path, f'eid,height\n0000001,170\n"{eid}",171\n'))
+
+
 def test_the_phantoms_truth_works_as_it_is(tmp_path: Path) -> None:
     truth = write_cohort(tmp_path / "scans", 2, 3, size="small")
     labels = read_labels(truth)
@@ -106,7 +133,7 @@ def test_special_codes_and_non_finite_values_become_missing_and_are_counted(tmp_
         ("eid,weight,weight\n0000001,60,61\n", {}, ["weight", "twice"]),
         ("eid,weight,p21002_i2\n0000001,60,61\n", {"targets": ("height",)}, ["no column for height"]),
         ("eid,wieght\n0000001,60\n", {"targets": ("weight",)}, ["no column for weight", "did you mean wieght"]),
-        ("eid,weight,hieght\n0000001,60,170\n", {}, ["'hieght'", "did you mean", "height", "--targets"]),
+        ("eid,weight,hieght\n0000001,60,170\n", {}, ["'hieght'", "did you mean", "height", "`targets`"]),
         ("eid,weight\n0000001,60\n", {"targets": ("wieght",)}, ["unknown target", "did you mean weight"]),
         ("eid,weight,21002-2.0,p21002_i2\n0000001,60,60,60\n", {"targets": ("weight",)}, ["21002-2.0", "p21002_i2"]),
         ("weight\n60\n", {}, ["no column scan or eid"]),
@@ -116,7 +143,7 @@ def test_special_codes_and_non_finite_values_become_missing_and_are_counted(tmp_
         ("eid,weight\n0000001,heavy\n", {}, ["row 2", "'heavy' is no number"]),
         ("eid,sex\n0000001,2\n", {}, ["sex takes 0 and 1"]),
         ("eid,height\n0000001,-1.5\n", {}, ["below height's physical limit"]),
-        ("eid,weight\n0000001,60\n", {"units": {"wight": "g"}}, ["--unit wight=g", "did you mean weight"]),
+        ("eid,weight\n0000001,60\n", {"units": {"wight": "g"}}, ["`units` wight=g", "did you mean weight"]),
         ("eid,weight\n0000001,60\n", {"units": {"weight": "cm"}}, ["cannot be converted", "'kg'"]),
         ("eid,weight\n0000001,60\n", {"units": {"weight": "gg"}}, ["unknown unit 'gg'"]),
     ],
@@ -146,7 +173,7 @@ def test_labels_in_another_unit_are_refused_and_accepted_once_declared(
     path = _write(tmp_path, f"eid,{target}\n0000001,{values}\n0000002,{values}\n")
     with pytest.raises(UsageError, match="the values seem to be in") as caught:
         read_labels(path)
-    assert f"--unit {target}={unit}" in str(caught.value)
+    assert f"`units` {target}={unit}" in str(caught.value)
     labels = read_labels(path, units={target: unit})
     low, high = TARGETS[target].plausible_min, TARGETS[target].plausible_max
     assert low is not None

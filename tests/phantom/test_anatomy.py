@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ukb_infer.errors import Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom import render, sample_subject, truths
 from ukb_infer.phantom.anatomy import N_LABELS, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.population import Subject, irreducible_sd
 from ukb_infer.phantom.sampling import station_grids
 from ukb_infer.phantom.true_values import LEVEL_MM, TissueVolumes
+from ukb_infer.reasons import Reason
 
 SUBJECTS = [sample_subject(11, k) for k in range(6)]
 #: Tissues with more fat than water signal.

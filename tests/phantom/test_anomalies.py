@@ -15,8 +15,9 @@ import pytest
 from plain_reading import CONTRASTS, OVERLAP_MM, SLICES, STEP_MM, by_series, datasets, members, noise_stations, of, z_mm
 from plain_reading import volume as volume_of
 
-from ukb_infer.errors import REASONS, Kind, Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom import ANOMALIES, anomaly_names, find_anomaly, write_scan
+from ukb_infer.reasons import Kind, Reason
 
 SCAN = "0000007_20201_2_0"
 STATIONS = noise_stations()
@@ -361,10 +362,10 @@ def members_or_bytes(path: Path) -> object:
 
 def test_all_appearances_and_tolerated_files_can_be_made() -> None:
     assert anomaly_names() == [reason.value for reason in ANOMALIES]
-    for reason, info in REASONS.items():
-        if info.kind in (Kind.APPEARANCE, Kind.TOLERATED) and reason is not Reason.EXCLUDED:
+    for reason in Reason:
+        if reason.kind in (Kind.APPEARANCE, Kind.TOLERATED) and reason is not Reason.EXCLUDED:
             assert reason in ANOMALIES
-            assert ANOMALIES[reason].effect == (info.kind is Kind.APPEARANCE)
+            assert ANOMALIES[reason].effect == (reason.kind is Kind.APPEARANCE)
             assert find_anomaly(reason.value) is reason
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ukb_infer.errors import Reason
-from ukb_infer.geometry import IN_PLANE_SPACING_MM, PROTOCOL
 from ukb_infer.phantom import ANATOMY_DETERMINED, render, sample_subject, truths
 from ukb_infer.phantom.anatomy import Region, Tissue
 from ukb_infer.phantom.true_values import TissueVolumes
+from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
+from ukb_infer.reasons import Reason
 from ukb_infer.targets import TARGETS
 
 SUBJECTS = [sample_subject(3, k) for k in range(120)]

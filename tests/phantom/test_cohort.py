@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ukb_infer.errors import Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom import sample_subject, truths, write_cohort
+from ukb_infer.reasons import Reason
 from ukb_infer.targets import TARGETS
 
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pydicom
 import pytest
 
-from ukb_infer.errors import REASONS, Kind, Reason, ScanError, UsageError
+from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging import project_path, project_stations
 from ukb_infer.phantom import ANOMALIES, render, sample_subject, write_cohort, write_scan
 from ukb_infer.phantom.anomalies import find_anomaly
+from ukb_infer.reasons import Kind, Reason
 from ukb_infer.records import ReadingOptions, Station
 from ukb_infer.targets import TARGETS
 
@@ -109,7 +110,7 @@ def test_every_anomaly_is_found_by_its_own_code(
 ) -> None:
     for form in ANOMALIES[anomaly].formats:
         failure, flags, image = _outcome(write_scan(stations, tmp_path, SCAN, form, anomaly, seed))
-        kind = REASONS[anomaly].kind
+        kind = anomaly.kind
         if kind in (Kind.FAILURE, Kind.FAILURE_OR_FLAG):
             assert failure is anomaly
         elif kind is Kind.FLAG:

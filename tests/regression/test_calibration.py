@@ -11,17 +11,17 @@ from ukb_infer.regression import (
     conformal_table,
     coverage_area,
     gaussian_quantile,
-    variance_factor_at_level,
     variance_factor_closed_form,
     variance_factor_coverage,
 )
+from ukb_infer.regression.probability import fit_probability
 
 RNG = np.random.default_rng(1)
 MEAN, SD = RNG.normal(0, 3, 6000), RNG.uniform(0.5, 2.0, 6000)
 LABEL = MEAN + 1.5 * SD * RNG.normal(size=6000)
 
 
-@pytest.mark.parametrize("fit", [variance_factor_closed_form, variance_factor_coverage, variance_factor_at_level])
+@pytest.mark.parametrize("fit", [variance_factor_closed_form, variance_factor_coverage])
 def test_every_fit_finds_the_factor_that_made_the_data(fit: object) -> None:
     """Errors 1.5 times as large as stated: factor 2.25, within 5 % on 6,000 labels."""
     assert fit(LABEL, MEAN, SD**2) == pytest.approx(2.25, rel=0.05)  # type: ignore[operator]
@@ -113,3 +113,23 @@ def test_conformal_intervals_cover_fresh_scans_also_under_label_noise_training_d
     assert within(conformal) >= 0.95
     assert np.abs(conformal.mean(axis=0) - levels).max() <= 0.025
     assert within(gaussian) < 0.9
+
+
+def test_the_order_of_rows_changes_no_bit() -> None:
+    order = np.random.default_rng(7).permutation(300)
+    rows = [a[:300] for a in (LABEL, MEAN, SD**2)]
+    for fit in (variance_factor_closed_form, variance_factor_coverage, conformal_table):
+        assert fit(*rows) == fit(*(a[order] for a in rows))
+    y = (LABEL[:300] > 0).astype(float)
+    assert fit_probability(y, MEAN[:300]) == fit_probability(y[order], MEAN[:300][order])
+
+
+@pytest.mark.parametrize("fit", [variance_factor_closed_form, variance_factor_coverage])
+def test_labels_predicted_exactly_give_no_factor_of_0(fit: object) -> None:
+    with pytest.raises(UsageError, match="predicted exactly"):
+        fit(MEAN[:50], MEAN[:50], SD[:50] ** 2)  # type: ignore[operator]
+
+
+def test_a_conformal_level_near_0_is_the_smallest_score() -> None:
+    assert conformal_half_width(np.arange(1.0, 6.0), 1e-12) == 1.0
+    assert conformal_half_width(np.empty(0), 0.5) == float("inf")

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from ukb_infer.regression import (
+    LogVariance,
     Mixture,
     calibrate,
     combine_members,
@@ -16,10 +17,9 @@ from ukb_infer.regression import (
     destandardize,
     gaussian_quantile,
     prediction_interval,
-    probability_and_class,
-    variance_from_log,
+    variance_from_raw,
 )
-from ukb_infer.regression.losses import gaussian_nll, masked_mse
+from ukb_infer.regression.losses import gaussian_nll, log_variance, masked_mse
 
 RNG = np.random.default_rng(0)
 
@@ -87,14 +87,38 @@ def test_modules_combine_as_one_mixture_of_their_members() -> None:
 
 
 def test_log_variance_becomes_variance() -> None:
-    assert variance_from_log(np.array([0.0, np.log(4.0)], np.float32)) == pytest.approx([1.0, 4.0])
-    assert np.isfinite(variance_from_log(np.array([1e4, -1e4], np.float32))).all()
+    assert variance_from_raw(np.array([0.0, np.log(4.0)], np.float32)) == pytest.approx([1.0, 4.0])
+    assert np.isfinite(variance_from_raw(np.array([1e4, -1e4], np.float32))).all()
 
 
-def test_probability_is_the_clipped_mean() -> None:
-    probability, positive = probability_and_class(np.array([-0.1, 0.49, 0.5, 1.2]))
-    assert list(probability) == [0.0, 0.49, 0.5, 1.0]
-    assert list(positive) == [0, 0, 1, 1]
+@pytest.mark.parametrize("kind", ["plain", "bounded"])
+def test_a_raw_output_that_is_not_finite_never_becomes_a_finite_variance(kind: LogVariance) -> None:
+    raw = np.array([np.nan, np.inf, -np.inf, 0.0], np.float32)
+    assert np.isnan(variance_from_raw(raw, kind)).tolist() == [True, True, True, False]
+
+
+def test_the_bounded_log_variance_is_smooth_rising_and_the_same_in_loss_and_inference() -> None:
+    raw = np.concatenate([np.linspace(-60, 60, 2401), [-1e6, 1e6]])
+    own = np.log(variance_from_raw(raw, "bounded"))
+    assert own.min() > -12 - 1e-9
+    assert own.max() < 8 + 1e-9
+    assert (np.diff(own[:-2]) > 0).all()
+    assert own[1200] == pytest.approx(0.0, abs=0.05)  # a raw 0 starts training at unit variance
+    in_loss = log_variance(torch.from_numpy(raw)).numpy()
+    assert in_loss == pytest.approx(own, abs=1e-9)
+
+
+def test_a_log_variance_that_ran_away_is_pulled_back_by_its_gradient() -> None:
+    """A clamp gave it no gradient at all below -12, while the mean's was multiplied by exp(12)."""
+    for raw in (-12.5, -40.0, -200.0):
+        prediction = torch.tensor([[[0.0, raw]]], requires_grad=True)
+        gaussian_nll(prediction, torch.tensor([[0.5]])).backward()
+        assert prediction.grad is not None
+        assert float(prediction.grad[0, 0, 1]) < -1.0, raw
+    prediction = torch.tensor([[[0.0, 60.0]]], requires_grad=True)
+    gaussian_nll(prediction, torch.tensor([[0.5]])).backward()
+    assert prediction.grad is not None
+    assert float(prediction.grad[0, 0, 1]) > 1e-3
 
 
 def test_the_loss_ignores_missing_labels() -> None:
@@ -103,7 +127,7 @@ def test_the_loss_ignores_missing_labels() -> None:
     target[0, 1] = target[2, 2] = float("nan")
     loss = gaussian_nll(prediction, target)
     present = torch.isfinite(target)
-    mean, s = prediction[..., 0], prediction[..., 1]
+    mean, s = prediction[..., 0], log_variance(prediction[..., 1])
     expected = (torch.exp(-s) * (target - mean) ** 2 + s)[present].mean()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     loss.backward()
@@ -121,4 +145,6 @@ def test_beta_weighs_by_the_variance_without_changing_the_optimum() -> None:
     s = torch.tensor([[[0.0, 1.3]]])
     target = torch.tensor([[0.7]])
     plain, weighted = gaussian_nll(s, target), gaussian_nll(s, target, beta=0.5)
-    assert float(weighted) == pytest.approx(float(plain) * np.exp(0.65), rel=1e-5)
+    assert float(weighted) == pytest.approx(
+        float(plain) * np.exp(0.5 * float(log_variance(torch.tensor(1.3)))), rel=1e-5
+    )

@@ -20,8 +20,11 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.cluster import read_cluster_file, run_on_cluster
 from ukb_infer.inference import ProjectConfig, run_predict, run_project
-from ukb_infer.inference.manage import run_export, run_merge, run_retry, run_status
+from ukb_infer.inference.retry import run_retry
 from ukb_infer.records import ReadingOptions
+from ukb_infer.runs.export import run_export
+from ukb_infer.runs.merge import run_merge
+from ukb_infer.runs.status import RunStatus, commit_rate, run_status
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +142,14 @@ def test_status_tells_counts_errors_and_who_works(single: Path) -> None:
 
 
 def test_rate_and_time_left() -> None:
-    from ukb_infer.inference.manage import RunStatus, _rate
-
-    assert _rate([]) is None
-    assert _rate([5.0, 5.0]) is None
+    assert commit_rate([]) is None
+    assert commit_rate([5.0, 5.0]) is None
     times = [1000.0 + 2.0 * batch for batch in range(10) for _ in range(8)][::-1]  # eight scans every two seconds
-    assert _rate(times) == pytest.approx(4.0)
-    assert _rate([*times, *(t - 5000.0 for t in times)]) == pytest.approx(4.0)  # an earlier call does not count
-    status = RunStatus("predict", None, {}, {}, 80, 4.0, None, ())
+    assert commit_rate(times) == pytest.approx(4.0)
+    assert commit_rate([*times, *(t - 5000.0 for t in times)]) == pytest.approx(4.0)  # an earlier call does not count
+    status = RunStatus(
+        command="predict", shard=None, counts={}, reasons={}, unfinished=80, rate=4.0, holder=None, last_failures=()
+    )
     assert status.seconds_left == 20.0
 
 
@@ -175,6 +178,38 @@ def test_retry_works_on_repaired_scans_again(tiny_module: Path, tmp_path: Path) 
         run_retry(tmp_path / "nothing")
 
 
+def test_retry_keeps_the_shard_outside_the_job_array(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")  # holds both broken zips
+    given = ProjectConfig((str(scans),), tmp_path / "run", workers=0, reading=ReadingOptions(0), shard="slurm/3")
+    first = run_project(given)
+    before = (tmp_path / "run/scans.csv").read_bytes()
+    for task in (None, "1"):  # on a login node, and in another task
+        monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+        if task is not None:
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        count, _ = run_retry(tmp_path / "run")
+        assert count == first.counts["failed"] == 2
+        assert (tmp_path / "run/scans.csv").read_bytes() == before
+
+
+def test_a_run_in_use_is_not_overwritten_and_one_taken_over_leaves_the_tables(scans: Path, tmp_path: Path) -> None:
+    given = ProjectConfig((str(scans),), tmp_path / "run", workers=0, reading=ReadingOptions(0), lock="file")
+    run_project(given)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if not p.name.startswith(".")}
+    with RunLock(tmp_path / "run"), pytest.raises(RunError, match="in use by process"):
+        run_project(replace(given, overwrite=True))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if not p.name.startswith(".")} == before
+
+    def take_over(done: int, total: int, failures: int) -> None:
+        (tmp_path / "second/.lock-file").write_text('{"process": 1, "host": "elsewhere", "owner": "x"}')
+
+    with pytest.raises(RunError, match="another process took over this run"):
+        run_project(replace(given, out=tmp_path / "second"), take_over)
+    assert not (tmp_path / "second/scans.csv").exists()
+
+
 @pytest.mark.slow
 def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: Path) -> None:
     import subprocess
@@ -186,8 +221,9 @@ def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: P
         return done.stdout + done.stderr
 
     base = ["predict", scans, "--modules", tiny_module, "--device", "cpu", "--batch-size", 4, "--expected-stations", 0]
-    array = {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_STEP": "1"}
-    call(*base, "--out", tmp_path / "1", "--shard", "slurm", code=3, SLURM_ARRAY_TASK_ID="0", **array)
+    array = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "1"}
+    call(*base, "--out", tmp_path / "1", "--shard", "slurm/2", code=3, **array)
+    assert "--shard slurm/16" in call(*base, "--out", tmp_path / "4", "--shard", "slurm", code=2, **array)
     call(*base, "--out", tmp_path / "2", "--shard", "2/2", code=3)
     assert "shard 1/2" in call("status", tmp_path / "1", code=0)
     assert "0 missing" in call("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "run", code=3)
@@ -196,7 +232,7 @@ def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: P
     assert "2 failed scans" not in call("retry", tmp_path / "2", "--code", "unreadable_zip", code=3)
     assert "no command to repeat" in call("retry", tmp_path / "run", code=1)
     assert "estimates.csv" in call("export", tmp_path / "run", "--out", tmp_path / "e", code=0)
-    assert "SLURM_ARRAY_TASK_ID" in call(*base, "--out", tmp_path / "3", "--shard", "slurm", code=2)
+    assert "SLURM_ARRAY_TASK_ID" in call(*base, "--out", tmp_path / "3", "--shard", "slurm/2", code=2)
     assert subprocess.run(["true"], check=False).returncode == 0
 
 

@@ -21,7 +21,7 @@ from tests.reliability.faults import command, kill_at_random_times, make_inputs,
 from ukb_infer.errors import UsageError
 from ukb_infer.execution import Journal
 from ukb_infer.inference import PredictConfig, run_predict
-from ukb_infer.inference.runs import STORAGE_GONE_AFTER
+from ukb_infer.inference.passes import STORAGE_GONE_AFTER
 from ukb_infer.inference.work import Job
 from ukb_infer.records import ReadingOptions
 
@@ -110,7 +110,7 @@ def test_a_full_disk_loses_nothing_committed(
 def test_a_really_full_file_system_and_exhausted_inodes(
     scans: Path, tiny_module: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    for number, options in enumerate(("size=64k", "size=8m,nr_inodes=4")):
+    for number, options in enumerate(("size=32k", "size=8m,nr_inodes=4")):
         disk = tmp_path / f"disk{number}"
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=False).returncode:
@@ -227,7 +227,8 @@ def test_verify_notices_a_change_that_size_and_time_hide(tiny_module: Path, tmp_
 
 
 def test_a_changed_slice_in_a_folder_is_noticed(tmp_path: Path) -> None:
-    from ukb_infer.inference.inputs import content_digest, resolve_inputs
+    from ukb_infer.inference.fingerprints import content_digest
+    from ukb_infer.inference.inputs import resolve_inputs
 
     folder = tmp_path / "0000001_20201_2_0"
     folder.mkdir()
@@ -270,7 +271,7 @@ def test_the_table_of_a_run_lists_every_scan_once(whole: dict[str, bytes]) -> No
 
 
 def test_options_that_contradict_are_refused(scans: Path, tiny_module: Path, tmp_path: Path) -> None:
-    for changes, words in (({"shard": "4/3"}, "--shard"), ({"lock": "nfs"}, "--lock")):
+    for changes, words in (({"shard": "4/3"}, "`shard`"), ({"lock": "nfs"}, "--lock")):
         with pytest.raises(UsageError, match=words):
             config(scans, tmp_path, tiny_module, **changes)
 
@@ -278,7 +279,7 @@ def test_options_that_contradict_are_refused(scans: Path, tiny_module: Path, tmp
 def test_configurations_survive_the_journal(scans: Path, tiny_module: Path, tmp_path: Path) -> None:
     paths = {"exclude": (tmp_path / "w.csv",), "root": tmp_path, "projections": tmp_path / "p"}
     full = config(scans, tmp_path, tiny_module, shard="1/2", **paths)
-    assert PredictConfig.from_plain(json.loads(json.dumps(full.to_plain()))) == full
+    assert PredictConfig.from_journal(json.loads(json.dumps(full.to_plain()))) == full
 
 
 def test_open_files_and_memory_do_not_grow(scans: Path, tiny_module: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ukb_infer.demo.ensemble import CALIBRATION_SEED
+from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.modules import load_module
 from ukb_infer.regression import (
     Mixture,
@@ -17,9 +19,7 @@ from ukb_infer.regression import (
     variance_factor_coverage,
 )
 from ukb_infer.targets import TARGETS
-from ukb_infer.training.demo import CALIBRATION_SEED
 from ukb_infer.training.ensemble import predict_in_batches
-from ukb_infer.training.phantoms import PhantomSet, make_phantom_set
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 CONTINUOUS = [k for k, spec in enumerate(TARGETS.values()) if spec.kind == "continuous"]

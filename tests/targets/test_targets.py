@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ukb_infer.errors import REASONS, Reason, ScanError, UsageError
+from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey
 from ukb_infer.targets import TARGETS, find_target, get_target
 
@@ -70,8 +71,7 @@ def test_an_unknown_target_names_the_nearest() -> None:
 
 
 def test_every_reason_has_meaning_and_advice() -> None:
-    assert set(REASONS) == set(Reason)
-    for info in REASONS.values():
+    for info in Reason:
         assert info.meaning
         assert info.advice
 

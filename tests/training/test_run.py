@@ -22,10 +22,14 @@ from ukb_infer.evaluation import read_cross_validation
 from ukb_infer.labels import read_labels
 from ukb_infer.modules import load_module, read_manifest, verify_module
 from ukb_infer.networks import InputScaling
-from ukb_infer.training.calibrating import run_calibrate
-from ukb_infer.training.config import make_config, read_config_file
+from ukb_infer.training.calibrate import run_calibrate
+from ukb_infer.training.config import Augmentation, make_config
+from ukb_infer.training.cross_validate import run_cross_validate
 from ukb_infer.training.dataset import Draws, augment, participant_folds
-from ukb_infer.training.run import UNCALIBRATED, TrainRequest, run_cross_validate, run_train
+from ukb_infer.training.ensemble import UNCALIBRATED
+from ukb_infer.training.history import read_histories, warn_of_overfitting
+from ukb_infer.training.request import TrainRequest
+from ukb_infer.training.train import run_train
 
 
 def _quiet(_: str) -> None:
@@ -59,7 +63,7 @@ def _request(data: Path, out: Path, **changes: Any) -> TrainRequest:
     }  # fmt: skip
     config = make_config("fast", **(settings | changes.pop("config", {})))
     options = {"device": "cpu", "processes": 1, "threads": 1} | changes
-    return TrainRequest(data / "projections", data / "labels.csv", out, config, **options)
+    return TrainRequest(projections=data / "projections", labels=data / "labels.csv", out=out, config=config, **options)
 
 
 def test_train_ends_with_a_verified_module_that_predicts(data: Path, tmp_path: Path) -> None:
@@ -76,9 +80,27 @@ def test_train_ends_with_a_verified_module_that_predicts(data: Path, tmp_path: P
     assert "waist: 17 % of the labels are missing" in text
     history = (tmp_path / "mod/history.csv").read_text().splitlines()
     assert history[0].startswith("member,iteration")
+    assert "train_nll,valid_nll" in history[0]
     assert len(history) == 1 + 2 * 2
     member = tmp_path / "mod.work/member1"
     assert {p.name for p in member.iterdir()} >= {"best.safetensors", "last.safetensors", "history.csv", "tensorboard"}
+
+
+def test_projections_that_were_excluded_later_are_not_learned(data: Path, tmp_path: Path) -> None:
+    from ukb_infer.training.packing import pack
+
+    folder = tmp_path / "projections"
+    folder.mkdir()
+    for file in (data / "projections").glob("000000[12]_*.npy"):
+        (folder / file.name).symlink_to(file)
+    (folder / "scans.csv").write_text(
+        "scan,status\n0000001_20201_2_0,excluded\n0000001_20201_3_0,excluded\n0000002_20201_2_0,ok\n"
+    )
+    lines: list[str] = []
+    packed = pack(folder, read_labels(data / "labels.csv"), tmp_path / "work", lines.append)
+    assert {k.eid for k in packed.keys} == {"0000002"}
+    assert "2 projections are left out" in lines[0]
+    assert "1 of 18 labelled participants (or scans) have a projection, 17 have none" in lines[1]
 
 
 @pytest.mark.slow
@@ -108,7 +130,7 @@ def test_other_settings_are_refused_with_the_difference_spelled_out(data: Path, 
     with pytest.raises(RunError, match="finished result"):
         run_train(_request(data, tmp_path / "mod"), _quiet)
     other = replace(_request(data, tmp_path / "mod2", config={"seed": 7}), work=tmp_path / "mod.work")
-    with pytest.raises(RunError, match=r"seed was 0, now 7.*--overwrite"):
+    with pytest.raises(RunError, match=r"seed was 0, now 7.*`overwrite`"):
         run_train(other, _quiet)
     again = run_train(replace(other, overwrite=True), _quiet)
     assert again is not None
@@ -117,11 +139,11 @@ def test_other_settings_are_refused_with_the_difference_spelled_out(data: Path, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"device": "gpu"}, "--device"),
-        ({"processes": -1}, "--processes"),
-        ({"threads": -1}, "--threads"),
-        ({"config": {"precision": "bf16"}}, "--precision bf16"),
-        ({"stratify": "height"}, "--stratify: 'height'"),
+        ({"device": "gpu"}, "`device`"),
+        ({"processes": -1}, "`processes`"),
+        ({"threads": -1}, "`threads`"),
+        ({"config": {"precision": "bf16"}}, "`precision`: bf16"),
+        ({"stratify": "height"}, "`stratify`: 'height'"),
         ({"targets": ("wieght",)}, "did you mean weight"),
     ],
 )
@@ -134,7 +156,7 @@ def test_a_file_that_is_no_projection_and_a_missing_folder_are_named(data: Path,
     folder = tmp_path / "projections"
     folder.mkdir()
     np.save(folder / "0000001_20201_2_0.npy", np.zeros((3, 128, 128), np.uint8))
-    with pytest.raises(RunError, match=r"0000001_20201_2_0\.npy: holds uint8 \(3, 128, 128\)"):
+    with pytest.raises(RunError, match=r"0000001_20201_2_0\.npy: a cached projection is uint8 \(3, 128, 128\)"):
         run_train(replace(_request(data, tmp_path / "mod"), projections=folder), _quiet)
     with pytest.raises(RunError, match="no such folder"):
         run_train(replace(_request(data, tmp_path / "mod"), projections=tmp_path / "none"), _quiet)
@@ -149,7 +171,7 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path) -> None:
 
 def test_cross_validation_predicts_everyone_out_of_fold(data: Path, tmp_path: Path) -> None:
     request = _request(data, tmp_path / "cv")
-    result = run_cross_validate(request, 2, _quiet)
+    result = run_cross_validate(request, _quiet)
     assert result is not None
     assert result.members == 2
     assert np.isfinite(result.predictions.mean).all()
@@ -172,7 +194,7 @@ def test_cross_validation_predicts_everyone_out_of_fold(data: Path, tmp_path: Pa
     manifest = read_manifest(tmp_path / "mod")
     networks = []
     for member in (1, 4):  # fold 0 is left out by members 1 and 4 of 6
-        network = build_network(manifest.backbone, 2)
+        network = build_network(manifest.network.encoder, 2)
         network.load_state_dict(load_file(tmp_path / f"cv.work/member{member}/best.safetensors"))
         networks.append(network.eval())
     images = np.load(tmp_path / "cv.work/projections.npy")
@@ -187,11 +209,10 @@ def test_calibrate_writes_what_it_fitted(data: Path, tmp_path: Path) -> None:
     assert before is not None
     cv = make_cross_validation(tmp_path / "cv", ("weight",), members=2)
     lines: list[str] = []
-    (dry,) = run_calibrate(cv, tmp_path / "mod", dry_run=True, say=lines.append)
+    (dry,) = run_calibrate(cv, tmp_path / "mod", accept=("recipe",), dry_run=True, say=lines.append)
     assert read_manifest(tmp_path / "mod") == before
-    assert lines == []
     for method in ("coverage", "closed-form", "conformal"):
-        (fitted,) = run_calibrate(cv, tmp_path / "mod", method=method, say=lines.append)
+        (fitted,) = run_calibrate(cv, tmp_path / "mod", method=method, accept=("recipe",), say=lines.append)
         target = read_manifest(tmp_path / "mod").targets[0]
         assert target.calibration.factor == fitted.factor
         assert (target.calibration.method == "conformal") == (method == "conformal")
@@ -210,14 +231,62 @@ def test_calibrate_writes_what_it_fitted(data: Path, tmp_path: Path) -> None:
 
 def test_calibrate_says_what_does_not_fit(data: Path, tmp_path: Path) -> None:
     run_train(replace(_request(data, tmp_path / "mod"), targets=("weight",)), _quiet)
-    lines: list[str] = []
-    run_calibrate(make_cross_validation(tmp_path / "cv", ("weight",)), tmp_path / "mod", say=lines.append)
-    assert any("--members 2" in line for line in lines)
-    with pytest.raises(UsageError, match="--method"):
+    make_cross_validation(tmp_path / "cv", ("weight",))
+    with pytest.raises(UsageError, match=r"recipe: not recorded for the predictions.*`accept` recipe"):
+        run_calibrate(tmp_path / "cv", tmp_path / "mod", say=_quiet)
+    with pytest.raises(UsageError, match="`method`"):
         run_calibrate(tmp_path / "cv", tmp_path / "mod", method="isotonic", say=_quiet)
     run_train(_request(data, tmp_path / "mod2"), _quiet)
     with pytest.raises(UsageError, match="no predictions of waist"):
         run_calibrate(tmp_path / "cv", tmp_path / "mod2", say=_quiet)
+
+
+def test_only_networks_of_the_same_kind_calibrate_a_module(data: Path, tmp_path: Path) -> None:
+    """The fault: weights kept by another rule, another number of networks ... fitted onto a module without a word."""
+    request = replace(_request(data, tmp_path / "mod", config={"folds": 0}), targets=("weight",))
+    run_train(request, _quiet)
+    before = read_manifest(tmp_path / "mod")
+
+    def crossed(name: str, members: int = 2, **config: Any) -> Path:
+        changes: dict[str, Any] = {"folds": 3, "members": members} | config
+        targets = changes.pop("targets", ("weight",))
+        run_cross_validate(replace(_request(data, tmp_path / name, config=changes), targets=targets), _quiet)
+        return tmp_path / name
+
+    alike = crossed("alike", seed=7)  # the seed chooses among networks of one kind
+    (fitted,) = run_calibrate(alike, tmp_path / "mod", say=_quiet)
+    assert read_manifest(tmp_path / "mod").targets[0].calibration.factor == fitted.factor
+    assert read_manifest(tmp_path / "mod").training == before.training
+    for name, changes in (
+        ("networks", {"members": 1}),
+        ("validation", {"validation": 0.0}),
+        ("iterations", {"iterations": 5}),
+        ("input_size", {"scaling": InputScaling(1.0 / 64.0, -1.0, (64, 64))}),
+        ("targets", {"targets": ("weight", "waist")}),
+    ):
+        other = crossed(f"other-{name}", **changes)
+        with pytest.raises(UsageError, match=rf"{name}: .* cross-validated, .* in the module.*`accept` {name}"):
+            run_calibrate(other, tmp_path / "mod", say=_quiet)
+        if name != "targets":
+            said: list[str] = []
+            run_calibrate(other, tmp_path / "mod", accept=(name,), say=said.append)
+            assert said[0].startswith(f"accepted although it differs: {name}")
+    with pytest.raises(UsageError, match="`accept`: 'seed' does not differ"):
+        run_calibrate(alike, tmp_path / "mod", accept=("seed",), say=_quiet)
+
+
+def test_learning_by_heart_is_remarked_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    work = tmp_path / "mod.work" / "member1"
+    work.mkdir(parents=True)
+    header = "iteration,learning_rate,train_loss,train_nll,valid_nll,valid_mse\n"
+    objective = make_config("fast").objective
+    (work / "history.csv").write_text(header + "2,1,1,-1.0,0.5,1\n4,1,1,-4,9.0,1\n")
+    warn_of_overfitting(read_histories(work.parent, 1), objective, said.append)
+    assert "training NLL -1.00, validation NLL 0.50, at the kept iteration 2" in said[0]
+    (work / "history.csv").write_text(header + "2,1,1,0.1,0.5,1\n4,1,1,-4,9.0,1\n")
+    warn_of_overfitting(read_histories(work.parent, 1), objective, said.append)
+    assert len(said) == 1
 
 
 def test_own_targets_end_in_the_module(data: Path, tmp_path: Path) -> None:
@@ -251,12 +320,12 @@ def test_stratified_folds_are_alike_and_keep_visits_together() -> None:
 def test_augmentation_keeps_the_fat_fraction_and_can_be_divided() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 200, (8, 3, 32, 32), dtype=np.uint8)
-    draws = Draws.draw(8, 0, 0.2, False, np.random.default_rng(1))
+    draws = Draws.draw(8, Augmentation(max_shift=0, intensity=0.2), np.random.default_rng(1))
     changed = augment(images, draws)
     assert np.array_equal(changed[:, 2], images[:, 2])
     expected = np.clip(np.rint(images[3, 0] * draws.gains[3, 0]), 0, 255)
     assert np.array_equal(changed[3, 0], expected.astype(np.uint8))
-    draws = Draws.draw(8, 3, 0.1, True, np.random.default_rng(2))
+    draws = Draws.draw(8, Augmentation(max_shift=3, intensity=0.1, flip=True), np.random.default_rng(2))
     whole = augment(images, draws)
     for share in (slice(0, None, 2), slice(1, None, 2)):
         assert np.array_equal(augment(images[share], draws.part(share)), whole[share])
@@ -274,24 +343,6 @@ def test_flips_are_refused_for_targets_of_one_side(data: Path, tmp_path: Path) -
     )
     with pytest.raises(UsageError):  # implausible or one-sided: either way nothing is trained
         run_train(request, _quiet)
-
-
-def test_config_files(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text("iterations = 50\nlearning_rate = 1\nscaling = {scale = 0.5, size = [64, 64]}\nflip = true\n")
-    config = make_config("fast", **(read_config_file(path) | {"warmup_mse": 5}))
-    assert (config.iterations, config.learning_rate, config.flip) == (50, 1.0, True)
-    assert (config.scaling.scale, config.scaling.size) == (0.5, (64, 64))
-    for text, words in (
-        ("iteratons = 5", "did you mean iterations"),
-        ("iterations = 'five'", "expected int"),
-        ("flip = 1", "expected bool"),
-        ("scaling = 3", "expected e.g."),
-        ("a = ", "TOML"),
-    ):
-        path.write_text(text)
-        with pytest.raises(UsageError, match=words):
-            read_config_file(path)
 
 
 def _command(data: Path, out: Path, *more: str) -> list[str]:
@@ -340,13 +391,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
         "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from tests.training.test_run import _tiny_trainer\n"
         "trainer = _tiny_trainer(sys.argv[1])\n"
-        "try:\n    trainer._save()\n"
+        "try:\n    trainer.save()\n"
         "except Exception as error:\n    print(type(error).__name__, error); sys.exit(1)\n"
     )
     folder = tmp_path / "member"
     trainer = _tiny_trainer(str(folder))
-    trainer._save()
-    content, size = trainer.checkpoint.read_bytes(), trainer.checkpoint.stat().st_size
+    trainer.save()
+    content, size = trainer.checkpoint.path.read_bytes(), trainer.checkpoint.path.stat().st_size
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)),
@@ -357,14 +408,14 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("RunError")
     assert "the checkpoint before is kept" in done.stdout
-    assert trainer.checkpoint.read_bytes() == content
+    assert trainer.checkpoint.path.read_bytes() == content
     assert [p.name for p in folder.glob(".*partial*")] == []
 
 
 def _tiny_trainer(folder: str) -> Any:
-    from tests.training.test_training import _config, _data, _trainer
+    from tests.training.test_training import _config, _trainer, make_data
 
-    return _trainer(Path(folder), _data(), _config())
+    return _trainer(Path(folder), make_data(), _config())
 
 
 @pytest.mark.slow
@@ -376,3 +427,19 @@ def test_torchrun_trains_one_member_on_two_processes(data: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert verify_module(tmp_path / "mod") == []
     assert done.stdout.count("verified") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(data: Path, tmp_path: Path) -> None:
+    """Batch statistics and gradients are those of the whole batch: the first losses agree to float32."""
+    losses = {}
+    for world in (1, 2):
+        out = tmp_path / f"mod{world}"
+        Path(f"{out}.toml").write_text("iterations = 4\nbatch_size = 8\nvalidate_every = 1\nwarmup_mse = 1\n")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(world), "--standalone"]
+        command = _command(data, out, "--processes", "1", "--members", "1")[1:]
+        subprocess.run([*torchrun, *command], check=True, capture_output=True, timeout=300)
+        rows = (out / "history.csv").read_text().splitlines()[1:]
+        losses[world] = [float(row.split(",")[3]) for row in rows]
+    assert losses[2][:2] == pytest.approx(losses[1][:2], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[1], rel=0.05)

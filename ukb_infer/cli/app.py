@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -14,16 +15,20 @@ from ukb_infer.cli import (
     cross_validate,
     demo,
     evaluate,
+    export,
     info,
+    merge,
     modules,
     phantom,
     predict,
     project,
-    runs,
+    retry,
+    status,
     targets,
     train,
 )
-from ukb_infer.cli.common import report_error, report_system_error
+from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
+from ukb_infer.console import demand_output, lost_output, prepare_streams
 from ukb_infer.errors import UkbInferError
 
 app = typer.Typer(
@@ -34,11 +39,14 @@ app = typer.Typer(
         "    ukb-infer predict /data/20201 --out run --modules my-module"
     ),
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+#: Commands whose result is what they print; the results of the others are files.
+_PRINTING = ("targets", "modules", "info", "status")
 
 
 def _show_version(value: bool) -> None:
@@ -49,41 +57,62 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Estimates with prediction intervals from UK Biobank neck-to-knee Dixon MRI."""
+    if context.invoked_subcommand in _PRINTING:
+        demand_output()
 
 
-app.command("predict")(predict.predict)
-app.command("project")(project.project)
-app.command("targets")(targets.targets)
+#: Every command with its function, in the order of ``--help``; `modules` has commands of its own.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "predict": predict.predict,
+    "project": project.project,
+    "targets": targets.targets,
+    "phantom": phantom.phantom,
+    "demo": demo.demo,
+    "info": info.info,
+    "bench": bench.bench,
+    "status": status.status,
+    "retry": retry.retry,
+    "merge": merge.merge,
+    "export": export.export,
+    "train": train.train,
+    "cross-validate": cross_validate.cross_validate,
+    "calibrate": calibrate.calibrate,
+    "evaluate": evaluate.evaluate,
+}
+for _name, _function in COMMANDS.items():
+    app.command(_name, cls=Command)(_function)
 app.add_typer(modules.app, name="modules")
-app.command("phantom")(phantom.phantom)
-app.command("demo")(demo.demo)
-app.command("info")(info.info)
-app.command("bench")(bench.bench)
-app.command("status")(runs.status)
-app.command("retry")(runs.retry)
-app.command("merge")(runs.merge)
-app.command("export")(runs.export)
-app.command("train")(train.train)
-app.command("cross-validate")(cross_validate.cross_validate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("evaluate")(evaluate.evaluate)
 
 
 def main() -> None:
     """Run the command line; errors become one sentence and an exit code."""
+    prepare_streams()
+    code = _run()
+    lost = lost_output()
+    if lost is not None and code == 0:
+        code = report_lost_output(lost)
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """Run the command; returns the exit code."""
     try:
         app()
+    except SystemExit as end:
+        return end.code or 0
     except UkbInferError as error:
-        sys.exit(report_error(error))
+        return report_error(error)
     except OSError as error:
         if error.errno is None:
             raise
-        sys.exit(report_system_error(error))
+        return report_system_error(error)
     except KeyboardInterrupt:
         typer.echo("\nInterrupted; run the same command again to continue.", err=True)
-        sys.exit(130)
+        return 130
+    return 0

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import show
+
 
 def bench(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results.")] = Path(
@@ -21,9 +23,9 @@ def bench(
     Example:
         ukb-infer bench --out bench
     """
-    from ukb_infer.benchmark.suite import BenchConfig, run_benchmarks, table
+    from ukb_infer.performance.bench import BenchConfig, run_benchmarks, table
 
     config = BenchConfig.quick(out) if quick else BenchConfig(out)
     rows = run_benchmarks(config, lambda line: typer.echo(line, err=True))
-    typer.echo("\n".join(table(rows)))
+    show.markdown("\n".join(table(rows)))
     typer.echo(f"\n{out}")

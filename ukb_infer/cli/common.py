@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand
 
-from ukb_infer.errors import REASONS, Reason, UkbInferError, UsageError
+from ukb_infer.cli import show
+from ukb_infer.console import stderr_is_terminal
+from ukb_infer.errors import UkbInferError, UsageError
+from ukb_infer.reasons import Reason
 
 if TYPE_CHECKING:
-    from ukb_infer.inference.runs import RunSummary
+    from ukb_infer.runs.summary import RunSummary
 
 #: Exit codes beside 0 (all fine) and 3 (some or all scans failed).
 EXIT_RUN, EXIT_USAGE = 1, 2
@@ -19,6 +22,25 @@ EXIT_RUN, EXIT_USAGE = 1, 2
 EXIT_AGAIN = 75
 #: Without a terminal, a progress line at most this often, s.
 LINE_EVERY_S = 30.0
+
+
+class Command(TyperCommand):
+    """A command whose errors call options by their flags: "--batch-size" where the library says "`batch_size`".
+
+    The parameters of its function have the names of the library's arguments.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except UkbInferError as error:
+            called = {
+                str(p.name): str(p.metavar).rstrip(".") if p.param_type_name == "argument" else max(p.opts, key=len)
+                for p in self.params
+            }
+            error.call_options(called)
+            raise
 
 
 def report_error(error: UkbInferError) -> int:
@@ -33,6 +55,16 @@ def report_system_error(error: OSError) -> int:
     typer.echo(
         f"ukb-infer: {name}the system says: {error.strerror}; free space or restore access, then run the same command "
         "again: what is finished is kept",
+        err=True,
+    )
+    return EXIT_RUN
+
+
+def report_lost_output(error: OSError) -> int:
+    """Say that what the command printed did not arrive; returns the exit code."""
+    typer.echo(
+        f"ukb-infer: stdout: the system says: {error.strerror}; what was printed is lost; free space, then run the "
+        "same command again",
         err=True,
     )
     return EXIT_RUN
@@ -53,7 +85,7 @@ class ProgressDisplay:
 
     def __call__(self, done: int, total: int, failures: int = 0) -> None:
         """Show how far it is."""
-        if sys.stderr.isatty():
+        if stderr_is_terminal():
             self._draw(done, total, failures)
         else:
             self._say(done, total, failures)
@@ -78,7 +110,11 @@ class ProgressDisplay:
         left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
         typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> ProgressDisplay:
+        """Begin; nothing is shown yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
@@ -86,9 +122,14 @@ class ProgressDisplay:
 
 def explain_reasons(reasons: dict[str, int]) -> None:
     """Each code with its number, meaning and what to do."""
-    for code, number in reasons.items():
-        info = REASONS[Reason(code)]
-        typer.echo(f"  {number} x {code}: {info.meaning}; {info.advice}")
+    if not reasons:
+        return
+    known = [(number, Reason(code)) for code, number in reasons.items()]
+    show.table(
+        (">scans", "reason", "meaning", "what to do"),
+        [(str(number), r.value, r.meaning, r.advice) for number, r in known],
+        [f"  {number} x {r.value}: {r.meaning}; {r.advice}" for number, r in known],
+    )
 
 
 def print_summary(summary: RunSummary) -> None:

@@ -17,8 +17,11 @@ def cross_validate(
     targets: options.Targets = "",
     folds: Annotated[int, typer.Option(metavar="K", help="Parts of the participants.")] = 10,
     members: Annotated[
-        int, typer.Option(metavar="N", help="Networks a fold; as many as the module has, to calibrate it exactly.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="N", help="Networks a fold, as many as the module has [default: the preset's, as train's]."
+        ),
+    ] = None,
     backbone: options.Backbone = None,
     init: options.Initial = "random",
     preset: options.Preset = "mimir",
@@ -26,13 +29,14 @@ def cross_validate(
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
     learning_rate: options.LearningRate = None,
+    validation: options.Validation = None,
     seed: options.Seed = None,
     stratify: options.Stratify = "",
     units: options.Units = None,
     define: options.Define = None,
     device: options.Device = "auto",
     precision: options.Precision = None,
-    deterministic: options.Deterministic = False,
+    deterministic: options.Deterministic = None,
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
@@ -42,6 +46,8 @@ def cross_validate(
 ) -> None:
     """Predict every labelled scan by networks that never saw its participant.
 
+    Trains folds x members networks exactly as train does, so that calibrate can transfer their errors to the module.
+
     Writes predictions.csv (means, variances, labels, folds) and history.csv. Killed at any moment, the same command
     continues. Both visits of a participant are always in the same fold.
 
@@ -50,16 +56,7 @@ def cross_validate(
 
         ukb-infer calibrate cv --module my-module && ukb-infer evaluate cv --labels labels.csv --out agreement
     """
-    from ukb_infer.training.run import run_cross_validate
+    request = options.make_request(**locals())
+    from ukb_infer.training.cross_validate import run_cross_validate
 
-    changes = {
-        "backbone": backbone, "folds": folds, "iterations": iterations, "batch_size": batch_size,
-        "learning_rate": learning_rate, "seed": seed, "precision": precision, "deterministic": deterministic or None,
-    }  # fmt: skip
-    request = options.make_request(
-        projections, labels, out, preset, config, changes, targets=targets, units=units, init=init, define=define,
-        device=device, processes=processes, threads=threads, work=work, stratify=stratify, overwrite=overwrite,
-        dry_run=dry_run,
-        warning=warning,
-    )  # fmt: skip
-    run_cross_validate(request, members, typer.echo)
+    run_cross_validate(request, typer.echo)

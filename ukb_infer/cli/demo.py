@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import options
 from ukb_infer.cli.common import ProgressDisplay
 
 
@@ -16,21 +17,16 @@ def demo(
     ),
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of synthetic scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the phantoms.")] = 2026,
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Processes [default: one a core].")
-    ] = None,
+    workers: options.Workers = None,
 ) -> None:
     """Try everything without data: write synthetic scans, predict them, compare with their true values.
 
     Example:
         ukb-infer demo --count 2
     """
+    from ukb_infer.demo.run import run_demo
     from ukb_infer.inference.config import default_workers
-    from ukb_infer.inference.demo import run_demo
 
-    progress = ProgressDisplay("demo")
-    try:
+    with ProgressDisplay("demo") as progress:
         for line in run_demo(out, count, seed, workers or default_workers(), progress):
             typer.echo(line)
-    finally:
-        progress.close()

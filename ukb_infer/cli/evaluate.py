@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import completion, show
 from ukb_infer.cli import training_options as options
+from ukb_infer.cli.options import split_names
 
 
 def evaluate(
@@ -16,11 +18,27 @@ def evaluate(
     ],
     labels: options.Labels,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of tables and figures.")],
-    targets: Annotated[str, typer.Option("--targets", metavar="A,B,...", help="Targets to judge [default: all].")] = "",
+    targets: Annotated[
+        str,
+        typer.Option(
+            "--targets",
+            metavar="A,B,...",
+            help="Targets to judge [default: all].",
+            autocompletion=completion.targets,
+        ),
+    ] = "",
     units: options.Units = None,
     define: options.Define = None,
     replicates: Annotated[int, typer.Option(metavar="N", help="Bootstrap replicates of participants; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    divisors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--divisor",
+            metavar="TARGET=N",
+            help="Unit divisor of a target in a MIMIR table, from its metadata.txt, where it is not known; repeatable.",
+        ),
+    ] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures as PDF and PNG.")] = True,
 ) -> None:
     """Compare the estimates of a run with labels.
@@ -31,20 +49,43 @@ def evaluate(
         ukb-infer evaluate run --labels labels.csv --out agreement
     """
     from ukb_infer.cli.training_options import parse_units
-    from ukb_infer.report.agreement import EvaluateConfig, run_evaluate
+    from ukb_infer.report.evaluate import EvaluateConfig, run_evaluate
 
     config = EvaluateConfig(
         run,
         labels,
         out,
-        targets=tuple(t.strip() for t in targets.split(",") if t.strip()),
+        targets=split_names(targets),
         units=parse_units(units or []),
         define=define,
         replicates=replicates,
         seed=seed,
         figures=figures,
+        divisors=_divisors(divisors or []),
     )
-    result = run_evaluate(config, lambda line: typer.echo(line, err=True))
-    typer.echo(result.table)
+    result = run_evaluate(config, lambda line: typer.echo(line.replace("`divisors`", "--divisor"), err=True))
+    show.markdown(result.table)
     for path in result.files:
         typer.echo(f"  {path}")
+
+
+def _divisors(given: list[str]) -> dict[str, float]:
+    """``TARGET=N`` to a table.
+
+    Raises:
+        UsageError: another form, or an unknown target.
+    """
+    from ukb_infer.errors import UsageError
+    from ukb_infer.targets import get_target
+
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < float("inf"):
+            raise UsageError(field="divisors", got=text, expected="TARGET=N with N above 0, e.g. liverVolume=1000")
+        found[get_target(name.strip()).name] = value
+    return found

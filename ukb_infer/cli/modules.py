@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import completion
+from ukb_infer.cli.common import Command
+from ukb_infer.cli.show import table
+
 app = typer.Typer(
     help="List, show, import and verify modules.",
     no_args_is_help=True,
@@ -14,7 +18,10 @@ app = typer.Typer(
 )
 
 
-@app.command("list")
+Name = Annotated[str, typer.Argument(help="Name or folder of a module.", autocompletion=completion.modules)]
+
+
+@app.command("list", cls=Command)
 def list_() -> None:
     """List the modules that `predict --modules NAME` finds.
 
@@ -24,21 +31,23 @@ def list_() -> None:
     from ukb_infer.errors import ModuleError
     from ukb_infer.modules import list_modules, read_manifest
 
+    rows, plain = [], []
     for folder in list_modules():
         try:
-            manifest = read_manifest(folder)
+            m = read_manifest(folder)
         except ModuleError as error:
-            typer.echo(f"{folder.name}: cannot be read: {error}")
+            rows.append((folder.name, "", "", "", "", f"cannot be read: {error}"))
+            plain.append(f"{folder.name}: cannot be read: {error}")
             continue
-        warning = f"  [{manifest.warning}]" if manifest.warning else ""
-        typer.echo(
-            f"{folder.name}  {manifest.version}  {len(manifest.targets)} targets, {len(manifest.members)} members, "
-            f"{manifest.backbone}{warning}"
-        )
+        targets, members = str(len(m.targets)), str(len(m.members))
+        rows.append((folder.name, m.version, targets, members, m.network.encoder, m.warning))
+        warning = f"  [{m.warning}]" if m.warning else ""
+        plain.append(f"{folder.name}  {m.version}  {targets} targets, {members} members, {m.network.encoder}{warning}")
+    table(("module", "version", ">targets", ">members", "encoder", "note"), rows, plain)
 
 
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")]) -> None:
+@app.command(cls=Command)
+def show(name: Name) -> None:
     """Show what a module is and predicts.
 
     Example:
@@ -55,8 +64,8 @@ def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")
         ("intended use", m.intended_use),
         ("provenance", m.provenance),
         ("licence", m.licence),
-        ("recipe", m.recipe),
-        ("backbone", m.backbone),
+        ("recipe", m.input.recipe),
+        ("backbone", m.network.encoder),
         ("members", len(m.members)),
         ("hash", m.hash),
     ):
@@ -66,7 +75,7 @@ def show(name: Annotated[str, typer.Argument(help="Name or folder of a module.")
         typer.echo(f"{t.name:36} {t.field:6} {t.unit:24} {t.calibration.method} x {t.calibration.factor:.3f}")
 
 
-@app.command("import-mimir")
+@app.command("import-mimir", cls=Command)
 def import_mimir(
     folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the new module.")],
@@ -83,8 +92,8 @@ def import_mimir(
     typer.echo(f"{out}: {len(manifest.targets)} targets: {', '.join(manifest.target_names)}")
 
 
-@app.command()
-def verify(name: Annotated[str, typer.Argument(help="Name or folder of a module.")]) -> None:
+@app.command(cls=Command)
+def verify(name: Name) -> None:
     """Check that a module is complete and unchanged; exit code 1 where it is not.
 
     Example:

@@ -1,4 +1,4 @@
-"""Options that several commands have, with their help texts."""
+"""Options of ``predict`` and ``project``, with their help texts; other commands have some of them too."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import completion
+from ukb_infer.imaging.recipes import RECIPES
+
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
         help="Zips, folders of DICOM slices or NIfTI stations, projections (.npy), folders to search, or lists "
-        "(.txt, .csv, .bulk) of paths or `eid 20201_2_0` keys.",
+        "(.txt, .csv, .bulk) of paths, eids or `eid 20201_2_0` keys.",
     ),
 ]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by predict, project or merge.")]
 Out = Annotated[
     Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results; an existing run is continued.")
 ]
@@ -25,7 +29,11 @@ Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="Wor
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Longest time for reading one scan, seconds.")]
 Exclude = Annotated[
     list[Path] | None,
-    typer.Option("--exclude", metavar="FILE", help="List of eids or scans to leave out (w*.csv); may be repeated."),
+    typer.Option(
+        "--exclude",
+        metavar="FILE",
+        help="List of eids or scans to leave out (w*.csv, or a table with a column eid); may be repeated.",
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat every flag as a failure.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing-stations", help="Use and flag scans that lack stations.")]
@@ -37,7 +45,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again where 
 Shard = Annotated[
     str,
     typer.Option(
-        "--shard", metavar="I/N", help="Part I of N of the scans, with an --out of its own; slurm: from the job array."
+        "--shard",
+        metavar="I/N",
+        help="Part I of N of the scans, with an --out of its own; slurm/N: I is the task of the Slurm job array.",
     ),
 ]
 Verify = Annotated[
@@ -48,6 +58,79 @@ Scheduler = Annotated[
     typer.Option("--scheduler", metavar="ADDRESS", help="Project on a Dask cluster: tcp://host:8786, or a .toml file."),
 ]
 Lock = Annotated[
-    str, typer.Option("--lock", help="auto, flock, or file (network file systems whose locks do not work).")
+    str,
+    typer.Option(
+        "--lock",
+        help="auto, flock, or file (network file systems whose locks do not work between machines).",
+        autocompletion=completion.one_of("auto", "flock", "file"),
+    ),
 ]
 LogIds = Annotated[bool, typer.Option("--log-ids", help="Let names of scans appear in messages and logs.")]
+
+# Of predict alone.
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modules",
+        metavar="NAME",
+        help="Module by name or path, may be repeated [default: all in UKB_INFER_MODULES].",
+        autocompletion=completion.modules,
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.one_of("auto", "cpu", "cuda"))
+]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", metavar="N", help="Scans a batch; 0 takes 8 on a CPU and 64 on CUDA.")
+]
+Level = Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")]
+Targets = Annotated[
+    str,
+    typer.Option(
+        "--targets",
+        metavar="A,B,...",
+        help="Targets to write [default: all the modules have].",
+        autocompletion=completion.targets,
+    ),
+]
+Projections = Annotated[
+    Path | None, typer.Option("--projections", metavar="FOLDER", help="Also keep the projections in this folder.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU, fp16 on CUDA.",
+        autocompletion=completion.one_of("auto", "fp32", "bf16", "fp16"),
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="torch or openvino on a CPU; auto takes OpenVINO where it is installed and pays.",
+        autocompletion=completion.one_of("auto", "torch", "openvino"),
+    ),
+]
+Uncertainty = Annotated[
+    str,
+    typer.Option(
+        help="total, or full for its aleatoric and epistemic parts as well.",
+        autocompletion=completion.one_of("total", "full"),
+    ),
+]
+PredictionSets = Annotated[
+    bool,
+    typer.Option(
+        "--prediction-sets", help="For 0/1 targets: also the classes that cannot be ruled out at the --ci level."
+    ),
+]
+Parquet = Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")]
+
+# Of project alone.
+Recipe = Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="How stations become a projection.")]
+Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
+Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")]
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names of ``A,B,...``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ukb_infer.cli import completion
 from ukb_infer.cli.common import ProgressDisplay
 
 
@@ -14,12 +15,25 @@ def phantom(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the scans; created.")],
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the population.")] = 1,
-    format: Annotated[str, typer.Option("--format", help="zip, dicom or nifti.")] = "zip",
-    size: Annotated[str, typer.Option("--size", help="full (40 MB a zip) or small (7 MB).")] = "full",
-    anomaly: Annotated[
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", help="zip, dicom or nifti.", autocompletion=completion.one_of("zip", "dicom", "nifti")
+        ),
+    ] = "zip",
+    size: Annotated[
+        str,
+        typer.Option(
+            "--size", help="full (40 MB a zip) or small (7 MB).", autocompletion=completion.one_of("full", "small")
+        ),
+    ] = "full",
+    anomalies: Annotated[
         list[str] | None,
         typer.Option(
-            "--anomaly", metavar="NAME", help="Give the first scans these defects, one each; `list` prints the names."
+            "--anomaly",
+            metavar="NAME",
+            help="Give the first scans these defects, one each; `list` prints the names.",
+            autocompletion=completion.anomalies,
         ),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
@@ -33,22 +47,19 @@ def phantom(
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
     from ukb_infer.phantom.cohort import write_cohort
 
-    if anomaly == ["list"]:
+    if anomalies == ["list"]:
         typer.echo("\n".join(anomaly_names()))
         return
-    progress = ProgressDisplay("phantom")
-    try:
+    with ProgressDisplay("phantom") as progress:
         table = write_cohort(
             out,
             count,
             seed,
             format,  # type: ignore[arg-type]
             size,  # type: ignore[arg-type]
-            [find_anomaly(name) for name in anomaly or ()],
+            [find_anomaly(name) for name in anomalies or ()],
             workers=workers,
             overwrite=overwrite,
             progress=lambda done, total: progress(done, total, 0),
         )
-    finally:
-        progress.close()
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")

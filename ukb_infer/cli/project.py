@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from ukb_infer.cli import options
 from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 
 
 def project(
     inputs: options.Inputs,
     out: options.Out,
     workers: options.Workers = None,
-    png: Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")] = False,
-    volumes: Annotated[
-        bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")
-    ] = False,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    png: options.Png = False,
+    volumes: options.Volumes = False,
     root: options.Root = None,
     exclude: options.Exclude = None,
     strict: options.Strict = False,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
-    timeout: options.Timeout = 600.0,
+    timeout_s: options.Timeout = 600.0,
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -34,7 +32,8 @@ def project(
 ) -> None:
     """Fuse and project every scan, without estimating anything.
 
-    Writes FOLDER/<scan>.npy, uint8 (3, 256, 256), and scans.csv. `predict` takes the folder as input.
+    Writes FOLDER/<scan>.npy, of the recipe's type and shape, and scans.csv. `predict` takes the folder as input, by
+    modules of the same recipe.
 
     Example:
         ukb-infer project /data/20201 --out projections --png
@@ -42,31 +41,17 @@ def project(
         ukb-infer predict projections --out run --modules my-module
     """
     from ukb_infer.inference.config import ProjectConfig, default_workers
-    from ukb_infer.inference.projecting import run_project
+    from ukb_infer.inference.project import run_project
     from ukb_infer.records import ReadingOptions
 
     config = ProjectConfig(
-        inputs=tuple(inputs),
-        out=out,
-        root=root,
+        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
-        timeout_s=timeout,
-        exclude=tuple(exclude or ()),
-        png=png,
-        volumes=volumes,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        log_ids=log_ids,
-        shard=shard,
-        scheduler=scheduler,
-        verify=verify,
-        lock=lock,  # type: ignore[arg-type]
-    )
-    progress = ProgressDisplay("project")
-    try:
+        recipe=recipe, png=png, volumes=volumes, lock=lock,  # type: ignore[arg-type]
+        shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
+    )  # fmt: skip
+    with ProgressDisplay("project") as progress:
         summary = run_project(config, progress)
-    finally:
-        progress.close()
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

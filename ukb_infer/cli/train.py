@@ -18,7 +18,7 @@ def train(
     backbone: options.Backbone = None,
     members: Annotated[int | None, typer.Option(metavar="N", help="Networks of the ensemble [default: 5].")] = None,
     folds: Annotated[
-        int | None, typer.Option(metavar="K", help="Member k leaves out fold k for validation; 0: none does.")
+        int | None, typer.Option(metavar="K", help="Member k never sees fold k; 0: none is left out.")
     ] = None,
     init: options.Initial = "random",
     preset: options.Preset = "mimir",
@@ -26,13 +26,14 @@ def train(
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
     learning_rate: options.LearningRate = None,
+    validation: options.Validation = None,
     seed: options.Seed = None,
     stratify: options.Stratify = "",
     units: options.Units = None,
     define: options.Define = None,
     device: options.Device = "auto",
     precision: options.Precision = None,
-    deterministic: options.Deterministic = False,
+    deterministic: options.Deterministic = None,
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
@@ -51,16 +52,7 @@ def train(
 
         ukb-infer train --projections projections --labels truth.csv --preset fast --folds 5 --out my-module
     """
-    from ukb_infer.training.run import run_train
+    request = options.make_request(**locals())
+    from ukb_infer.training.train import run_train
 
-    changes = {
-        "backbone": backbone, "members": members, "folds": folds, "iterations": iterations, "batch_size": batch_size,
-        "learning_rate": learning_rate, "seed": seed, "precision": precision, "deterministic": deterministic or None,
-    }  # fmt: skip
-    request = options.make_request(
-        projections, labels, out, preset, config, changes, targets=targets, units=units, init=init, define=define,
-        device=device, processes=processes, threads=threads, work=work, stratify=stratify, overwrite=overwrite,
-        dry_run=dry_run,
-        intended_use=intended_use, warning=warning,
-    )  # fmt: skip
     run_train(request, typer.echo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from ukb_infer.errors import UsageError
 
 if TYPE_CHECKING:
-    from ukb_infer.training.run import TrainRequest
+    from ukb_infer.training.request import TrainRequest
 
 Projections = Annotated[
     Path, typer.Option("--projections", metavar="FOLDER", help="Projections, from `ukb-infer project`.")
@@ -20,8 +21,8 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="FILE",
-        help="CSV, TSV or Parquet with a column scan, or eid [and instance]; other columns: target names or UK Biobank "
-        "forms (p21002_i2, 21002-2.0, participant.p31).",
+        help="CSV, TSV, Parquet or Stata file with a column scan, or eid [and instance]; other columns: target names "
+        "or UK Biobank's (p21002_i2, 21002-2.0, n_21002_2_0, `Weight | Instance 2`).",
     ),
 ]
 Targets = Annotated[
@@ -44,7 +45,17 @@ Initial = Annotated[
     str,
     typer.Option("--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a file."),
 ]
-Iterations = Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps a member.")]
+Iterations = Annotated[
+    int | None, typer.Option(metavar="N", help="Optimizer steps a member; 0 chooses by the number of labelled scans.")
+]
+Validation = Annotated[
+    float | None,
+    typer.Option(
+        "--validation",
+        metavar="SHARE",
+        help="Participants each network sets aside to choose its best weights [default: 0.15]; 0 keeps the last ones.",
+    ),
+]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans a step.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of everything random.")]
@@ -69,43 +80,47 @@ Work = Annotated[
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")]
 Deterministic = Annotated[
-    bool, typer.Option("--deterministic", help="The same bits every time on CUDA too; slower. CPUs always do.")
+    bool | None, typer.Option("--deterministic", help="The same bits every time on CUDA too; slower. CPUs always do.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result, or checkpoints of other settings.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the labels, count, and write nothing.")]
 Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Shown wherever the module is used.")]
 
 
-def make_request(
-    projections: Path,
-    labels: Path,
-    out: Path,
-    preset: str,
-    config_file: Path | None,
-    changes: dict[str, Any],
-    *,
-    targets: str,
-    units: list[str] | None,
-    init: str,
-    **rest: Any,
-) -> TrainRequest:
-    """Options to a request; options that were not given leave the preset or the file as it is."""
-    from ukb_infer.training.config import make_config, read_config_file
-    from ukb_infer.training.run import TrainRequest
+#: Options that are settings of the configuration; those not given leave the preset or the file as it is.
+SETTINGS = (
+    "backbone", "members", "folds", "iterations", "batch_size", "learning_rate", "validation", "seed", "precision",
+    "deterministic",
+)  # fmt: skip
 
-    settings = read_config_file(config_file) if config_file else {}
-    settings |= {key: value for key, value in changes.items() if value is not None}
-    if "iterations" in settings:
-        settings.setdefault("warmup_mse", min(make_config(preset).warmup_mse, settings["iterations"] // 4))
+
+def make_request(
+    preset: str, config: Path | None, targets: str, units: list[str] | None, init: str, **given: Any
+) -> TrainRequest:
+    """All options of a command to a request.
+
+    Args:
+        preset: name of the configuration to begin with.
+        config: file with settings that change it.
+        targets: names, separated by commas.
+        units: COLUMN=UNIT each.
+        init: random, imagenet or a file.
+        given: the other options: :data:`SETTINGS` and attributes of the request.
+    """
+    from ukb_infer.training.config import make_config, read_config_file
+    from ukb_infer.training.request import TrainRequest
+
+    settings = read_config_file(config) if config else {}
+    chosen = {name: given.pop(name) for name in SETTINGS}
+    resolved = make_config(preset, **settings | {name: v for name, v in chosen.items() if v is not None})
+    if resolved.numerics.deterministic:  # read by CUDA when it starts; the process is this command's
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return TrainRequest(
-        projections,
-        labels,
-        out,
-        make_config(preset, **settings),
+        config=resolved,
         targets=tuple(t.strip() for t in targets.split(",") if t.strip()),
         units=parse_units(units or []),
         init=init if init in ("random", "imagenet") else Path(init),  # type: ignore[arg-type]
-        **rest,
+        **given,
     )
 
 
@@ -119,6 +134,6 @@ def parse_units(given: list[str]) -> dict[str, str]:
     for text in given:
         column, sign, unit = text.rpartition("=")
         if not sign or not column or not unit:
-            raise UsageError(f"--unit: got {text!r}, expected COLUMN=UNIT, e.g. p23280_i2=g")
+            raise UsageError(field="units", got=text, expected="COLUMN=UNIT, e.g. p23280_i2=g")
         units[column] = unit
     return units

@@ -1,7 +1,7 @@
-"""Agreement, calibration and ranking metrics; reading predictions to judge (floor 3, no torch)."""
+"""Agreement, calibration and ranking metrics; reading predictions to judge."""
 
-from ukb_infer.evaluation.comparing import Comparison, TargetResult, compare
-from ukb_infer.evaluation.crossvalidation import CrossValidation, read_cross_validation
+from ukb_infer.evaluation.compare import Comparison, TargetResult, compare
+from ukb_infer.evaluation.cross_validation import CrossValidation, read_cross_validation
 from ukb_infer.evaluation.metrics import (
     BINARY_METRICS,
     CONTINUOUS_METRICS,

@@ -1,34 +1,43 @@
-"""Predictions of any run: ours, out-of-fold ones, or the published system's ``predictions.csv`` (floor 3)."""
+"""Predictions of any run: ours, out-of-fold ones, or the published system's ``predictions.csv``."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.evaluation.crossvalidation import is_cross_validation, read_cross_validation
-from ukb_infer.labels.units import conversion
+from ukb_infer.evaluation.cross_validation import is_cross_validation, read_cross_validation
+from ukb_infer.labels.ids import IdError, parse_id
+from ukb_infer.labels.numbers import NumberError, read_numbers
+from ukb_infer.labels.tables import Table, read_table
+from ukb_infer.labels.units import UNITS, conversion, unit_name
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import gaussian_quantile, prediction_interval
+from ukb_infer.runs import read_run
+from ukb_infer.runs.files import holds_estimates
 from ukb_infer.targets import TARGETS, TargetSpec, find_target
 
 Float64 = NDArray[np.float64]
 
 _MIMIR_MEAN = re.compile(r"^(?P<name>.+)_mean_in_(?P<unit>.+)$")
+#: Targets of which it is not known in which unit the published system had its labels.
+_UNKNOWN_SOURCES = ("liverVolume", "kidneyParenchymalVolume", "DxaVatVolume")
 #: Level of intervals where the predictions bring none of their own.
 DEFAULT_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class PredictedTarget:
-    """(N,) arrays in the target's unit; NaN where a scan has no estimate."""
+    """(N,) arrays in the target's unit; NaN where a scan has no estimate.
+
+    A binary target of a run has ``probability`` and no sd or interval (NaN); one of another source has None there.
+    """
 
     spec: TargetSpec
     mean: Float64
@@ -36,6 +45,7 @@ class PredictedTarget:
     lower: Float64
     upper: Float64
     level: float
+    probability: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -57,27 +67,41 @@ class Predictions:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: Path, divisors: Mapping[str, float] | None = None) -> Predictions:
     """Read predictions.
 
     Args:
         path: a folder of ``predict`` or ``cross-validate``, or a ``predictions.csv`` of the published system (or the
             folder that holds it).
+        divisors: of targets of the published system, where they are not known here.
 
     Raises:
         RunError: nothing of the kind, or damaged.
+        UsageError: a divisor that is no number above 0, or of no target of a table of the published system.
     """
+    _check_divisors(path, divisors or {})
     if path.is_dir() and is_cross_validation(path):
         return _from_cross_validation(path)
-    if path.is_dir() and (path / "estimates.csv").is_file():
+    if path.is_dir() and holds_estimates(path):
         return _from_run(path)
     table = path / "predictions.csv" if path.is_dir() else path
     if table.is_file():
-        return _from_mimir(table)
+        return _from_mimir(table, divisors or {})
     raise RunError(
         f"{path}: no predictions; expected a folder of `predict` or `cross-validate`, or a predictions.csv with the "
         "columns name, <Name>_mean_in_<Unit>, <Name>_variance_in_<Unit>"
     )
+
+
+def _check_divisors(path: Path, divisors: Mapping[str, float]) -> None:
+    for name, value in divisors.items():
+        if not 0 < value < np.inf:
+            raise UsageError(f"`divisors` {name}={value:g}: expected a number above 0")
+    ours = path.is_dir() and (is_cross_validation(path) or holds_estimates(path))
+    if divisors and ours:
+        raise UsageError(
+            f"`divisors`: {path} is no table of the published system; its variances are right as they are, leave it out"
+        )
 
 
 def _spec(name: str, facts: dict[str, Any]) -> TargetSpec:
@@ -90,7 +114,7 @@ def _spec(name: str, facts: dict[str, Any]) -> TargetSpec:
 
 
 def _gaussian(spec: TargetSpec, mean: Float64, variance: Float64) -> PredictedTarget:
-    sd = np.sqrt(variance)
+    sd = np.sqrt(np.where(variance >= 0, variance, np.nan))
     low, high = prediction_interval(mean, sd, gaussian_quantile(DEFAULT_LEVEL), spec.lower, spec.upper)
     return PredictedTarget(spec, mean, sd, low, high, DEFAULT_LEVEL)
 
@@ -106,55 +130,133 @@ def _from_cross_validation(folder: Path) -> Predictions:
 
 
 def _from_run(folder: Path) -> Predictions:
-    try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        text = {"eid": str, "instance": str, "array": str, "scan": str}
-        table = pd.read_csv(folder / "estimates.csv", dtype=text, keep_default_na=False, na_values=[""])
-        level, column = float(facts["level"]), str(facts["level_name"])
-        targets = {}
-        for target in facts["targets"]:
-            name = target["name"]
-            mean, sd, low, high = (
-                np.asarray(table[f"{name}_{suffix}"], np.float64)
-                for suffix in ("mean", "sd", f"{column}_lower", f"{column}_upper")
-            )
-            targets[name] = PredictedTarget(_spec(name, target), mean, sd, low, high, level)
-        keys = tuple(ScanKey.from_name(str(scan).removeprefix("'")) for scan in table["scan"])
-        warning = "; ".join(m["warning"] for m in facts.get("modules", []) if m.get("warning"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{folder}: damaged ({type(error).__name__}: {error}); run the same `predict` command again"
-        ) from error
-    return Predictions(f"run {folder}", keys, targets, warning)
+    run = read_run(folder)
+    _, facts = run.estimated
+    targets = {}
+    for target in facts.targets:
+        found = run.estimates(target.name)
+        targets[target.name] = PredictedTarget(
+            _spec(target.name, asdict(target)), found.mean, found.sd, found.lower, found.upper, facts.level,
+            found.probability if target.kind == "binary" else None,
+        )  # fmt: skip
+    return Predictions(f"run {folder}", run.keys, targets, facts.warning)
 
 
-def _from_mimir(path: Path) -> Predictions:
+def _from_mimir(path: Path, divisors: Mapping[str, float]) -> Predictions:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise RunError(f"{path}: cannot be read as a CSV table ({error})") from error
-    names = [(c, m) for c in map(str, table.columns) if (m := _MIMIR_MEAN.match(c))]
-    if "name" not in table.columns or not names:
+        table = read_table(path, str(path), lambda column: column.lower() == "name")
+    except UsageError as error:
+        raise RunError(str(error)) from error
+    columns = table.frame.columns
+    names = [(c, m) for c in map(str, columns) if (m := _MIMIR_MEAN.match(c))]
+    if "name" not in columns or not names:
         raise RunError(f"{path}: expected the columns name, <Name>_mean_in_<Unit>, <Name>_variance_in_<Unit>")
     targets, notes = {}, []
+    corrected: dict[float, list[str]] = {}
+    unknown: list[str] = []
     for column, match in names:
         variance = f"{match['name']}_variance_in_{match['unit']}"
         spec = find_target(match["name"])
-        if spec is None or variance not in table.columns:
+        if spec is None or variance not in columns:
             notes.append(f"{column}: no known target, left out" if spec is None else f"{variance} is missing, left out")
             continue
-        factor = _unit_factor(spec, match["unit"], column, notes)
-        mean, spread = (pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64) for c in (column, variance))
+        unit = published_unit(match["unit"])
+        factor = _unit_factor(spec, unit, column, notes)
+        mean, spread = (_published_numbers(path, table, c) for c in (column, variance))
+        divisor = divisors.get(spec.name, published_divisor(spec, unit))
+        if divisor is None:
+            unknown.append(spec.name)
+        elif divisor != 1.0:
+            corrected.setdefault(divisor, []).append(spec.name)
+        spread = spread / (np.nan if divisor is None else divisor)
         targets[spec.name] = _gaussian(spec, mean * factor, spread * factor * factor)
-    keys = tuple(ScanKey.from_name(Path(str(name)).name.removesuffix(".zip")) for name in table["name"])
+    strange = [name for name in divisors if name not in targets]
+    if strange:
+        raise UsageError(f"`divisors` {strange[0]}: {path} has no such target ({', '.join(list(targets)[:8])})")
+    notes += [
+        f"variances divided by {divisor:g} once more, since the published system divides them once only: {', '.join(t)}"
+        for divisor, t in corrected.items()
+    ]
+    if unknown:
+        notes.append(
+            f"no sd of {', '.join(unknown)}: the published system divides variances by its unit divisor once only, and "
+            f"the divisor is not known; name it with `divisors` {unknown[0]}=N (from the module's metadata.txt)"
+        )
+    keys = tuple(_named_scan(path, table.row_number(k), str(name)) for k, name in enumerate(table.frame["name"]))
     return Predictions(f"published system's {path}", keys, targets, notes=tuple(notes))
+
+
+#: Words for units, in small letters, as the columns of published tables may spell them.
+_SPELLINGS = {
+    "liter": "L", "liters": "L", "kilogram": "kg", "kilograms": "kg", "kgs": "kg", "milliliter": "mL",
+    "milliliters": "mL", "millilitre": "mL", "millilitres": "mL", "ml": "mL", "cc": "cm3", "cm³": "cm3",
+    "centimetre": "cm", "centimetres": "cm", "centimeter": "cm", "centimeters": "cm", "pct": "%", "year": "years",
+    "beats/min": "bpm",
+}  # fmt: skip
+
+
+def published_unit(text: str) -> str:
+    """The unit that a column's spelling means: ``Litres`` and ``l`` are ``L``; what is not known stays as it is."""
+    plain = text.strip(" []()").replace("^", "")
+    lower = plain.casefold()
+    if plain in UNITS:
+        return plain
+    small = {name.casefold(): name for name in UNITS}
+    return _SPELLINGS.get(lower) or small.get(lower) or unit_name(lower)
+
+
+def _published_numbers(path: Path, table: Table, column: str) -> Float64:
+    """(rows,) numbers of a column, NaN where missing or not finite."""
+    try:
+        found = read_numbers(table.frame[column].tolist(), decimal_comma=table.decimal_comma)
+    except NumberError as error:
+        raise RunError(f"{path}: row {table.row_number(error.row)}, column {column}: {error}") from None
+    return np.where(np.isfinite(found.values), found.values, np.nan)
+
+
+def _named_scan(path: Path, row: int, name: str) -> ScanKey:
+    """Scan of a row, which may be named by a path."""
+    try:
+        named = parse_id(name)
+    except IdError as problem:
+        raise RunError(f"{path}: row {row}: name is {problem}") from None
+    if named is None:
+        raise RunError(f"{path}: row {row} has no name, expected the scan's; complete or remove it")
+    return ScanKey(named.scan, None, None, named.scan) if named.eid else ScanKey.from_name(named.scan)
+
+
+def published_divisor(spec: TargetSpec, unit: str) -> float | None:
+    """Divisor with which the published system came from the unit of its labels to the unit of a column.
+
+    UK Biobank's own columns have the registry's units, but for the masses by DXA, which are in grams. Targets that have
+    no field, and the volume by DXA, were labelled from other sources, whose unit is not known.
+
+    Args:
+        spec: of the target.
+        unit: as the column states it.
+
+    Returns:
+        None where it is not known.
+    """
+    if spec.group == "own" or spec.name in _UNKNOWN_SOURCES:
+        return None
+    by_dxa = spec.group.startswith("Body Composition, DXA")
+    stored = "g" if by_dxa and spec.unit == "kg" else spec.unit
+    unit = published_unit(unit)
+    if unit == stored or UNITS.get(spec.unit, ("other",))[0] not in ("mass", "length", "volume"):
+        return 1.0
+    if unit != spec.unit:
+        return None  # a unit that the published modules did not have
+    return round(UNITS[spec.unit][1] / UNITS[stored][1], 9)
 
 
 def _unit_factor(spec: TargetSpec, unit: str, column: str, notes: list[str]) -> float:
     try:
         factor = conversion(spec, unit, column)
     except UsageError:
-        return 1.0  # spelled differently: bpm, binary, years
+        if spec.unit in UNITS and UNITS[spec.unit][0] in ("mass", "length", "volume"):
+            notes.append(f"{column}: the unit {unit!r} is not known; the means are taken to be in {spec.unit}")
+        return 1.0  # spelled differently: binary, per square metre
     if factor != 1.0:
         notes.append(f"{column}: converted to {spec.unit}")
     return factor

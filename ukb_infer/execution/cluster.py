@@ -1,4 +1,4 @@
-"""Work on a Dask cluster the user has, or one started through a batch system by dask-jobqueue (floor 1).
+"""Work on a Dask cluster the user has, or one started through a batch system by dask-jobqueue.
 
 Needs the extra ``cluster``. Dask itself moves the work of a lost worker to another; here a bounded number of items is
 in flight, results stream back as they come, and an item that loses its worker again and again becomes a failure.
@@ -56,14 +56,14 @@ def run_on_cluster(
     try:
         import distributed
     except ImportError as error:
-        raise UsageError('--scheduler needs Dask: pip install "ukb-infer[cluster]"') from error
+        raise UsageError('`scheduler` needs Dask: pip install "ukb-infer[cluster]"') from error
     with ExitStack() as stack:
         client = stack.enter_context(_connect(distributed, scheduler, stack))
         try:
             yield from _stream(distributed, client, function, items, timeout_s, should_stop)
         except (OSError, distributed.comm.CommClosedError, distributed.client.FuturesCancelledError) as error:
             raise RunError(
-                f"--scheduler {scheduler}: the connection was lost ({type(error).__name__}); run the same command "
+                f"`scheduler` {scheduler}: the connection was lost ({type(error).__name__}); run the same command "
                 "again: what is finished is kept"
             ) from error
 
@@ -76,7 +76,7 @@ def _connect(distributed: Any, scheduler: str, stack: ExitStack) -> Any:
         return distributed.Client(target, timeout=30, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise RunError(
-            f"--scheduler {scheduler}: cannot be reached ({error}); start one with `dask scheduler`, or check the "
+            f"`scheduler` {scheduler}: cannot be reached ({error}); start one with `dask scheduler`, or check the "
             "address"
         ) from error
 
@@ -90,15 +90,15 @@ def read_cluster_file(path: Path) -> tuple[str, int, dict[str, Any]]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--scheduler {path}: cannot be read as TOML ({error})") from error
+        raise UsageError(f"`scheduler` {path}: cannot be read as TOML ({error})") from error
     for key in content:
         if key not in ("kind", "jobs", "options"):
-            raise UsageError(f"--scheduler {path}: unknown key {key!r}{suggest(key, ('kind', 'jobs', 'options'))}")
+            raise UsageError(f"`scheduler` {path}: unknown key {key!r}{suggest(key, ('kind', 'jobs', 'options'))}")
     kind, jobs, options = content.get("kind"), content.get("jobs", 1), content.get("options", {})
     if kind not in KINDS:
-        raise UsageError(f"--scheduler {path}: kind is {kind!r}, expected {', '.join(KINDS)}")
+        raise UsageError(f"`scheduler` {path}: kind is {kind!r}, expected {', '.join(KINDS)}")
     if type(jobs) is not int or jobs < 1 or not isinstance(options, dict):
-        raise UsageError(f"--scheduler {path}: expected jobs = a number from 1 on, and a table [options]")
+        raise UsageError(f"`scheduler` {path}: expected jobs = a number from 1 on, and a table [options]")
     return kind, jobs, options
 
 
@@ -107,11 +107,11 @@ def _start_cluster(path: Path) -> Any:
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise UsageError('--scheduler FILE needs dask-jobqueue: pip install "ukb-infer[cluster]"') from error
+        raise UsageError('`scheduler` FILE needs dask-jobqueue: pip install "ukb-infer[cluster]"') from error
     try:
         cluster = getattr(dask_jobqueue, KINDS[kind])(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"--scheduler {path}: [options] do not suit dask-jobqueue ({error})") from error
+        raise UsageError(f"`scheduler` {path}: [options] do not suit dask-jobqueue ({error})") from error
     cluster.scale(jobs=jobs)
     return cluster
 

@@ -1,4 +1,4 @@
-"""What a run has finished, in an embedded database (floor 1).
+"""What a run has finished, in an embedded database.
 
 SQLite with its rollback journal and full synchronization: a transaction is on disk or it is not, also after kill -9 or
 a power cut. One writer at a time is ensured by :class:`ukb_infer.execution.lock.RunLock`, so that file systems whose
@@ -8,6 +8,7 @@ locks do not work (``locks=False``) are as safe as others.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -19,68 +20,54 @@ from typing import Any
 from urllib.parse import quote
 
 from ukb_infer.errors import RunError
+from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.storage import from_plain
 
 JOURNAL_NAME = "journal.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+#: The version before, without measures: read as it is, and brought up to date by the next run.
+_WITHOUT_MEASURES = 2
 #: A commit waits this long for somebody who looks at the run (`export` of a biobank takes minutes), s.
 WRITER_WAITS_S = 3600.0
 READER_WAITS_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JournalInput:
     """One scan that the run was asked for.
 
     Attributes:
-        scan: its name, the key of the journal.
-        eid, instance, array: parts of its key.
+        key: of the scan; its name is the key of the journal.
         given: path as the user gave it.
         excluded: left out on the user's wish.
         mine: whether it belongs to this run's shard.
     """
 
-    scan: str
-    eid: str
-    instance: int | None
-    array: int | None
+    key: ScanKey
     given: str
     excluded: bool = False
     mine: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JournalRow:
     """One finished scan.
 
     Attributes:
         scan: its name, the key of the journal.
-        fingerprint: of the input file when it was read.
-        status: ok, flagged or failed.
-        reasons: codes joined by ``;``.
-        message: for people.
-        stations: fused stations, 0 where unknown.
+        result: what became of it.
         payload: result bytes (estimates), empty for a failed scan.
-        digest: SHA-256 of the input's content, "" where it was not asked for.
         finished: when, seconds since 1970; 0 takes the time of recording.
     """
 
     scan: str
-    fingerprint: str
-    status: str
-    reasons: str
-    message: str
-    stations: int
+    result: ScanResult
     payload: bytes = b""
-    digest: str = ""
     finished: float = 0.0
 
-    @property
-    def result(self) -> tuple[str, str, str, int, bytes]:
-        """What the tables say of the scan."""
-        return self.status, self.reasons, self.message, self.stations, self.payload
 
-
-_ROW = "scan, fingerprint, status, reasons, message, stations, payload, digest, finished"
+_INPUT = "scan, eid, instance, array, given, excluded, mine"
+_ROW = "scan, fingerprint, status, reasons, message, stations, payload, digest, finished, measures"
 
 
 class Journal:
@@ -100,18 +87,21 @@ class Journal:
         if read_only and not self.path.is_file():
             raise RunError(f"{folder} is no run: it holds no {JOURNAL_NAME}")
         options = ["mode=ro" if read_only else "mode=rwc", *([] if locks else ["nolock=1"])]
-        uri = f"file:{quote(str(self.path.absolute()))}?{'&'.join(options)}"
+        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?{'&'.join(options)}"
         try:
             timeout = READER_WAITS_S if read_only else WRITER_WAITS_S
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
             if not read_only:
                 self._create()
             version = self.get("schema_version")
+            self._has_measures = version != _WITHOUT_MEASURES or not read_only
         except sqlite3.Error as error:
             raise RunError(f"{self.path}: cannot be used as the run's journal ({error})") from error
         if version is None and not read_only:
             self.put("schema_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
+        elif version == _WITHOUT_MEASURES and not read_only:
+            self._add_measures()
+        elif version not in (SCHEMA_VERSION, _WITHOUT_MEASURES):
             raise RunError(f"{self.path}: journal version {version}, expected {SCHEMA_VERSION}; use --overwrite")
 
     def _create(self) -> None:
@@ -121,13 +111,18 @@ class Journal:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS scans (scan TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, "
             "status TEXT NOT NULL, reasons TEXT NOT NULL, message TEXT NOT NULL, stations INTEGER NOT NULL, "
-            "payload BLOB NOT NULL, digest TEXT NOT NULL, finished REAL NOT NULL)"
+            "payload BLOB NOT NULL, digest TEXT NOT NULL, finished REAL NOT NULL, measures TEXT NOT NULL DEFAULT '{}')"
         )
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS inputs (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, "
             "eid TEXT NOT NULL, instance INTEGER, array INTEGER, given TEXT NOT NULL, excluded INTEGER NOT NULL, "
             "mine INTEGER NOT NULL)"
         )
+
+    def _add_measures(self) -> None:
+        with self._transaction():
+            self._db.execute("ALTER TABLE scans ADD COLUMN measures TEXT NOT NULL DEFAULT '{}'")
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),))
 
     def __enter__(self) -> Journal:
         """Open."""
@@ -162,14 +157,20 @@ class Journal:
         return None if row is None else json.loads(row[0])
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a fact of the run."""
+        """Keep a fact of the run.
+
+        Args:
+            key: its name; an earlier value is replaced.
+            value: what JSON can hold.
+        """
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, sort_keys=True)))
 
     def set_inputs(self, inputs: Iterable[JournalInput]) -> None:
         """Replace the scans the run is asked for, in the order of the tables."""
         rows = [
-            (k, i.scan, i.eid, i.instance, i.array, i.given, int(i.excluded), int(i.mine)) for k, i in enumerate(inputs)
+            (k, i.key.scan, i.key.eid, i.key.instance, i.key.array, i.given, int(i.excluded), int(i.mine))
+            for k, i in enumerate(inputs)
         ]
         with self._transaction():
             self._db.execute("DELETE FROM inputs")
@@ -177,9 +178,8 @@ class Journal:
 
     def inputs(self) -> Iterator[JournalInput]:
         """Scans the run is asked for, those of other shards included, in the order of the tables."""
-        query = "SELECT scan, eid, instance, array, given, excluded, mine FROM inputs ORDER BY position"
-        for scan, eid, instance, array, given, excluded, mine in self._db.execute(query):
-            yield JournalInput(scan, eid, instance, array, given, bool(excluded), bool(mine))
+        for found in self._db.execute(f"SELECT {_INPUT} FROM inputs ORDER BY position"):
+            yield _input(found)
 
     # -- results -------------------------------------------------------------------------------------------------------
 
@@ -187,49 +187,84 @@ class Journal:
         """Record finished scans in one transaction: all or none."""
         now = time.time()
         values = [
-            (r.scan, r.fingerprint, r.status, r.reasons, r.message, r.stations, r.payload, r.digest, r.finished or now)
-            for r in rows
-        ]
+            (row.scan, r.fingerprint, r.status, r.codes, r.message, r.stations, row.payload, r.digest,
+             row.finished or now, json.dumps(dict(r.measures), sort_keys=True))
+            for row in rows
+            for r in (row.result,)
+        ]  # fmt: skip
         if not values:
             return
         with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.executemany(f"INSERT OR REPLACE INTO scans ({_ROW}) VALUES (?{', ?' * 9})", values)
 
     def forget(self, scans: Iterable[str]) -> None:
         """Remove finished scans, so that they are worked on again."""
         with self._transaction():
             self._db.executemany("DELETE FROM scans WHERE scan = ?", [(s,) for s in scans])
 
-    def fingerprints(self) -> dict[str, tuple[str, str, str, str]]:
-        """Fingerprint, digest, status and reasons of every finished scan."""
-        query = "SELECT scan, fingerprint, digest, status, reasons FROM scans"
-        return {
-            scan: (mark, digest, status, reasons) for scan, mark, digest, status, reasons in self._db.execute(query)
-        }
+    def finished(self) -> dict[str, ScanResult]:
+        """What became of every finished scan, by name."""
+        return {row.scan: row.result for row in self._rows("")}
 
     def row(self, scan: str) -> JournalRow | None:
         """One finished scan, or None."""
-        found = self._db.execute(f"SELECT {_ROW} FROM scans WHERE scan = ?", (scan,)).fetchone()
-        return None if found is None else JournalRow(*found)
+        return next(self._rows("WHERE scan = ?", scan), None)
 
     def results(self) -> Iterator[tuple[JournalInput, JournalRow | None]]:
         """This shard's scans with their results, None where unfinished or excluded, in the order of the tables."""
-        names = ", ".join(f"s.{c}" for c in _ROW.split(", "))
+        columns = ", ".join(f"i.{c}" for c in _INPUT.split(", "))
         query = (
-            f"SELECT i.scan, i.eid, i.instance, i.array, i.given, i.excluded, i.mine, {names} "
+            f"SELECT {columns}, {self._columns('s.')} "
             "FROM inputs i LEFT JOIN scans s ON s.scan = i.scan AND i.excluded = 0 WHERE i.mine = 1 ORDER BY i.position"
         )
         for found in self._db.execute(query):
-            scan, eid, instance, array, given, excluded, mine = found[:7]
-            item = JournalInput(scan, eid, instance, array, given, bool(excluded), bool(mine))
-            yield item, None if found[7] is None else JournalRow(*found[7:])
+            yield _input(found[:7]), None if found[7] is None else self._row(found[7:])
+
+    def measure_names(self) -> list[str]:
+        """Names of all measures that a scan has, sorted."""
+        if not self._has_measures:
+            return []
+        texts = self._db.execute("SELECT DISTINCT measures FROM scans WHERE measures != '{}'")
+        return sorted({name for (text,) in texts for name in json.loads(text)})
 
     def last_failures(self, count: int) -> list[JournalRow]:
         """The failures recorded last, newest first."""
-        query = f"SELECT {_ROW} FROM scans WHERE status = 'failed' ORDER BY finished DESC, scan LIMIT ?"
-        return [JournalRow(*found) for found in self._db.execute(query, (count,))]
+        return list(self._rows("WHERE status = 'failed' ORDER BY finished DESC, scan LIMIT ?", count))
 
     def recent_times(self, count: int) -> list[float]:
         """When the last scans were recorded, newest first."""
         query = "SELECT finished FROM scans ORDER BY finished DESC LIMIT ?"
         return [float(t) for (t,) in self._db.execute(query, (count,))]
+
+    def _columns(self, table: str = "") -> str:
+        """Columns of a row; those of a journal without measures get none."""
+        names = [f"{table}{c}" for c in _ROW.split(", ")]
+        return ", ".join(names if self._has_measures else [*names[:-1], "'{}'"])
+
+    def _rows(self, condition: str, *values: object) -> Iterator[JournalRow]:
+        for found in self._db.execute(f"SELECT {self._columns()} FROM scans {condition}", values):
+            yield self._row(found)
+
+    def _row(self, found: tuple[Any, ...]) -> JournalRow:
+        """A row as it was recorded, validated.
+
+        Raises:
+            RunError: it was written by a later version, or is damaged.
+        """
+        scan, mark, status, codes, message, stations, payload, digest, finished, measures = found
+        try:
+            plain = {
+                "status": status, "reasons": [c for c in codes.split(";") if c], "message": message,
+                "stations": stations, "measures": json.loads(measures), "fingerprint": mark, "digest": digest,
+            }  # fmt: skip
+            return JournalRow(scan=scan, result=from_plain(ScanResult, plain), payload=payload, finished=finished)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.path}: a record of it is damaged, or of a later version of ukb-infer ({error}); update "
+                "ukb-infer, or use --overwrite"
+            ) from error
+
+
+def _input(found: tuple[Any, ...]) -> JournalInput:
+    scan, eid, instance, array, given, excluded, mine = found
+    return JournalInput(key=ScanKey(eid, instance, array, scan), given=given, excluded=bool(excluded), mine=bool(mine))

@@ -1,40 +1,50 @@
-"""One process per run folder (floor 1)."""
+"""One process per run folder."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import secrets
-import socket
+import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO, Literal, NoReturn
 
 from ukb_infer.errors import RunError
+from ukb_infer.execution.identity import ProcessIdentity
 
 LockMode = Literal["auto", "flock", "file"]
-#: A lock file whose holder is on another machine counts as stale after this long without a sign of life, s.
+#: A lock file whose holder cannot be asked counts as left behind after this long without a sign of life, s.
 STALE_AFTER_S = 900.0
+#: The holder of a lock file gives a sign of life this often, s.
+SIGN_OF_LIFE_S = 30.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+#: `status` holds the system's lock for a moment; a run that starts meanwhile looks again.
+_LOOKS, _BETWEEN_LOOKS_S = 3, 0.1
 
 
 class RunLock:
     """Lock on a run folder.
 
-    ``flock``: an advisory lock that the kernel releases when its holder dies, so that none goes stale. ``file``: for
-    network file systems whose locks do not work, a file made exclusively, with the holder's name inside and its time
-    of change as the sign of life (:meth:`refresh`); a dead process of this machine, or 15 minutes without a sign from
-    another, make it stale. ``auto`` takes ``flock`` where it works.
+    The system's advisory lock (``flock``) on ``.lock`` is taken in every mode where the file system has it: the kernel
+    releases it when its holder dies, and it is the same in every container of a machine. ``flock`` demands it, ``auto``
+    is content with a lock file where there is none. ``file`` makes the lock file anyway, for network file systems whose
+    locks hold on one machine only: made exclusively, the holder's identity inside, its time of change the sign of life.
+
+    A lock file that is there counts as left behind only where the system's lock is free and the holder either held it
+    on this kernel, or is known to be dead (:class:`ProcessIdentity`), or gave no sign of life for 15 minutes.
 
     Args:
         folder: the run folder; exists.
         mode: as above.
 
     Attributes:
-        locks_work: whether the file system's own locks are in use; the journal needs to know.
+        locks_work: whether the file system's own locks are relied on; the journal needs to know.
 
     Raises:
         RunError: on entry, where another process holds the lock.
@@ -47,90 +57,154 @@ class RunLock:
         self.locks_work = mode != "file"
         self._handle: IO[str] | None = None
         self._owner = ""
+        self._released = threading.Event()
+
+    @property
+    def note(self) -> str:
+        """What the user should know of the lock, or ""."""
+        if not self._owner or self.mode == "file":
+            return ""
+        return (
+            f"{self.path.parent}: its file system has no locks; {self.file_path.name} keeps other processes out, and "
+            f"counts as left behind {STALE_AFTER_S / 60:.0f} minutes after its holder's last sign of life"
+        )
 
     def __enter__(self) -> RunLock:
         """Take the lock."""
-        if self.mode != "file":
-            try:
-                self._take_flock()
-                return self
-            except OSError as error:
-                if self.mode == "flock" or error.errno not in _NO_LOCKS:
-                    raise RunError(f"{self.path}: cannot be locked ({error.strerror})") from error
-            self.locks_work = False
-        self._take_file()
+        try:
+            self._take_system_lock()
+            if self._handle is None or self.mode == "file":
+                self.locks_work = False
+                self._take_file()
+            elif self.file_path.exists() and not self._is_left_behind():
+                self._refuse_for_file()
+        except OSError as error:
+            self._release()
+            raise RunError(f"{self.path}: cannot be locked ({error.strerror}); see `lock` in docs/hpc.md") from error
+        except RunError:
+            self._release()
+            raise
         return self
 
-    def _take_flock(self) -> None:
-        if self.file_path.exists() and not self._is_stale():
-            self._refuse(self._holder())
-        handle = self.path.open("a+", encoding="utf-8")
+    # -- the system's lock ---------------------------------------------------------------------------------------------
+
+    def _take_system_lock(self) -> None:
+        """Lock ``.lock``; without effect where the file system has no locks and the mode accepts that."""
+        handle = self.path.open("a+", encoding="utf-8", errors="replace")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(handle)
         except BlockingIOError:
             handle.seek(0)
             holder = handle.read(200).strip() or "another process"
             handle.close()
-            self._refuse(holder)
-        except OSError:
+            self._refuse(f"{holder}; wait for it, stop it, or choose another `out`")
+        except OSError as error:
             handle.close()
-            raise
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
+            if self.mode == "flock" or error.errno not in _NO_LOCKS:
+                raise
+            return
         self._handle = handle
+        handle.truncate(0)
+        handle.write(f"{ProcessIdentity.of_this_process()}, since {time.strftime('%Y-%m-%d %H:%M:%S %z')}")
+        handle.flush()
 
-    def _refuse(self, holder: str) -> None:
-        raise RunError(f"{self.path.parent} is in use by {holder}; wait for it, stop it, or choose another --out")
+    def _refuse(self, words: str) -> NoReturn:
+        raise RunError(f"{self.path.parent} is in use by {words}")
 
     # -- the lock file -------------------------------------------------------------------------------------------------
 
     def _take_file(self) -> None:
-        if self.file_path.exists() and self._is_stale():
-            stale = self.file_path.with_name(f"{self.file_path.name}.{secrets.token_hex(4)}")
-            self.file_path.replace(stale)  # only one of several that found it stale succeeds in taking it away
-            stale.unlink()
+        if self.file_path.exists():
+            judged = self._read()
+            if not self._is_left_behind():
+                self._refuse_for_file()
+            self._put_away(judged)
         self._owner = secrets.token_hex(16)
-        content = json.dumps({"process": os.getpid(), "host": socket.gethostname(), "owner": self._owner})
+        content = asdict(ProcessIdentity.of_this_process()) | {"owner": self._owner, "device": self._device()}
         try:
             with self.file_path.open("x", encoding="utf-8") as handle:
-                handle.write(content)
+                handle.write(json.dumps(content))
                 handle.flush()
                 os.fsync(handle.fileno())
         except FileExistsError:
             self._owner = ""
-            self._refuse(self._holder())
+            self._refuse_for_file()
+        threading.Thread(target=self._give_signs_of_life, args=(self.file_path.absolute(),), daemon=True).start()
+
+    def _put_away(self, judged: dict[str, object]) -> None:
+        """Remove the lock file that was judged, unless another process was quicker and this is its new one."""
+        aside = self.file_path.with_name(f"{self.file_path.name}.{secrets.token_hex(4)}")
+        self.file_path.replace(aside)
+        try:
+            if _read_json(aside) != judged:
+                os.link(aside, self.file_path)
+                self._refuse_for_file()
+        finally:
+            aside.unlink()
+
+    def _device(self) -> int:
+        """Number of the mounted file system whose lock we hold, 0 where we hold none; other mounts do not see it."""
+        return 0 if self._handle is None else os.fstat(self._handle.fileno()).st_dev
 
     def _read(self) -> dict[str, object]:
-        try:
-            content = json.loads(self.file_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return _read_json(self.file_path)
 
-    def _holder(self) -> str:
-        found = self._read()
-        return f"process {found.get('process', '?')} on {found.get('host', 'another machine')}"
+    def _is_left_behind(self, now: float | None = None) -> bool:
+        """Whether the holder of the lock file is gone; to be asked while the system's lock is held or does not exist.
 
-    def _is_stale(self) -> bool:
+        Args:
+            now: the time; asked of the file system by default, whose clock may be another than this machine's.
+        """
         found = self._read()
-        process = found.get("process")
-        if found.get("host") == socket.gethostname() and isinstance(process, int):
-            return not _is_alive(process)
+        holder = ProcessIdentity.from_plain(found)
+        if holder.shares_our_kernel and self._device() and found.get("device") == self._device():
+            return True  # the kernel has released its lock, which we have
+        if holder.lives is not None:
+            return not holder.lives
+        return self._silence_s(now) > STALE_AFTER_S
+
+    def _silence_s(self, now: float | None = None) -> float:
+        """Seconds since the last sign of life."""
         try:
-            return time.time() - self.file_path.stat().st_mtime > STALE_AFTER_S
+            if now is None:
+                os.utime(self.path)
+                now = self.path.stat().st_mtime
+            return now - self.file_path.stat().st_mtime
         except OSError:
-            return False
+            return 0.0
+
+    def _refuse_for_file(self) -> NoReturn:
+        holder, silence = ProcessIdentity.from_plain(self._read()), max(0.0, self._silence_s())
+        then = "" if holder.lives else (
+            f" If it is gone: {self.file_path} counts as left behind {STALE_AFTER_S / 60:.0f} minutes after the last "
+            "sign, or may be deleted"
+        )  # fmt: skip
+        self._refuse(
+            f"{holder}, whose last sign of life is {silence:.0f} s old; wait for it, stop it, or choose another `out`."
+            f"{then}"
+        )
+
+    def _give_signs_of_life(self, path: Path) -> None:
+        """Until the lock is released or lost; a storage that fails for a while is tried again."""
+        while not self._released.wait(SIGN_OF_LIFE_S):
+            with contextlib.suppress(OSError):
+                if _read_json(path).get("owner") == self._owner:
+                    os.utime(path)
 
     def refresh(self) -> None:
-        """Give a sign of life; call it now and then while holding the lock.
+        """Make sure that the lock is still ours; call it before results are committed.
 
         Raises:
             RunError: another process took the lock meanwhile.
+        OSError: the storage failed.
         """
         if not self._owner:
             return
-        if self._read().get("owner") != self._owner:
+        try:
+            content = _parse(self.file_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            content = {}
+        if content.get("owner") != self._owner:
             raise RunError(f"{self.file_path}: another process took over this run; this one stops")
         os.utime(self.file_path)
 
@@ -138,36 +212,64 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release the lock."""
+        self._release()
+
+    def _release(self) -> None:
+        self._released.set()
+        with contextlib.suppress(OSError):
+            if self._owner and self._read().get("owner") == self._owner:
+                self.file_path.unlink(missing_ok=True)
+        self._owner = ""
         if self._handle is not None:
-            self._handle.truncate(0)
+            with contextlib.suppress(OSError):
+                self._handle.truncate(0)
             self._handle.close()
             self._handle = None
-        if self._owner and self._read().get("owner") == self._owner:
-            self.file_path.unlink(missing_ok=True)
-        self._owner = ""
 
 
-def _is_alive(process: int) -> bool:
+def _lock_soon(handle: IO[str]) -> None:
+    """Take the system's lock, now or after another short look.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: there are no locks here.
+    """
+    for look in range(_LOOKS):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if look == _LOOKS - 1:
+                raise
+            time.sleep(_BETWEEN_LOOKS_S)
+
+
+def _read_json(path: Path) -> dict[str, object]:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return _parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _parse(text: str) -> dict[str, object]:
+    try:
+        content = json.loads(text)
+    except ValueError:  # empty: its holder has only just made it
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def current_holder(folder: Path) -> str | None:
     """Who holds the lock of a run folder, or None; takes nothing."""
     lock = RunLock(folder)
-    if lock.file_path.exists() and not lock._is_stale():
-        return lock._holder()
-    try:
-        with lock.path.open("r", encoding="utf-8") as handle:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # there is no .lock, or the file system has no locks
+            handle = stack.enter_context(lock.path.open("r", encoding="utf-8", errors="replace"))
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return handle.read(200).strip() or "another process"
-    except OSError:
-        return None
+            lock._handle = handle
+        if lock.file_path.exists() and not lock._is_left_behind(time.time()):
+            return str(ProcessIdentity.from_plain(lock._read()))
     return None

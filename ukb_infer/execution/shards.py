@@ -1,4 +1,4 @@
-"""Which part of the work belongs to one task of a job array (floor 1)."""
+"""Which part of the work belongs to one task of a job array."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ukb_infer.errors import UsageError
+
+_SLURM_TASK = "SLURM_ARRAY_TASK_ID"
 
 
 @dataclass(frozen=True)
@@ -19,46 +21,61 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise UsageError(f"--shard: got {self.number}/{self.count}, expected I/N with I from 1 to N")
+            raise UsageError(f"`shard`: got {self.number}/{self.count}, expected I/N with I from 1 to N")
 
     def holds(self, position: int) -> bool:
         """Whether the scan at a position (from 0) of all scans, excluded ones included, belongs to this shard."""
         return position % self.count == self.number - 1
 
     def __str__(self) -> str:
-        """As ``--shard`` takes it."""
+        """As the option takes it."""
         return f"{self.number}/{self.count}"
 
 
 def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard | None:
-    """Shard of ``--shard``.
+    """Shard an option names.
+
+    The total is always said, never taken from the job array: an array submitted again for some of its tasks
+    (``--array=3,7``) counts 2, and its tasks must do the scans they did the first time.
 
     Args:
-        text: ``I/N``, ``slurm`` (from the job array's variables), or "" for all the work.
+        text: ``I/N``, ``slurm/N`` (I is the task's number in the job array), or "" for all the work.
         environment: variables; the process's own by default.
 
     Raises:
-        UsageError: another form, or not in a Slurm job array.
+        UsageError: another form, or not a task from 1 to N of a Slurm job array.
     """
     if not text:
         return None
-    if text == "slurm":
-        return _from_slurm(os.environ if environment is None else environment)
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    found = re.fullmatch(r"([0-9]{1,6}|slurm)/([0-9]{1,6})", text)
     if found is None:
-        raise UsageError(f"--shard: got {text!r}, expected I/N (for instance 3/10) or slurm")
-    return Shard(int(found[1]), int(found[2]))
+        raise UsageError(f"`shard`: got {text!r}, {_advice(text)}")
+    count = int(found[2])
+    if found[1] != "slurm":
+        return Shard(int(found[1]), count)
+    return Shard(_task_number(count, os.environ if environment is None else environment), count)
 
 
-def _from_slurm(environment: Mapping[str, str]) -> Shard:
-    values = {}
-    for name in ("ID", "MIN", "STEP", "COUNT"):
-        variable = f"SLURM_ARRAY_TASK_{name}"
-        text = environment.get(variable, "1" if name == "STEP" else "")
-        if not text.isdigit():
-            raise UsageError(f"--shard slurm: {variable} is {text!r}, expected a number; start it with sbatch --array")
-        values[name] = int(text)
-    offset = values["ID"] - values["MIN"]
-    if values["STEP"] < 1 or offset % values["STEP"]:
-        raise UsageError(f"--shard slurm: task {values['ID']} is none of {values['MIN']} + k x {values['STEP']}")
-    return Shard(offset // values["STEP"] + 1, values["COUNT"])
+def _advice(text: str) -> str:
+    if text.strip().lower().rstrip("/") == "slurm":
+        return (
+            "expected slurm/N, e.g. `shard` slurm/16: N is the number of tasks of the first submission, which a task "
+            "that is submitted again cannot know"
+        )
+    return "expected I/N (e.g. 3/16), or slurm/N for task I of a Slurm job array"
+
+
+def _task_number(count: int, environment: Mapping[str, str]) -> int:
+    """Number of this task of a Slurm job array, from 1 to ``count``."""
+    text = environment.get(_SLURM_TASK, "")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError(
+            f"`shard` slurm/{count}: {_SLURM_TASK} is {text!r}, expected a number from 1 to {count}; start it with "
+            f"sbatch --array=1-{count}, or write `shard` I/{count}"
+        )
+    if not 1 <= int(text) <= count:
+        raise UsageError(
+            f"`shard` slurm/{count}: {_SLURM_TASK} is {text}, expected 1 to {count}; number the tasks from 1 (sbatch "
+            f"--array=1-{count}, or some of these), or write `shard` I/{count}"
+        )
+    return int(text)

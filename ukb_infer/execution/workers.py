@@ -1,4 +1,4 @@
-"""A small pool of worker processes that survives what its work does to it (floor 1).
+"""A small pool of worker processes that survives what its work does to it.
 
 The standard pools lose everything when one worker dies and cannot stop a worker that hangs. Here every worker has its
 own pipe: a dead worker is replaced and its item tried once more alone; one that exceeds the time limit is killed.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
+
+from ukb_infer.console import prepare_streams
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,8 +52,8 @@ class _Worker:
 
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """Loop of a worker: receive an item, send back (True, result) or (False, text)."""
-    import signal
-
+    prepare_streams()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the command decides what to finish
         signal.signal(number, signal.SIG_IGN)
     while True:
@@ -80,6 +84,13 @@ class _Pool(Generic[Item, Result]):
         return _Worker(process, here)
 
     def give(self, worker: _Worker, index: int, item: Item) -> None:
+        """Send an item to a worker.
+
+        Args:
+            worker: who works on it, after what it holds already.
+            index: of the item, told with its result.
+            item: what the function takes.
+        """
         if not worker.items:
             worker.started = time.monotonic()
         worker.items.append(index)

@@ -7,26 +7,28 @@ stations ready for fusion.
 from __future__ import annotations
 
 import os
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ukb_infer.errors import Reason, ScanError
-from ukb_infer.geometry import PROJECTION_SHAPE
-from ukb_infer.imaging import checks, dicom, dicom_series, nifti
-from ukb_infer.imaging.series import Series
-from ukb_infer.imaging.zipsource import FolderSource, open_zip
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging.readers import dicom, dicom_series, nifti, nifti_names
+from ukb_infer.imaging.readers.containers import FolderSource, ZipSource, open_zip
+from ukb_infer.imaging.readers.projection_file import read_projection
+from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
+from ukb_infer.imaging.series import LeftOut, Series
+from ukb_infer.imaging.stations import checks
+from ukb_infer.imaging.stations import choice as series_choice
+from ukb_infer.reasons import Reason
 from ukb_infer.records import Projection, ReadingOptions, ScanKey, Stations
+from ukb_infer.text import shown
 
 InputKind = Literal["zip", "dicom", "nifti", "projection"]
 
 #: Files of a folder that are looked at to tell whether it holds DICOM.
 _MAX_LOOKS = 16
 _LOOK_BYTES = 256
-_MAX_PROJECTION_BYTES = 1024**2
 _EXTENSIONS = (".zip", ".npy")
 
 
@@ -45,32 +47,77 @@ def read_stations(path: Path, options: ReadingOptions, *, use_fast_path: bool = 
         ScanError: the scan cannot be used; its reason says why.
         OSError: the disk or mount failed, which says nothing about the scan.
     """
-    notes = checks.Notes()
-    series = _read_series(path, use_fast_path)
+    notes, left_out = checks.Notes(), LeftOut()
+    try:
+        return _check_series(_read_series(path, use_fast_path, left_out), options, notes, left_out)
+    except ScanError as error:
+        raise series_choice.explain(error, left_out) from None
+
+
+def _check_series(series: list[Series], options: ReadingOptions, notes: checks.Notes, left_out: LeftOut) -> Stations:
+    """From series as read to stations ready for fusion."""
+    series_choice.check_not_only_derived(series, left_out)
     checks.check_one_scan(series)
+    checks.check_contrasts(series)
+    series = series_choice.choose_series(series, notes, left_out)
     checks.check_contrasts(series)
     checks.check_axial(series)
     pairs = checks.drop_repeats(checks.pair_contrasts(series, notes), notes)
+    series_choice.check_processed(pairs, notes)
     stations = tuple(checks.build_station(number, pair, notes) for number, pair in enumerate(pairs, start=1))
+    checks.note_findings(pairs, notes)
+    checks.note_stated_geometry(pairs, notes)
     checks.check_station_count(stations, pairs, options, notes)
+    series_choice.note_left_out(left_out, notes)
     return Stations(stations, notes.flags, notes.messages)
 
 
-def _read_series(path: Path, use_fast_path: bool) -> list[Series]:
+def _read_series(path: Path, use_fast_path: bool, left_out: LeftOut) -> list[Series]:
     """Read the water and fat series of any kind of input."""
     kind = input_kind(path)
     if kind == "zip":
-        with open_zip(path) as source:
-            return dicom_series.read_series(source, use_fast_path)
+        with open_zip(path) as source, _scan_of(source, left_out) as scan:
+            return dicom_series.read_series(scan, use_fast_path, left_out)
     if kind == "dicom":
-        return dicom_series.read_series(FolderSource(path), use_fast_path)
+        return dicom_series.read_series(FolderSource(path), use_fast_path, left_out)
     if kind == "nifti":
-        return nifti.read_series(path)
+        return nifti.read_series(path, left_out)
     if not path.exists():
         raise ScanError(Reason.INPUT_MISSING, "the input does not exist; check the list and --root")
     raise ScanError(
         Reason.NO_DICOM, "neither a zip nor a folder of DICOM slices or NIfTI stations; check what was given as input"
     )
+
+
+@contextmanager
+def _scan_of(source: ZipSource, left_out: LeftOut) -> Iterator[ZipSource]:
+    """Open the only zip within a zip that has no slices beside it; the zip itself where it holds none.
+
+    Raises:
+        ScanError: ``several_zips``, and those of ``open_zip``.
+    """
+    if not source.zips:
+        yield source
+        return
+    others = sorted(set(range(len(source.names))) - set(source.zips))
+    if any(dicom.looks_like_dicom(source.peek(index, _LOOK_BYTES)) for index in others):
+        for index in source.zips:
+            left_out.add("zip beside the slices", source.names[index])
+        yield source
+        return
+    if len(source.zips) > 1:
+        raise ScanError(
+            Reason.SEVERAL_ZIPS,
+            f"the zip holds {len(source.zips)} zips and no slices, expected one scan; unpack it and give the folder",
+        )
+    with source.open_nested(source.zips[0]) as nested:
+        if nested.zips:
+            raise ScanError(
+                Reason.SEVERAL_ZIPS,
+                f"the zip within the zip holds {len(nested.zips)} zips itself, expected slices; unpack it and give the "
+                "folder",
+            )
+        yield nested
 
 
 def input_kind(path: Path) -> InputKind | None:
@@ -88,7 +135,7 @@ def input_kind(path: Path) -> InputKind | None:
     files, folders = _list(path)
     if any(_is_dicom(path / name) for name in files[:_MAX_LOOKS]):
         return "dicom"
-    if any(nifti.nifti_contrast(name) for name in files):
+    if nifti_names.names_stations(files) or (not folders and nifti_names.names_derived_images(files)):
         return "nifti"
     if any(name.lower().endswith(".dcm") for name in files) or _is_split_by_series(path, folders):
         return "dicom"
@@ -123,7 +170,10 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
     """Whether the first two subfolders that hold DICOM files directly hold slices of the same examination."""
     studies = []
     for name in folders[:_MAX_LOOKS]:
-        files, _ = _list(folder / name)
+        try:
+            files, _ = _list(folder / name)
+        except PermissionError:  # says nothing about the others
+            continue
         if files and _is_dicom(folder / name / files[0]):
             studies.append(dicom.study_of(folder / name / files[0]))
         if len(studies) == 2:
@@ -131,29 +181,30 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
     return False
 
 
-def project_path(path: Path, options: ReadingOptions) -> Projection:
+def project_path(path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE) -> Projection:
     """Read a scan and project it.
 
     Args:
         path: a zip, a folder of DICOM slices or NIfTI stations, or the .npy of an earlier projection.
         options: how it is read; ``strict`` turns the first flag into a failure.
+        recipe: name of the recipe to project by, or that the .npy must be of.
 
     Returns:
         The projection with its flags; one from a .npy carries ``quality_unknown``.
 
     Raises:
         ScanError: the scan cannot be used, or was flagged and ``strict`` is set.
+        UsageError: no such recipe.
     """
-    from ukb_infer.imaging.projection import project_stations
-
+    chosen = get_recipe(recipe)
     key = ScanKey.from_name(scan_name(path))
     if input_kind(path) == "projection":
         flags, messages = (Reason.QUALITY_UNKNOWN,), ("a cached projection: nothing is known of its scan",)
         _apply_strict(options, flags, messages)
-        return Projection(read_projection(path), flags, messages, 0, key)
+        return Projection(read_projection(path, chosen), flags, messages, 0, key)
     scan = read_stations(path, options)
     _apply_strict(options, scan.flags, scan.messages)
-    return Projection(project_stations(scan.stations), scan.flags, scan.messages, len(scan.stations), key)
+    return Projection(chosen.project(scan.stations), scan.flags, scan.messages, len(scan.stations), key)
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:
@@ -164,49 +215,5 @@ def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: 
 
 def scan_name(path: Path) -> str:
     """Name a scan: the last part of its path without .zip or .npy."""
-    name = path.name or path.resolve().name
+    name = shown(path.name or path.absolute().name)
     return name[: -len(".zip")] if name.lower().endswith(_EXTENSIONS) else name
-
-
-def read_projection(path: Path) -> NDArray[np.uint8]:
-    """Read a cached projection, executing nothing and reading no more than it can have.
-
-    Returns:
-        (3, 256, 256) uint8.
-
-    Raises:
-        ScanError: ``bad_projection``, ``empty_image`` for a constant one, or ``input_missing``.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_PROJECTION_BYTES)
-    except FileNotFoundError:
-        raise ScanError(Reason.INPUT_MISSING, "the projection does not exist; check the list and --root") from None
-    image = _parse_projection(data)
-    if (image == image.flat[0]).all():
-        raise ScanError(Reason.EMPTY_IMAGE, f"every pixel of the projection is {image.flat[0]}; project the scan again")
-    return image
-
-
-def _parse_projection(data: bytes) -> NDArray[np.uint8]:
-    """Parse the .npy format by hand-checked header: nothing is allocated before its shape and type are known."""
-    file = BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read_header[version](file)
-    except Exception as error:  # NumPy raises many kinds on damaged headers
-        raise _bad_projection(f"not a .npy ({type(error).__name__})") from None
-    if shape != PROJECTION_SHAPE or dtype != np.dtype(np.uint8):
-        raise _bad_projection(f"{dtype} {shape}")
-    pixels = np.frombuffer(data, np.uint8, offset=file.tell())
-    if pixels.size != np.prod(PROJECTION_SHAPE):
-        raise _bad_projection(f"{pixels.size} bytes of pixels")
-    return pixels.reshape(shape, order="F" if fortran else "C").copy(order="C")
-
-
-def _bad_projection(found: str) -> ScanError:
-    return ScanError(
-        Reason.BAD_PROJECTION,
-        f"a cached projection is {found}, expected uint8 {PROJECTION_SHAPE}; project the scan again",
-    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import Reason, ScanError
+from ukb_infer.errors import ScanError
+from ukb_infer.reasons import Reason
 
 #: Voxels of one contrast of one station, (slices, rows, cols).
 Voxels = NDArray[np.uint16] | NDArray[np.float32]
@@ -19,12 +21,46 @@ Voxels = NDArray[np.uint16] | NDArray[np.float32]
 MAX_MATRIX = 4096
 #: Accepted range of voxel spacing, mm; UK Biobank's is 2.232 in plane and 3.0 to 4.5 between slices.
 SPACING_RANGE_MM = (0.1, 20.0)
+#: Largest tilt of a slice, or of an affine, that still counts as axial.
+MAX_TILT_DEGREES = 1.0
 #: Largest accepted |coordinate| of a slice, mm: twice the length of any bore and table.
 MAX_POSITION_MM = 5000.0
 #: Largest size of all water and fat voxels of a scan in memory; a full UK Biobank scan has 52 MB.
 MAX_SCAN_BYTES = 256 * 1024**2
+_CHECK = "check that it is a neck-to-knee Dixon scan"
 #: Most slices accepted in one series; UK Biobank's longest has 72.
 MAX_SLICES = 1024
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What the words of a name say besides the contrast.
+
+    Attributes:
+        kind: what the image is where that is neither water nor fat, e.g. "mask"; None for a possible station.
+        aside: kinds of images that it is named after which stand beside stations, e.g. "composed series".
+        processed: words of a copy that was computed, e.g. ("n4",).
+        original: words of a copy as the scanner gave it, e.g. ("uncorr",).
+    """
+
+    kind: str | None = None
+    aside: tuple[str, ...] = ()
+    processed: tuple[str, ...] = ()
+    original: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Preference among copies of one image: unmarked before marked as original before processed."""
+        return 2 if self.processed else 1 if self.original else 0
+
+    @property
+    def text(self) -> str:
+        """The words that mark a copy, for messages."""
+        return " ".join((*self.processed, *self.original))
+
+
+#: A name that says nothing besides the contrast.
+UNMARKED = Marks()
 
 
 class Contrast(StrEnum):
@@ -42,9 +78,12 @@ _SUFFIXES = {
     "in": Contrast.IN_PHASE,
     "opp": Contrast.OPPOSED_PHASE,
     "water": Contrast.WATER,
+    "wat": Contrast.WATER,
+    "lipid": Contrast.FAT,
     "fat": Contrast.FAT,
 }
-_IMAGE_TYPES = {
+#: Contrast by the value of ImageType that names it.
+IMAGE_TYPE_CONTRASTS = {
     "W": Contrast.WATER,
     "WATER": Contrast.WATER,
     "F": Contrast.FAT,
@@ -56,17 +95,35 @@ _IMAGE_TYPES = {
     "OUT_PHASE": Contrast.OPPOSED_PHASE,
     "OPPOSED_PHASE": Contrast.OPPOSED_PHASE,
 }
-_SUFFIX = re.compile(r"_(W|F|in|opp|water|fat)\s*$", re.IGNORECASE)
+_SUFFIX = re.compile(r"_(W|F|in|opp|water|wat|fat|lipid)\s*$", re.IGNORECASE)
 
 
 def contrast_of(description: str, image_type: tuple[str, ...]) -> Contrast | None:
-    """Tell a series' contrast: the suffix of its description decides, else ImageType; None for neither."""
+    """Tell a series' contrast: the suffix of its description decides, else ImageType; None for neither.
+
+    Args:
+        description: SeriesDescription.
+        image_type: values of ImageType.
+    """
     found = _SUFFIX.search(description)
     if found is not None:
         return _SUFFIXES[found[1].lower()]
     values = {value.strip().upper() for value in image_type}
-    contrasts = {_IMAGE_TYPES[value] for value in values if value in _IMAGE_TYPES}
+    contrasts = {IMAGE_TYPE_CONTRASTS[value] for value in values if value in IMAGE_TYPE_CONTRASTS}
     return contrasts.pop() if len(contrasts) == 1 else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a file that leaves the scan usable and that its user should know.
+
+    Attributes:
+        reason: the flag.
+        sentence: what was found and done, without the series.
+    """
+
+    reason: Reason
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +140,17 @@ class SeriesHeader:
         orientation: ImageOrientationPatient, (6,) direction cosines.
         pixel_spacing_mm: (between rows, between columns).
         time_s: SeriesTime in seconds of the day, -inf where unknown.
-        slope: RescaleSlope, 1 where absent.
-        intercept: RescaleIntercept, 0 where absent.
+        slope: what stored values are to be multiplied by, 1 where nothing is stated.
+        intercept: what is to be added then, 0 where nothing is stated.
+        scaling: what states the two, for messages.
+        marks: words of copies and composed series in its name.
+        processing: values of ImageType besides the contrast, sorted; empty for NIfTI.
         study_uid: StudyInstanceUID, only compared between series.
         patient_id: PatientID, only compared between series; never shown.
+        frame_uid: FrameOfReferenceUID, only compared between series.
+        stated_spacing_mm: SpacingBetweenSlices; None where absent.
+        thickness_mm: SliceThickness; 0 where absent.
+        findings: what its header says that should be known.
     """
 
     number: int | None
@@ -100,8 +164,15 @@ class SeriesHeader:
     time_s: float = -math.inf
     slope: float = 1.0
     intercept: float = 0.0
+    scaling: str = "rescale"
+    marks: Marks = UNMARKED
+    processing: tuple[str, ...] = ()
     study_uid: str = field(default="", repr=False)
     patient_id: str = field(default="", repr=False)
+    frame_uid: str = field(default="", repr=False)
+    stated_spacing_mm: float | None = None
+    thickness_mm: float = 0.0
+    findings: tuple[Finding, ...] = ()
 
     @property
     def label(self) -> str:
@@ -119,6 +190,7 @@ class Series:
         positions_mm: (slices, 3) float64, ImagePositionPatient (x, y, z) of each slice.
         instances: (slices,) int64, InstanceNumber; 0 where unknown.
         times_s: (slices,) float64, SeriesTime of each slice.
+        findings: what its slices say that should be known.
     """
 
     header: SeriesHeader
@@ -126,6 +198,7 @@ class Series:
     positions_mm: NDArray[np.float64]
     instances: NDArray[np.int64]
     times_s: NDArray[np.float64]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def top_mm(self) -> float:
@@ -143,6 +216,39 @@ class Series:
         return self.header.contrast is Contrast.WATER
 
 
+def scale(item: Series) -> Series:
+    """Apply the scaling of a series' header: slope * stored + intercept, float32."""
+    slope, intercept = item.header.slope, item.header.intercept
+    if (slope, intercept) == (1.0, 0.0):
+        return item
+    voxels = item.voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return replace(item, voxels=voxels, header=replace(item.header, slope=1.0, intercept=0.0))
+
+
+def scale_slices(series: Series, headers: Sequence[SeriesHeader]) -> tuple[Series, tuple[Finding, ...]]:
+    """Apply scalings that differ between the slices of a series; one that they share is left in its header.
+
+    Args:
+        series: stored values.
+        headers: of every slice.
+
+    Returns:
+        The series, and what to say of it.
+    """
+    scalings = {(header.slope, header.intercept) for header in headers}
+    if len(scalings) < 2:
+        return series, ()
+    shape = (-1, 1, 1)
+    slopes = np.array([header.slope for header in headers], np.float32).reshape(shape)
+    intercepts = np.array([header.intercept for header in headers], np.float32).reshape(shape)
+    low, high = min(scalings)[0], max(scalings)[0]
+    words = headers[0].scaling
+    sentence = f"{words} slopes that differ between slices ({low:g} to {high:g}) were applied, each to its own"
+    header = replace(series.header, slope=1.0, intercept=0.0)
+    scaled = replace(series, header=header, voxels=series.voxels.astype(np.float32) * slopes + intercepts)
+    return scaled, (Finding(Reason.RESCALE_APPLIED, sentence),)
+
+
 def check_plausible(header: SeriesHeader) -> None:
     """Refuse a matrix or in-plane spacing that no neck-to-knee series has, before memory is taken for it.
 
@@ -152,14 +258,17 @@ def check_plausible(header: SeriesHeader) -> None:
     if not (1 <= header.rows <= MAX_MATRIX and 1 <= header.cols <= MAX_MATRIX):
         raise ScanError(
             Reason.IMPLAUSIBLE_GEOMETRY,
-            f"{header.label} has a matrix of {header.rows} x {header.cols}, expected 1 to {MAX_MATRIX}; "
-            "download the scan again",
+            f"{header.label} has a matrix of {header.rows} x {header.cols}, expected 1 to {MAX_MATRIX}; {_CHECK}",
         )
     check_spacing(header.pixel_spacing_mm, header.label)
 
 
 def check_spacing(spacing_mm: tuple[float, ...], label: str) -> None:
     """Refuse a voxel spacing outside ``SPACING_RANGE_MM``.
+
+    Args:
+        spacing_mm: along each axis.
+        label: names the series or station in the message.
 
     Raises:
         ScanError: ``implausible_geometry``.
@@ -169,7 +278,7 @@ def check_spacing(spacing_mm: tuple[float, ...], label: str) -> None:
         shown = " x ".join(f"{value:g}" for value in spacing_mm)
         raise ScanError(
             Reason.IMPLAUSIBLE_GEOMETRY,
-            f"{label} has a spacing of {shown} mm, expected {low:g} to {high:g} mm; download the scan again",
+            f"{label} has a spacing of {shown} mm, expected {low:g} to {high:g} mm; {_CHECK}",
         )
 
 
@@ -183,10 +292,11 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
     Raises:
         ScanError: ``implausible_geometry``.
     """
-    if not (np.abs(positions_mm) <= MAX_POSITION_MM).all():
+    farthest = float(np.abs(positions_mm).max())
+    if not farthest <= MAX_POSITION_MM:
         raise ScanError(
             Reason.IMPLAUSIBLE_GEOMETRY,
-            f"{label} has a slice more than {MAX_POSITION_MM:g} mm from the isocentre; download the scan again",
+            f"{label} has a slice {farthest:g} mm from the isocentre, expected at most {MAX_POSITION_MM:g}; {_CHECK}",
         )
 
 
@@ -210,6 +320,44 @@ class Budget:
         if shape[0] > MAX_SLICES or 2 * self._voxels > MAX_SCAN_BYTES:
             raise ScanError(
                 Reason.TOO_LARGE,
-                f"{label} has {shape[0]} slices and brings the scan to {2 * self._voxels // 1024**2} MiB of voxels, "
-                f"expected at most {MAX_SLICES} slices and {MAX_SCAN_BYTES // 1024**2} MiB; check where it comes from",
+                f"{label} has {' x '.join(map(str, shape))} voxels and brings the scan to "
+                f"{2 * self._voxels // 1024**2} MiB, expected at most {MAX_SLICES} slices and "
+                f"{MAX_SCAN_BYTES // 1024**2} MiB; check where it comes from",
             )
+
+
+class LeftOut:
+    """Counts what lies beside the stations and is not read, by kind, e.g. {"mask": 12}."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, set[str]] = {}
+
+    def add(self, kind: str, identity: str) -> None:
+        """Count a file or a series once.
+
+        Args:
+            kind: what it is, in words for the message.
+            identity: tells it from others of its kind; never shown.
+        """
+        self._found.setdefault(kind, set()).add(identity)
+
+    def update(self, other: LeftOut) -> None:
+        """Count what another has counted."""
+        for kind, found in other._found.items():
+            self._found.setdefault(kind, set()).update(found)
+
+    def begins(self, words: str) -> bool:
+        """Whether anything was left out of a kind that begins with some words."""
+        return any(kind.startswith(words) for kind in self._found)
+
+    def has(self, kind: str) -> bool:
+        """Whether anything of a kind was left out."""
+        return kind in self._found
+
+    def __bool__(self) -> bool:
+        """Whether anything was left out."""
+        return bool(self._found)
+
+    def __str__(self) -> str:
+        """Say what was left out, e.g. "6 x mask, 12 x fraction map"."""
+        return ", ".join(f"{len(found)} x {kind}" for kind, found in sorted(self._found.items()))

@@ -1,19 +1,21 @@
-"""The engine that turns scans into estimates (floor 4).
+"""The engine that turns scans into estimates.
 
-Light to import: torch is loaded by ``predicting`` only.
+Light to import: torch is loaded by ``run_predict`` only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from ukb_infer.inference.config import PredictConfig, ProjectConfig
     from ukb_infer.inference.inputs import ScanInput, resolve_inputs
-    from ukb_infer.inference.predicting import run_predict
-    from ukb_infer.inference.projecting import run_project
-    from ukb_infer.inference.runs import RunSummary
-    from ukb_infer.inference.tables import read_estimates
+    from ukb_infer.inference.predict import run_predict
+    from ukb_infer.inference.project import run_project
+    from ukb_infer.runs.read import read_estimates
+    from ukb_infer.runs.summary import RunSummary
 
 __all__ = [
     "PredictConfig",
@@ -27,21 +29,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "PredictConfig": "config",
-    "ProjectConfig": "config",
-    "RunSummary": "runs",
-    "ScanInput": "inputs",
-    "read_estimates": "tables",
-    "resolve_inputs": "inputs",
-    "run_predict": "predicting",
-    "run_project": "projecting",
+    "PredictConfig": "inference.config",
+    "ProjectConfig": "inference.config",
+    "RunSummary": "runs.summary",
+    "ScanInput": "inference.inputs",
+    "read_estimates": "runs.read",
+    "resolve_inputs": "inference.inputs",
+    "run_predict": "inference.predict",
+    "run_project": "inference.project",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ukb_infer.inference' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"ukb_infer.inference.{_HOMES[name]}"), name)
+__getattr__ = on_first_use("ukb_infer", _HOMES)

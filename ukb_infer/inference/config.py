@@ -1,4 +1,4 @@
-"""Configuration of a run: frozen, and refusing contradictions in the option's own name (floor 4)."""
+"""Configuration of a run: frozen, and refusing contradictions in the option's own name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import parse_shard
 from ukb_infer.execution.lock import LockMode
-from ukb_infer.geometry import RECIPE
+from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.records import ReadingOptions
+from ukb_infer.storage import from_plain
 
 DeviceName = str
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -41,11 +42,12 @@ class CommonConfig:
         overwrite: start again where the folder holds another run.
         dry_run: look, but write nothing.
         log_ids: names of scans may appear in logs.
-        shard: part of the work, ``I/N`` or ``slurm``; "" for all.
+        shard: part of the work, ``I/N`` or ``slurm/N``; "" for all.
         verify: notice changed inputs by the SHA-256 of their content.
         scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for processes of this machine.
         lock: how the folder is locked: auto, flock or file.
         retry_waits_s: waits before failures of the storage are tried again.
+        base: folder that relative paths start from; ``Path()`` is the folder of the process.
     """
 
     inputs: tuple[str, ...]
@@ -63,6 +65,7 @@ class CommonConfig:
     scheduler: str = ""
     lock: LockMode = "auto"
     retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
+    base: Path = Path()
 
     def __post_init__(self) -> None:
         check_common(self.inputs, self.workers, self.timeout_s, self.reading)
@@ -70,28 +73,41 @@ class CommonConfig:
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(f"--lock: got {self.lock!r}, expected auto, flock or file")
 
-    def base_identity(self) -> dict[str, Any]:
-        """What decides the results of both commands."""
+    def at(self, path: str | Path) -> Path:
+        """Where a path of the configuration is."""
+        return self.base / path
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Folders that this run writes to."""
+        return (self.out,)
+
+    def base_identity(self, recipe: str) -> dict[str, Any]:
+        """What decides the results of both commands; the recipe is the one given, or the modules'."""
         shard = parse_shard(self.shard)
-        return reading_identity(self.reading) | {"shard": None if shard is None else str(shard)}
+        return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything, as values that JSON can hold."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        """Everything, as values that JSON can hold; the shard as ``I/N``, which outlives the task of the job array."""
+        plain = {k: _plain(v) for k, v in asdict(self).items() if k != "base"}
+        shard = parse_shard(self.shard)
+        return plain | {"shard": "" if shard is None else str(shard)}
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """Back from :meth:`to_plain`."""
-        values = dict(plain)
-        values["reading"] = ReadingOptions(**values["reading"])
-        for name in ("out", "root", "projections"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
-        values["exclude"] = tuple(Path(p) for p in values["exclude"])
-        for name in ("inputs", "modules", "targets", "retry_waits_s"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+    def from_journal(cls, plain: dict[str, Any], base: Path = Path()) -> Self:
+        """Back from :meth:`to_plain`.
+
+        Args:
+            plain: as the journal holds it.
+            base: folder that the command was given in.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        try:
+            return from_plain(cls, plain | {"base": base})
+        except ValueError as error:
+            raise RunError(f"the command in the journal cannot be repeated ({error}); run it by hand") from error
 
 
 def _plain(value: Any) -> Any:
@@ -107,15 +123,21 @@ class ProjectConfig(CommonConfig):
     """Configuration of ``project``; attributes as in :class:`CommonConfig`, and:
 
     Attributes:
+        recipe: by which scans are projected.
         png: also write a picture; ``volumes``: the fused volumes as NIfTI.
     """
 
+    recipe: str = DEFAULT_RECIPE
     png: bool = False
     volumes: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        get_recipe(self.recipe)
+
     def identity(self) -> dict[str, Any]:
         """What decides the results."""
-        return self.base_identity() | {"png": self.png, "volumes": self.volumes}
+        return self.base_identity(self.recipe) | {"png": self.png, "volumes": self.volumes}
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,7 @@ class PredictConfig(CommonConfig):
         precision: arithmetic of the networks.
         uncertainty: ``full`` also writes the aleatoric and epistemic parts.
         parquet: also write Parquet.
+        prediction_sets: for binary targets with calibrated probability also write the classes not ruled out.
         backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
     """
 
@@ -145,6 +168,12 @@ class PredictConfig(CommonConfig):
     uncertainty: Literal["total", "full"] = "total"
     parquet: bool = False
     backend: Literal["auto", "torch", "openvino"] = "auto"
+    prediction_sets: bool = False
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Folders that this run writes to."""
+        return (self.out,) if self.projections is None else (self.out, self.at(self.projections))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,7 +191,7 @@ class PredictConfig(CommonConfig):
             raise UsageError(f"--uncertainty: got {self.uncertainty!r}, expected total or full")
         if self.precision == "fp16" and self.device == "cpu":
             raise UsageError("--precision fp16 needs --device cuda; on a CPU use fp32 or bf16")
-        if self.projections is not None and self.projections.resolve() == self.out.resolve():
+        if self.projections is not None and os.path.realpath(self.at(self.projections)) == os.path.realpath(self.out):
             raise UsageError("--projections and --out are the same folder; give the cache its own")
 
     @property
@@ -173,6 +202,12 @@ class PredictConfig(CommonConfig):
 
 def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, reading: ReadingOptions) -> None:
     """Checks shared by both commands.
+
+    Args:
+        inputs: as given.
+        workers: processes, 0 to 256.
+        timeout_s: longest time for one scan, above 0.
+        reading: how scans are read and checked.
 
     Raises:
         UsageError: names the option.
@@ -189,10 +224,15 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
         raise UsageError("--allow-missing-stations has no meaning with --expected-stations 0, which accepts any number")
 
 
-def reading_identity(reading: ReadingOptions) -> dict[str, Any]:
-    """Reading options that decide the results."""
+def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
+    """Recipe and reading options: what decides a projection.
+
+    Args:
+        reading: how scans are read and checked.
+        recipe: by which they are projected.
+    """
     return {
-        "recipe": RECIPE,
+        "recipe": recipe,
         "expected_stations": reading.expected_stations,
         "allow_missing_stations": reading.allow_missing_stations,
         "strict": reading.strict,

@@ -1,34 +1,65 @@
-"""Modules together: batches of projections in, combined estimates out (floor 4)."""
+"""Modules together: batches of projections in, combined estimates out."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ukb_infer.errors import ModuleError, UsageError
-from ukb_infer.geometry import PROJECTION_SHAPE
-from ukb_infer.modules import InferenceModule, ModuleTarget, default_modules, find_module, load_module
-from ukb_infer.regression import Mixture, combine_modules
+from ukb_infer.imaging.recipes import Recipe
+from ukb_infer.modules import (
+    Calibration,
+    InferenceModule,
+    ModuleTarget,
+    default_modules,
+    find_module,
+    load_module,
+    read_manifest,
+)
+from ukb_infer.modules.combination import combination_key, read_combinations
+from ukb_infer.networks.speed import Precision
+from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.targets import TARGETS, suggest
 
 
 def resolve_modules(names: Sequence[str]) -> list[Path]:
-    """Folders of the modules to use: those named, else those of ``UKB_INFER_MODULES``."""
+    """Folders of the modules to use: those named, else those of ``UKB_INFER_MODULES``.
+
+    Their order is that of name and content, whatever the order they were named in; the same module under two paths is
+    one.
+
+    Raises:
+        ModuleError: no such module, or a damaged manifest.
+    """
     folders = [find_module(name) for name in names] if names else default_modules()
-    return list(dict.fromkeys(folder.resolve() for folder in folders))
+    found: dict[tuple[str, str], Path] = {}
+    for folder in folders:
+        manifest = read_manifest(folder)
+        found.setdefault((manifest.name, manifest.hash), folder.resolve())
+    return [found[key] for key in sorted(found)]
 
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """A target of the run and where it comes from: (module number, its place in that module's head)."""
+    """A target of the run and where it comes from.
+
+    Attributes:
+        spec: what it is; of the first module that has it.
+        sources: (module number, its place in that module's head), one a module.
+        combination: calibration of the modules together, where ``calibrate --combine`` has made one.
+    """
 
     spec: ModuleTarget
     sources: tuple[tuple[int, int], ...]
+    combination: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -39,33 +70,65 @@ class Launched:
     raws: list[torch.Tensor]
 
 
-class Engine:
-    """Loaded modules on one device.
+class BatchBuffers:
+    """Copies projections into batches of one size, in memory from which a GPU reads without waiting (pinned).
+
+    Every batch is padded to the size, so that a result does not depend on the scan's companions.
 
     Args:
-        folders: of the modules.
+        recipe: of the projections.
+        size: of every batch.
+        device: where the batches go.
+        in_flight: batches that may be under way; each has a buffer of its own until its result was read.
+    """
+
+    def __init__(self, recipe: Recipe, size: int, device: torch.device, in_flight: int) -> None:
+        self.in_flight = in_flight
+        blank = torch.from_numpy(np.zeros((size, *recipe.shape), recipe.dtype))
+        self._buffers = [blank.pin_memory() if device.type == "cuda" else blank.clone() for _ in range(in_flight)]
+        self._turn = 0
+
+    def fill(self, images: Sequence[NDArray[np.generic]]) -> torch.Tensor:
+        """The next batch, holding these projections and then zeros."""
+        buffer = self._buffers[self._turn]
+        self._turn = (self._turn + 1) % len(self._buffers)
+        for k, image in enumerate(images):
+            buffer[k] = torch.from_numpy(image)
+        buffer[len(images) :] = 0
+        return buffer
+
+
+class Engine:
+    """Loaded modules on one device; ``launch`` and ``collect`` are a pipeline of batches.
+
+    Args:
+        folders: of the modules, in the order of :func:`resolve_modules`.
         device: torch device.
         precision: fp32, bf16 or fp16.
-        batch_size: every batch is padded to it, so that a result does not depend on the scan's companions.
+        batch_size: of every batch.
         backend: auto, torch or openvino.
 
+    Attributes:
+        buffers: of the batches on their way to the device; two on a GPU, which works while the next is filled.
+
     Raises:
-        ModuleError: a module does not load, or two modules disagree about a target's unit.
+        ModuleError: a module does not load, or two modules disagree about their recipe or a target's unit.
     """
 
     def __init__(
-        self, folders: Sequence[Path], device: torch.device, precision: str, batch_size: int, backend: str = "auto"
+        self,
+        folders: Sequence[Path],
+        device: torch.device,
+        precision: Precision,
+        batch_size: int,
+        backend: str = "auto",
     ) -> None:
-        self.modules: list[InferenceModule] = [
-            load_module(folder, device, backend=backend, precision=precision)  # type: ignore[arg-type]
-            for folder in folders
-        ]
+        self.modules = [load_module(folder, device, backend=backend, precision=precision) for folder in folders]
+        self._combinations = read_combinations(folders)
         self.device, self.precision, self.batch_size = device, precision, batch_size
+        self.recipe = _common_recipe(self.modules)
         self.targets = self._join_targets()
-        pinned = device.type == "cuda"
-        shape = (batch_size, *PROJECTION_SHAPE)
-        self._buffers = [torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned) for _ in range(2 if pinned else 1)]
-        self._turn = 0
+        self.buffers = BatchBuffers(self.recipe, batch_size, device, 2 if device.type == "cuda" else 1)
 
     def _join_targets(self) -> tuple[OutputTarget, ...]:
         joined: dict[str, OutputTarget] = {}
@@ -75,12 +138,12 @@ class Engine:
                     joined[spec.name] = OutputTarget(spec, ((number, place),))
                     continue
                 known = joined[spec.name]
-                if known.spec.unit != spec.unit:
-                    raise ModuleError(
-                        f"modules disagree on the unit of {spec.name}: {known.spec.unit!r} and {spec.unit!r}; "
-                        "use one of them"
-                    )
+                _check_same(known.spec, self.modules[known.sources[0][0]], spec, module)
                 joined[spec.name] = OutputTarget(known.spec, (*known.sources, (number, place)))
+        for name, target in joined.items():
+            if len(target.sources) > 1:
+                hashes = combination_key([self.modules[n].hash for n, _ in target.sources])
+                joined[name] = replace(target, combination=self._combinations.get((hashes, name)))
         order = {name: k for k, name in enumerate(TARGETS)}
         return tuple(sorted(joined.values(), key=lambda t: (order.get(t.spec.name, len(order)), t.spec.name)))
 
@@ -93,7 +156,7 @@ class Engine:
         have = {t.spec.name: t for t in self.targets}
         for name in names:
             if name not in have:
-                raise UsageError(f"--targets: no module predicts {name!r}{suggest(name, have)}")
+                raise UsageError(f"`targets`: no module predicts {name!r}{suggest(name, have)}")
         return tuple(t for t in self.targets if not names or t.spec.name in names)
 
     @property
@@ -104,54 +167,95 @@ class Engine:
     @property
     def can_overlap(self) -> bool:
         """Whether a batch can be launched before the one before is collected: on a GPU, which works meanwhile."""
-        return len(self._buffers) > 1
+        return self.buffers.in_flight > 1
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    def predict(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         """Estimates of up to ``batch_size`` projections.
 
         Args:
-            images: each uint8 (3, 256, 256).
+            images: of the modules' recipe, each (channels, rows, cols).
 
         Returns:
-            (N, targets, 3) float64 in natural units: mean, aleatoric variance, epistemic variance.
+            (N, 3 targets + 2 parts) float64 in natural units: mean, aleatoric and epistemic variance of every target,
+            then mean and total variance of every module's own prediction of each target that several have.
         """
         return self.collect(self.launch(images))
 
-    def launch(self, images: Sequence[NDArray[np.uint8]]) -> Launched:
+    def launch(self, images: Sequence[NDArray[Any]]) -> Launched:
         """Start a batch; on a GPU this returns at once.
 
-        At most two batches may be in flight: each has one of the two pinned buffers until it is collected.
+        At most ``buffers.in_flight`` may be under way before the first is collected.
         """
-        buffer = self._buffers[self._turn]
-        self._turn = (self._turn + 1) % len(self._buffers)
-        for k, image in enumerate(images):
-            buffer[k] = torch.from_numpy(image)
-        buffer[len(images) :] = 0
-        batch = buffer.to(self.device, non_blocking=True)
-        return Launched(len(images), [m.launch(batch, self.precision) for m in self.modules])  # type: ignore[arg-type]
+        batch = self.buffers.fill(images).to(self.device, non_blocking=True)
+        return Launched(len(images), [m.launch(batch, self.precision) for m in self.modules])
 
     def collect(self, launched: Launched) -> NDArray[np.float64]:
         """Wait for a batch and run the chain after the networks; the result is that of :meth:`predict`."""
         count = launched.count
         raws = [np.asarray(raw.cpu().numpy()) for raw in launched.raws]
         mixtures = [m.to_estimates(raw) for m, raw in zip(self.modules, raws, strict=True)]
-        result = np.empty((count, len(self.targets), 3))
-        for column, target in enumerate(self.targets):
-            mixture = self._combine(mixtures, target)
-            result[:, column, 0] = mixture.mean[:count]
-            result[:, column, 1] = mixture.aleatoric[:count]
-            result[:, column, 2] = mixture.epistemic[:count]
-        return result
+        columns, tail = [], []
+        for target in self.targets:
+            parts = [
+                Mixture(mixtures[n].mean[:, p], mixtures[n].aleatoric[:, p], mixtures[n].epistemic[:, p])
+                for n, p in target.sources
+            ]
+            whole = combine_modules(parts, self.weights(target))
+            if target.combination is not None:
+                whole = calibrate(whole, np.asarray(target.combination.factor))
+            columns += [whole.mean, whole.aleatoric, whole.epistemic]
+            if len(parts) > 1:
+                tail += [column for part in parts for column in (part.mean, part.total_variance)]
+        return np.stack([*columns, *tail], axis=1)[:count]
 
-    def _combine(self, mixtures: Sequence[Mixture], target: OutputTarget) -> Mixture:
-        parts = [
-            Mixture(mixtures[n].mean[:, p], mixtures[n].aleatoric[:, p], mixtures[n].epistemic[:, p])
-            for n, p in target.sources
-        ]
-        return combine_modules(parts, [len(self.modules[n].members) for n, _ in target.sources])
+    def weights(self, target: OutputTarget) -> list[int]:
+        """Weight of each source of a target: its module's members."""
+        return [len(self.modules[n].members) for n, _ in target.sources]
 
-    def half_width(self, target: OutputTarget, level: float) -> float:
-        """Half width of the interval in total standard deviations; modules weigh by their members."""
-        widths = [self.modules[n].half_width(p, level) for n, p in target.sources]
-        members = [len(self.modules[n].members) for n, _ in target.sources]
-        return float(np.average(widths, weights=members))
+    def calibrations(self, target: OutputTarget) -> list[Calibration]:
+        """Calibration of each source of a target, or the one of them together."""
+        if target.combination is not None:
+            return [target.combination]
+        return [self.modules[n].manifest.targets[p].calibration for n, p in target.sources]
+
+    @property
+    def has_combined(self) -> bool:
+        """Whether several modules predict a target."""
+        return any(len(t.sources) > 1 for t in self.targets)
+
+    @property
+    def combination_hash(self) -> str:
+        """What the calibrations of modules together are, for the run's identity; "" where there is none."""
+        used = {t.spec.name: asdict(t.combination) for t in self.targets if t.combination is not None}
+        return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest() if used else ""
+
+
+def _common_recipe(modules: Sequence[InferenceModule]) -> Recipe:
+    """The recipe whose projections all modules take.
+
+    Raises:
+        ModuleError: names the modules of each recipe.
+    """
+    recipes = {m.recipe.name: m.recipe for m in modules}
+    if len(recipes) > 1:
+        of_each = (f"{r}: {', '.join(m.manifest.name for m in modules if m.recipe.name == r)}" for r in recipes)
+        raise ModuleError(
+            f"the modules take projections of different recipes ({'; '.join(of_each)}); use those of one in a run"
+        )
+    return next(iter(recipes.values()))
+
+
+def _check_same(one: ModuleTarget, first: InferenceModule, other: ModuleTarget, second: InferenceModule) -> None:
+    """Refuse modules that mean different things by one target.
+
+    Raises:
+        ModuleError: names what they disagree on.
+    """
+    for what in ("unit", "kind", "lower", "upper", "field"):
+        a, b = getattr(one, what), getattr(other, what)
+        if a != b:
+            name = {"lower": "lower limit", "upper": "upper limit"}.get(what, what)
+            raise ModuleError(
+                f"{first.manifest.name} and {second.manifest.name} disagree on the {name} of {one.name}: {a!r} and "
+                f"{b!r}; use one of them, or give one another name for its target"
+            )

@@ -1,25 +1,34 @@
-"""From what the user names to the scans of a run (floor 4)."""
+"""From what the user names to the scans of a run."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
+import errno
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ukb_infer.errors import Reason, RunError, UsageError
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.execution.journal import JOURNAL_NAME
+from ukb_infer.imaging.readers.image_words import is_derived_folder
 from ukb_infer.imaging.reading import InputKind, input_kind, scan_name
-from ukb_infer.records import ScanKey
-from ukb_infer.storage import sha256_file
+from ukb_infer.inference.fingerprints import fingerprint
+from ukb_infer.labels import IdList, read_id_list
+from ukb_infer.labels.ids import plain_eid, plain_scan
+from ukb_infer.reasons import Reason
+from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.runs.files import SCANS
+from ukb_infer.runs.read import read_scans
+from ukb_infer.text import shown
 
-_KEY = re.compile(r"^(\d+)[\s,]+(\d+_\d+_\d+)$")
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
-#: A list larger than this is refused.
-MAX_LIST_BYTES = 1 << 30
-SCANS_TABLE = "scans.csv"
+_SCAN_SUFFIXES = (".zip", ".npy")
+#: Errors that say something about one file, not about the storage it is on.
+OF_THE_FILE = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,7 @@ class ScanInput:
         given: the path as the user gave it, for ``scans.csv``.
         kind: what the path is, None where it is missing or unusable.
         problem: reason code found before reading, or None.
-        flags: codes known from the ``scans.csv`` beside a cached projection; None where nothing is known.
-        stations: fused stations known from there.
+        known: what the ``scans.csv`` beside a cached projection says of its scan; None where nothing is known.
     """
 
     key: ScanKey
@@ -41,209 +49,310 @@ class ScanInput:
     given: str
     kind: InputKind | None
     problem: Reason | None = None
-    flags: tuple[str, ...] | None = None
-    stations: int = 0
+    known: ScanResult | None = None
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the scan of a cached projection was excluded."""
+        return self.known is not None and self.known.status == "excluded"
 
     @property
     def fingerprint(self) -> str:
-        """Size and time of change of the file, or of all files of the folder, to notice that it was replaced."""
-        try:
-            stats = [p.stat() for p in _files_of(self.path)]
-        except OSError:
-            return "missing"
-        return f"{sum(s.st_size for s in stats)}:{max((s.st_mtime_ns for s in stats), default=0)}:{len(stats)}"
+        """What the file is now; what was read is in its result."""
+        return fingerprint(self.path)
 
 
-def _files_of(path: Path) -> list[Path]:
-    """The file itself, or the files of a scan's folder."""
-    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of a folder's files; "" where it cannot be read."""
-    try:
-        if not path.is_dir():
-            return sha256_file(path)
-        lines = [f"{file.name} {sha256_file(file)}" for file in _files_of(path)]
-    except OSError:
-        return ""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def resolve_inputs(inputs: Sequence[str], root: Path | None = None) -> list[ScanInput]:
+def resolve_inputs(
+    inputs: Sequence[str],
+    root: Path | None = None,
+    *,
+    base: Path = Path(),
+    outputs: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> list[ScanInput]:
     """Find every scan that the inputs name, sorted by key.
 
     Args:
         inputs: zips, folders, projections, or lists of paths and keys.
         root: where keys and relative paths of lists are looked up.
+        base: folder that relative paths start from; ``Path()`` is the folder of the process.
+        outputs: folders that the run writes to; below an input neither they nor folders that hold them are searched,
+            nor the folders of other runs.
+        say: receives what was not searched, in words.
 
     Returns:
-        One entry a scan; missing listed ones and unusable names carry a ``problem``.
+        One entry per scan; missing listed ones, unusable names and what cannot be opened carry a ``problem``.
 
     Raises:
         UsageError: an input does not exist, or two files have one key.
-        RunError: there is no scan at all.
+        RunError: there is no scan at all, or the storage failed.
     """
-    index = _RootIndex(root)
+    own = _OwnFolders(outputs)
+    index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
     found: list[ScanInput] = []
     for given in inputs:
-        path = _expand(given)
-        if not path.exists():
-            raise UsageError(f"INPUT {given}: does not exist; check the path")
+        path = base / _expand(given)
+        if not _exists(path):
+            raise UsageError(f"INPUT {shown(given)}: does not exist or cannot be reached; check the path")
         if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
-            found.extend(_from_list(path, index))
+            found.extend(_from_list(path, f"INPUT {_expand(given)}", index))
         else:
-            found.extend(_from_path(path, given))
+            found.extend(_from_path(path, given, own))
+    if own.words:
+        say(own.words)
     if not found:
         raise RunError(
             f"no scan in {', '.join(inputs)}: expected 20201 zips, folders of DICOM slices or NIfTI stations, or "
-            "projections (.npy)"
+            "projections (.npy); folders named as derived images (derivatives, masks) are not searched"
+            f"{'; ' if own.words else ''}{own.words}"
         )
     return _unique(found)
 
 
-def _make_input(path: Path, given: str, kind: InputKind | None) -> ScanInput:
+def _make_input(path: Path, given: str, kind: InputKind | None, problem: Reason | None = None) -> ScanInput:
     key = ScanKey.from_name(scan_name(path))
-    return ScanInput(key, path, given, kind, None if key.is_safe else Reason.INVALID_SCAN_NAME)
+    return ScanInput(key, path, shown(given), kind, problem if key.is_safe else Reason.INVALID_SCAN_NAME)
 
 
-def _from_path(path: Path, given: str) -> Iterator[ScanInput]:
+class _OwnFolders:
+    """Folders below an input that are not searched, since they belong to this run or another one.
+
+    Args:
+        outputs: folders the run writes to; those that do not exist yet hold nothing to be searched.
+        other_runs: whether the folders of other runs are left out too.
+    """
+
+    def __init__(self, outputs: Sequence[Path], *, other_runs: bool = True) -> None:
+        self._outputs = {os.path.realpath(path) for path in outputs}
+        self._holders = {str(parent) for path in self._outputs for parent in Path(path).parents}
+        self._other_runs = other_runs
+        self._left_out: list[str] = []
+
+    def holds(self, path: Path, label: str) -> bool:
+        """Whether a folder is an output, holds one, or is the folder of another run.
+
+        Args:
+            path: of the folder.
+            label: its name in messages.
+        """
+        real = os.path.realpath(path)
+        if real in self._outputs:
+            return True
+        if real in self._holders or (self._other_runs and _exists(path / JOURNAL_NAME)):
+            self._left_out.append(shown(label))
+            return True
+        return False
+
+    @property
+    def words(self) -> str:
+        """What was left out beside the outputs themselves; "" for nothing."""
+        if not self._left_out:
+            return ""
+        names = ", ".join(self._left_out[:3]) + (" ..." if len(self._left_out) > 3 else "")
+        return (
+            f"{len(self._left_out)} folders below the inputs hold results of a run and are not searched ({names}); to "
+            "use what is in one, name it as an input"
+        )
+
+
+def _refuse_storage(error: OSError, label: str) -> None:
+    """Let a file's own trouble pass; that of the storage ends the run, since what is behind it is not known.
+
+    Raises:
+        RunError: the storage failed.
+    """
+    if error.errno not in OF_THE_FILE:
+        raise RunError(
+            f"{shown(error.filename or label)}: cannot be read ({error.strerror}); restore access to the storage and "
+            "run the same command again"
+        ) from error
+
+
+def _unreadable(path: Path, label: str, error: OSError) -> ScanInput:
+    _refuse_storage(error, label)
+    return _make_input(path, label, None, Reason.INPUT_UNREADABLE)
+
+
+def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
     if _is_projection_folder(path):
         yield from _projections(path, given)
         return
-    kind = input_kind(path)
+    try:
+        kind = input_kind(path)
+    except OSError as error:
+        yield _unreadable(path, given, error)
+        return
     if kind is not None:
         yield from _with_known_flags([_make_input(path, given, kind)], path.parent)
     elif path.is_dir():
-        yield from _search(path, given)
+        yield from _search(path, given, own)
     else:
         raise UsageError(
-            f"INPUT {given}: neither a zip, a projection (.npy), a folder nor a list ({', '.join(_LIST_SUFFIXES)})"
+            f"INPUT {shown(given)}: neither a zip, a projection (.npy), a folder nor a list "
+            f"({', '.join(_LIST_SUFFIXES)})"
         )
 
 
 def _is_projection_folder(path: Path) -> bool:
     """Whether a folder was written by ``project``: whatever else it holds, its projections are the scans."""
-    return (path / SCANS_TABLE).is_file() and any(path.glob("*.npy"))
+    return _exists(path / SCANS) and any(path.glob("*.npy"))
 
 
 def _projections(folder: Path, given: str) -> list[ScanInput]:
     """Every projection of a folder, with the flags its table records."""
-    found = [_make_input(p, f"{given.rstrip('/')}/{p.name}", input_kind(p)) for p in sorted(folder.glob("*.npy"))]
-    return _with_known_flags([item for item in found if not item.path.name.startswith(".")], folder)
+    paths = [p for p in sorted(folder.glob("*.npy")) if not p.name.startswith(".")]
+    return _with_known_flags([_from_file(p, f"{given.rstrip('/')}/{p.name}") for p in paths], folder)
 
 
-def _search(folder: Path, given: str) -> Iterator[ScanInput]:
-    """Scans below a folder; every real folder is entered once, so that links cannot go round."""
+def _search(folder: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
+    """Scans below a folder; every real folder is entered once, so that links cannot go round.
+
+    What cannot be opened is a scan that failed, so that it is seen, and the rest is found.
+    """
     seen: set[tuple[int, int]] = set()
     stack = [(folder, given)]
     while stack:
-        here, shown = stack.pop()
-        stat = here.stat()
+        here, label_here = stack.pop()
+        try:
+            stat = here.stat()
+            with os.scandir(here) as scanned:
+                entries = sorted(scanned, key=lambda e: e.name)
+        except OSError as error:
+            if here == folder:
+                raise RunError(
+                    f"{shown(given)}: cannot be listed ({error.strerror}); check access to the folder"
+                ) from error
+            if error.errno != errno.ENOENT:  # removed meanwhile
+                yield _unreadable(here, label_here, error)
+            continue
         if (stat.st_dev, stat.st_ino) in seen:
             continue
         seen.add((stat.st_dev, stat.st_ino))
         if _is_projection_folder(here):
-            yield from _projections(here, shown)
+            yield from _projections(here, label_here)
             continue
         files: list[ScanInput] = []
-        try:
-            entries = sorted(os.scandir(here), key=lambda e: e.name)
-        except OSError as error:
-            raise RunError(f"{shown}: cannot be listed ({error.strerror}); check access to the folder") from error
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path, label = Path(entry.path), f"{shown.rstrip('/')}/{entry.name}"
-            if entry.is_dir():
-                kind = None if _is_projection_folder(path) else _kind_of_folder(path, label)
-                if kind is None:
-                    stack.append((path, label))
-                else:
-                    files.append(_make_input(path, label, kind))
-            elif entry.name.lower().endswith((".zip", ".npy")):
-                files.append(_make_input(path, label, input_kind(path)))
+            path, label = Path(entry.path), f"{label_here.rstrip('/')}/{entry.name}"
+            found = _look_at(entry, path, label, own)
+            if found is _TO_BE_SEARCHED:
+                stack.append((path, label))
+            elif isinstance(found, ScanInput):
+                files.append(found)
         yield from _with_known_flags(files, here)
 
 
-def _kind_of_folder(path: Path, shown: str) -> InputKind | None:
+_TO_BE_SEARCHED = object()
+
+
+def _look_at(entry: os.DirEntry[str], path: Path, label: str, own: _OwnFolders) -> object:
+    """The scan that an entry of a folder is, ``_TO_BE_SEARCHED`` for a folder of others, or None."""
+    named = entry.name.lower().endswith(_SCAN_SUFFIXES)
     try:
-        return input_kind(path)
+        if not entry.is_dir():
+            return _from_file(path, label) if named else None
+        if is_derived_folder(entry.name) or own.holds(path, label):  # masks of a scan are not another scan
+            return None
+        kind = None if _is_projection_folder(path) else input_kind(path)
     except OSError as error:
-        raise RunError(f"{shown}: cannot be read ({error.strerror}); check access to the folder") from error
+        nothing = error.errno == errno.ELOOP and not named and not ScanKey.from_name(entry.name).eid
+        return None if nothing else _unreadable(path, label, error)
+    return _TO_BE_SEARCHED if kind is None else _make_input(path, label, kind)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path leads to something; a link to itself, or one that may not be followed, does not."""
+    try:
+        return path.exists()
+    except OSError as error:
+        _refuse_storage(error, str(path))
+        return False
+
+
+def _from_file(path: Path, label: str) -> ScanInput:
+    """A file named like a scan, whatever it is."""
+    try:
+        kind = input_kind(path)
+    except OSError as error:
+        return _unreadable(path, label, error)
+    unusable = kind is None and not _exists(path)  # a link to itself, or to nothing
+    return _make_input(path, label, kind, Reason.INPUT_UNREADABLE if unusable else None)
 
 
 def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
     """Give projections the flags that ``scans.csv`` of their folder records."""
-    table = folder / SCANS_TABLE
-    if not table.is_file() or not any(item.kind == "projection" for item in found):
+    table = folder / SCANS
+    if not any(item.kind == "projection" for item in found) or not _exists(table):
         return found
-    known: dict[str, dict[str, str]] = {}
     try:
-        with table.open(newline="", encoding="utf-8") as handle:
-            for row in csv.DictReader(handle):
-                if row.get("status") in ("ok", "flagged"):
-                    known[row.get("scan") or ""] = row
-    except (OSError, UnicodeDecodeError, csv.Error):
+        known = {row.key.scan: row.result for row in read_scans(folder) if row.result.status != "failed"}
+    except RunError:
         return found
-    result = []
-    for item in found:
-        row_known = known.get(item.key.scan)
-        if item.kind == "projection" and row_known is not None:
-            codes = tuple(c for c in (row_known.get("reasons") or "").split(";") if c in set(Reason))
-            count = row_known.get("stations") or "0"
-            result.append(replace(item, flags=codes, stations=int(count) if count.isdigit() else 0))
-        else:
-            result.append(item)
-    return result
+    return [replace(i, known=known.get(i.key.scan)) if i.kind == "projection" else i for i in found]
 
 
 class _RootIndex:
-    """Scans below --root by name, found on first use."""
+    """Scans below --root by name and by participant, found on first use; in the folders of other runs, too.
 
-    def __init__(self, root: Path | None) -> None:
-        self.root = root
+    Args:
+        root: of the scans; ``base``: folder that relative paths start from.
+        own: what is not searched below listed folders; ``below_root``: what is not searched below the root.
+    """
+
+    def __init__(self, root: Path | None, base: Path, own: _OwnFolders, below_root: _OwnFolders) -> None:
+        self.root, self.base, self.own, self.below_root = root, base, own, below_root
         self._names: dict[str, ScanInput] | None = None
+        self._people: dict[str, list[ScanInput]] = {}
 
     def find(self, scan: str) -> ScanInput | None:
+        """The scan of a key, whatever its leading zeros."""
+        return self._index().get(plain_scan(scan))
+
+    def find_participant(self, eid: str) -> list[ScanInput]:
+        """All scans of a participant."""
+        self._index()
+        return self._people.get(plain_eid(eid), [])
+
+    def _index(self) -> dict[str, ScanInput]:
         if self.root is None:
-            raise UsageError("--root: a list with `eid 20201_2_0` keys needs the folder that holds the scans")
+            raise UsageError("--root: a list with eids or `eid 20201_2_0` keys needs the folder that holds the scans")
         if self._names is None:
-            if not self.root.is_dir():
+            if not (folder := self.base / self.root).is_dir():
                 raise UsageError(f"--root {self.root}: is no folder")
             self._names = {}
-            for item in _search(self.root, str(self.root)):
-                self._names.setdefault(item.key.scan, item)
-        return self._names.get(scan)
+            for item in _search(folder, str(self.root), self.below_root):
+                self._names.setdefault(plain_scan(item.key.scan), item)
+                if item.key.eid:
+                    self._people.setdefault(plain_eid(item.key.eid), []).append(item)
+        return self._names
 
 
-def _read_lines(path: Path) -> list[str]:
-    if path.stat().st_size > MAX_LIST_BYTES:
-        raise UsageError(f"{path}: {path.stat().st_size} bytes is too long for a list")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as a list of text ({error})") from error
-    if "\0" in text:
-        raise UsageError(f"{path}: holds a NUL byte, expected a list of text, one scan a line")
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _from_list(path: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    """Scans named by a list: a path or an ``eid 20201_2_0`` key a line; a CSV may have a header."""
-    for number, line in enumerate(_read_lines(path)):
-        cell = line.strip("\"' ")
-        key = _KEY.match(cell)
-        if key is not None:
-            yield _from_key(f"{key[1]}_{key[2]}", index)
-            continue
-        first = cell.split("\t")[0].split(",")[0].strip("\"' ")
-        if number == 0 and first.lower() in {"path", "file", "filename", "scan", "eid", "name", "input"}:
-            continue
-        if ScanKey.from_name(first).eid:
-            yield _from_key(first, index)
+def _from_list(path: Path, where: str, index: _RootIndex) -> Iterator[ScanInput]:
+    """Scans named by a list: paths, ``eid 20201_2_0`` keys, or eids for all scans of a participant."""
+    for entry in read_id_list(path, where, "input").entries:
+        named = entry.named
+        if named.eid:
+            yield from _from_eid(entry.text, named.scan, path, index)
+        elif ScanKey.from_name(named.scan).eid and not _is_path(entry.text):
+            yield from _from_key(named.scan, index)
         else:
-            yield from _from_listed_path(first, path, index)
+            yield from _from_listed_path(entry.text, path, index)
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text or "\\" in text or text.lower().endswith((".zip", ".npy"))
+
+
+def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
+    """All scans of a participant, or the file or folder that is called like it."""
+    if _is_path(text) or _place_of(text, listing, index) is not None:
+        yield from _from_listed_path(text, listing, index)
+    elif found := index.find_participant(eid):
+        yield from found
+    else:
+        yield from _from_key(eid, index)
 
 
 def _expand(text: str) -> Path:
@@ -254,65 +363,132 @@ def _expand(text: str) -> Path:
         return Path(text)
 
 
-def _from_key(scan: str, index: _RootIndex) -> ScanInput:
+def _from_key(scan: str, index: _RootIndex) -> Iterator[ScanInput]:
     found = index.find(scan)
-    if found is not None:
-        return found
-    return ScanInput(ScanKey.from_name(scan), Path(scan), scan, None, Reason.INPUT_MISSING)
+    yield found or ScanInput(ScanKey.from_name(scan), Path(scan), scan, None, Reason.INPUT_MISSING)
+
+
+def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
+    """Where a listed path is: as it stands, below --root, here, or beside the list."""
+    folders = [index.base / index.root] if index.root is not None else []
+    places = [folder / _listed(text) for folder in (*folders, index.base, listing.parent)]
+    return next((p for p in places if _exists(p)), None)
+
+
+def _listed(text: str) -> Path:
+    """A path out of a list, whose text is UTF-8 with the bytes that are none kept, whatever the locale's encoding."""
+    return _expand(os.fsdecode(text.encode("utf-8", "surrogateescape")))
 
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    plain = _expand(text)
-    places = (
-        [plain] if plain.is_absolute() else [p / plain for p in (index.root, Path(), listing.parent) if p is not None]
-    )
-    path = next((p for p in places if p.exists()), None)
+    """Scans of a line; one that leads to no scan is a scan that failed, and the others of the list go on."""
+    path = _place_of(text, listing, index)
     if path is None:
-        key = ScanKey.from_name(scan_name(plain))
-        yield ScanInput(key, plain, text, None, Reason.INPUT_MISSING if key.is_safe else Reason.INVALID_SCAN_NAME)
-    else:
-        yield from _from_path(path, text)
+        yield _make_input(_listed(text), text, None, Reason.INPUT_MISSING)
+        return
+    if not path.is_dir():
+        yield from _with_known_flags([_from_file(path, text)], path.parent)
+        return
+    try:
+        found = list(_from_path(path, text, index.own))
+    except RunError as error:  # the folder itself cannot be listed
+        if not isinstance(error.__cause__, OSError):
+            raise
+        found = [_unreadable(path, text, error.__cause__)]
+    yield from found or [_make_input(path, text, None, Reason.NO_DICOM)]
 
 
 def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
-    """One entry a key, sorted; the same file named twice is fine, two files are not."""
+    """One entry a key, sorted; the same file named twice is fine, two files that could both be read are not.
+
+    Raises:
+        UsageError: names two files of one key.
+    """
     by_key: dict[tuple[object, ...], ScanInput] = {}
     by_scan: dict[str, ScanInput] = {}
+    spare: dict[str, ScanInput] = {}
     for item in found:
         key = item.key
         identity = (key.eid, key.instance, key.array) if key.eid else ("", key.scan)
         other = by_key.get(identity) or by_scan.get(key.scan)
         if other is None:
             by_key[identity] = by_scan[key.scan] = item
-        elif not _same_file(other.path, item.path):
+        elif _same_file(other.path, item.path):
+            continue
+        elif item.problem is None and other.problem is None:
             raise UsageError(
                 f"two different files are the same scan: {other.given} and {item.given}; give one of them "
                 "(or, for projections made from the zips, only the folder of projections)"
             )
-    return sorted(by_key.values(), key=lambda item: item.key.sort_key)
+        else:
+            better, worse = (item, other) if item.problem is None else (other, item)
+            del by_scan[other.key.scan]
+            by_key[identity] = by_scan[better.key.scan] = better
+            if worse.problem is not Reason.INPUT_MISSING:  # of a list, and found under another input
+                spare |= {worse.given: _named_by_its_path(worse)}
+    return sorted((*by_key.values(), *spare.values()), key=lambda item: item.key.sort_key)
+
+
+def _named_by_its_path(item: ScanInput) -> ScanInput:
+    """A file that cannot be used and whose scan's name belongs to another file: a row of its own."""
+    return replace(item, key=replace(item.key, scan=item.given.replace("/", ":")))
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
-def read_exclusions(files: Sequence[Path]) -> frozenset[str]:
-    """Eids and scan names to leave out, from headerless lists (``w*.csv``) or tables whose first column counts.
+# -- exclusions --------------------------------------------------------------------------------------------------------
+
+
+def read_exclusions(files: Sequence[Path], base: Path = Path()) -> tuple[IdList, ...]:
+    """Lists of participants and scans to leave out: withdrawals (``w*.csv``), artefacts, tables with a column of ids.
+
+    Args:
+        files: the lists.
+        base: folder that relative paths start from.
 
     Raises:
-        UsageError: a file cannot be read.
+        UsageError: a file cannot be read, or a line of it is no id.
     """
-    names: set[str] = set()
     for path in files:
-        if not path.is_file():
-            raise UsageError(f"--exclude {path}: is no file")
-        for line in _read_lines(path):
-            key = _KEY.match(line)
-            first = re.split(r"[,\t; ]", line)[0].strip("\"' ")
-            names.add(f"{key[1]}_{key[2]}" if key else first.removesuffix(".zip"))
-    return frozenset(names)
+        if not (base / path).is_file():
+            raise UsageError(f"--exclude {path}: is no file; check the path")
+    return tuple(replace(read_id_list(base / path, f"--exclude {path}"), path=path) for path in files)
 
 
-def is_excluded(key: ScanKey, exclusions: frozenset[str]) -> bool:
-    """Whether a scan's eid or name is listed."""
-    return key.scan in exclusions or (key.eid != "" and key.eid in exclusions)
+def is_excluded(key: ScanKey, exclusions: Sequence[IdList]) -> bool:
+    """Whether a scan's eid or name is listed.
+
+    Args:
+        key: of the scan.
+        exclusions: from :func:`read_exclusions`.
+    """
+    return any(listed.holds(key) for listed in exclusions)
+
+
+def describe_exclusions(exclusions: Sequence[IdList], keys: Sequence[ScanKey]) -> tuple[list[str], list[str]]:
+    """What each list did, in words and without ids.
+
+    Args:
+        exclusions: the lists.
+        keys: all scans of the inputs.
+
+    Returns:
+        Remarks, and warnings of lists of which nothing matches.
+    """
+    notes, warnings = [], []
+    for listed in exclusions:
+        ids, matching, scans = listed.count_matches(keys)
+        header = "; its first line was taken for a header" if listed.guessed_header else ""
+        if not ids:
+            warnings.append(f"--exclude {listed.path}: holds no id, nothing is excluded by it{header}")
+        elif not matching:
+            warnings.append(
+                f"--exclude {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans of the inputs, "
+                f"nothing is excluded by it; check that it is of this project{header}"
+            )
+        else:
+            rest = f", {ids - matching} match no scan of the inputs" if matching < ids else ""
+            notes.append(f"--exclude {listed.path}: {matching} of {ids} ids match {scans} scans{rest}{header}")
+    return notes, warnings

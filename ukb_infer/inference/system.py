@@ -1,4 +1,4 @@
-"""What this machine and installation offer (floor 4)."""
+"""What this machine and installation offer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from ukb_infer.inference.predicting import package_versions
+from ukb_infer.inference.predict import package_versions
 from ukb_infer.modules import list_modules
 from ukb_infer.modules.find import environment_folder
 

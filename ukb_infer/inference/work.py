@@ -1,18 +1,31 @@
-"""What a worker process does with one scan: read, check, project (floor 4, no torch)."""
+"""What a worker process does with one scan: read, check, project."""
 
 from __future__ import annotations
 
-import os
+import errno
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import REASONS, Kind, Reason, ScanError
+from ukb_infer.errors import ScanError
 from ukb_infer.execution import Failure
-from ukb_infer.inference.inputs import ScanInput, content_digest
-from ukb_infer.records import Projection, ReadingOptions
+from ukb_infer.inference.fingerprints import content_digest, fingerprint
+from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
+from ukb_infer.reasons import Reason
+from ukb_infer.records import Projection, ReadingOptions, ScanResult, Volume
+from ukb_infer.runs.files import SCANS
+
+Done = TypeVar("Done")
+#: A file that changes while it is read is read so many times in all.
+READINGS = 2
+
+
+class OutputError(OSError):
+    """Writing a projection failed."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class Job:
     Attributes:
         scan: what to read.
         options: how.
+        recipe: name of the recipe to project by.
         cache: folder of cached projections to write to, or None.
         png: write a picture beside it; ``volumes``: write the fused volumes.
         digest: also compute the SHA-256 of the input.
@@ -29,6 +43,7 @@ class Job:
 
     scan: ScanInput
     options: ReadingOptions
+    recipe: str
     cache: Path | None = None
     png: bool = False
     volumes: bool = False
@@ -37,104 +52,144 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan.
+    """What became of one scan: the result, and the recipe's image where it was used."""
 
-    Attributes:
-        image: uint8 (3, 256, 256), or None where it failed.
-        reasons: codes: of the failure, or the flags.
-        message: for people.
-        stations: fused stations.
-        digest: SHA-256 of the input where it was asked for.
-    """
+    result: ScanResult
+    image: NDArray[Any] | None = None
 
-    image: NDArray[np.uint8] | None
-    reasons: tuple[str, ...]
-    message: str
-    stations: int
-    digest: str = ""
-
-    @property
-    def status(self) -> str:
-        """ok, flagged or failed."""
-        return "failed" if self.image is None else "flagged" if self.reasons else "ok"
+    def changed(self, **changes: Any) -> Outcome:
+        """The same with other facts in its result."""
+        return replace(self, result=replace(self.result, **changes))
 
 
 def failed(reason: Reason, message: str = "") -> Outcome:
-    """Outcome of a scan that cannot be used."""
-    info = REASONS[reason]
-    return Outcome(None, (reason.value,), message or f"{info.meaning}; {info.advice}", 0)
+    """Outcome of a scan that cannot be used.
+
+    Args:
+        reason: of the failure.
+        message: for people; "" for the reason's own words.
+    """
+    return Outcome(ScanResult.failure(reason, message))
 
 
 def from_failure(failure: Failure) -> Outcome:
     """Outcome of a scan whose worker died, took too long or met a defect of ours."""
     reason = {"died": Reason.WORKER_DIED, "timed_out": Reason.TIMED_OUT, "raised": Reason.INTERNAL_ERROR}[failure.kind]
-    return failed(reason, f"{failure.detail}; {REASONS[reason].advice}")
+    return failed(reason, f"{failure.detail}; {reason.advice}")
 
 
 def process_scan(job: Job) -> Outcome:
-    """Read, check and project one scan; every problem of the scan becomes an outcome."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    digest = content_digest(job.scan.path) if job.digest else ""
-    return replace(_process(job), digest=digest)
+    """Read, check and project one scan; every problem of the scan becomes an outcome.
+
+    A file that is replaced while it is read is read again; what comes back is of the file with the fingerprint given.
+    """
+    for _ in range(READINGS):
+        mark = fingerprint(job.scan.path)
+        digest = content_digest(job.scan.path) if job.digest else ""
+        made = _guard(lambda: _project(job))
+        if fingerprint(job.scan.path) == mark:
+            break
+    else:
+        made = failed(Reason.INPUT_CHANGED)
+    if isinstance(made, Made):
+        kept = made
+        made = _guard(lambda: _keep(job, kept))
+    return made.changed(fingerprint=mark, digest=digest)
 
 
-def _process(job: Job) -> Outcome:
+def _guard(step: Callable[[], Done]) -> Done | Outcome:
+    """What a step returns, or the failure of the scan that it raised."""
     try:
-        projection = _project(job)
+        return step()
     except ScanError as error:
         return failed(error.reason, error.message)
     except MemoryError:
         return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer --workers")
     except OSError as error:
+        if error.errno in OF_THE_FILE and not isinstance(error, OutputError):
+            reason = Reason.INPUT_UNREADABLE
+            return failed(reason, f"cannot be opened ({error.strerror}); {reason.advice}")
         return failed(Reason.STORAGE_FAILED, f"the storage failed ({error.strerror}); run the same command again")
-    flags = tuple(dict.fromkeys(flag.value for flag in projection.flags))
-    return Outcome(projection.image, flags, "; ".join(projection.messages), projection.stations)
 
 
-def _project(job: Job) -> Projection:
-    from ukb_infer.imaging.reading import project_path, read_projection
+@dataclass(frozen=True)
+class Made:
+    """A projection, and the fused volumes where they are wanted."""
+
+    projection: Projection
+    volume: Volume | None = None
+
+
+def _project(job: Job) -> Made:
+    from ukb_infer.imaging.readers.projection_file import read_projection
+    from ukb_infer.imaging.reading import project_path
+    from ukb_infer.imaging.recipes import get_recipe
 
     scan = job.scan
-    if scan.kind == "projection" and scan.flags is not None:
-        flags = tuple(Reason(code) for code in scan.flags)
-        if job.options.strict and flags:
-            raise ScanError(flags[0], f"flagged in {scan.path.parent.name}/scans.csv (a failure because of --strict)")
-        messages = tuple(REASONS[flag].meaning for flag in flags)
-        projection = Projection(read_projection(scan.path), flags, messages, scan.stations, scan.key)
-    elif job.volumes and scan.kind != "projection":
-        projection = _project_with_volumes(job)
-    else:
-        projection = project_path(scan.path, job.options)
-    if job.cache is not None:
-        _write(projection.image, job.cache, scan.key.scan, png=job.png)
-    return projection
+    if scan.kind == "projection" and scan.known is not None:
+        known = scan.known
+        if job.options.strict and known.reasons:
+            beside = f"{scan.path.absolute().parent.name}/{SCANS}"
+            raise ScanError(known.reasons[0], f"flagged in {beside} (a failure because of --strict)")
+        messages = tuple(flag.meaning for flag in known.reasons)
+        image = read_projection(scan.path, get_recipe(job.recipe))
+        return Made(Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures))
+    if job.volumes and scan.kind != "projection":
+        return _project_with_volumes(job)
+    return Made(project_path(scan.path, job.options, job.recipe))
 
 
-def _project_with_volumes(job: Job) -> Projection:
-    from ukb_infer.imaging.fusion import fuse_stations
-    from ukb_infer.imaging.projection import project_stations
+def _project_with_volumes(job: Job) -> Made:
     from ukb_infer.imaging.reading import read_stations
-    from ukb_infer.imaging.volumes import write_volumes
+    from ukb_infer.imaging.recipes import get_recipe
 
+    recipe = get_recipe(job.recipe)
     read = read_stations(job.scan.path, job.options)
     if job.options.strict and read.flags:
         raise ScanError(read.flags[0], f"{read.messages[0]} (a failure because of --strict)")
-    image = project_stations(read.stations)
+    image = recipe.project(read.stations)
+    projection = Projection(image, read.flags, read.messages, len(read.stations), job.scan.key)
+    return Made(projection, recipe.fuse(read.stations) if job.cache is not None else None)
+
+
+def _keep(job: Job, made: Made) -> Outcome:
+    """Write what is to be cached, and say what became of the scan."""
+    projection = made.projection
     if job.cache is not None:
-        write_volumes(fuse_stations(read.stations), job.cache, job.scan.key.scan)
-    return Projection(image, read.flags, read.messages, len(read.stations), job.scan.key)
+        _write(made, job, job.cache)
+    flags = tuple(dict.fromkeys(projection.flags))
+    result = ScanResult(
+        status="flagged" if flags else "ok",
+        reasons=flags,
+        message="; ".join(projection.messages),
+        stations=projection.stations,
+        measures=projection.measures,
+    )
+    return Outcome(result, projection.image)
 
 
-def _write(image: NDArray[np.uint8], folder: Path, scan: str, *, png: bool) -> None:
-    from ukb_infer.imaging.volumes import save_png
+def _write(made: Made, job: Job, folder: Path) -> None:
+    from ukb_infer.imaging.recipes import get_recipe
+    from ukb_infer.imaging.volumes.export import save_png, write_volumes
     from ukb_infer.storage import atomic_path
 
-    with atomic_path(folder / f"{scan}.npy") as partial:
-        np.save(partial, image)
-    if png:
-        save_png(image, folder / f"{scan}.png")
+    scan = job.scan.key.scan
+    try:
+        if made.volume is not None:
+            write_volumes(made.volume, folder, scan)
+        with atomic_path(folder / f"{scan}.npy") as partial:
+            np.save(partial, made.projection.image)
+        if job.png:
+            save_png(made.projection.image, folder / f"{scan}.png", get_recipe(job.recipe))
+    except OSError as error:
+        raise _of_writing(error, scan) from error
 
 
-def is_known_failure(scan: ScanInput) -> bool:
-    """Whether a scan failed before anything was read."""
-    return scan.problem is not None and REASONS[scan.problem].kind is Kind.FAILURE
+def _of_writing(error: OSError, scan: str) -> Exception:
+    """A name too long for the output is the scan's failure; every other is the output's, and worth waiting for."""
+    if error.errno == errno.ENAMETOOLONG:
+        return ScanError(
+            Reason.INVALID_SCAN_NAME,
+            f"the scan's name has {len(scan)} letters, too many for a file beside others of that name; shorten it",
+        )
+    return OutputError(error.errno, error.strerror)

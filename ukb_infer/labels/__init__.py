@@ -1,7 +1,38 @@
-"""Labels: tables of measured values, resolved to targets, checked for units and special codes (floor 1)."""
+"""Labels: tables of measured values, resolved to targets, checked for units and special codes.
 
-from ukb_infer.labels.columns import LabelColumn, parse_column
-from ukb_infer.labels.definitions import read_definitions
-from ukb_infer.labels.reading import Labels, LabelSummary, read_labels
+Names are imported on first use: lists of ids are read without pandas.
+"""
 
-__all__ = ["LabelColumn", "LabelSummary", "Labels", "parse_column", "read_definitions", "read_labels"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ukb_infer.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from ukb_infer.labels.columns import LabelColumn, parse_column
+    from ukb_infer.labels.definitions import read_definitions
+    from ukb_infer.labels.id_lists import IdList, read_id_list
+    from ukb_infer.labels.reading import Labels, LabelSummary, read_labels
+
+_HOMES = {
+    "IdList": "id_lists",
+    "LabelColumn": "columns",
+    "LabelSummary": "reading",
+    "Labels": "reading",
+    "parse_column": "columns",
+    "read_definitions": "definitions",
+    "read_id_list": "id_lists",
+    "read_labels": "reading",
+}
+__all__ = [
+    "IdList",
+    "LabelColumn",
+    "LabelSummary",
+    "Labels",
+    "parse_column",
+    "read_definitions",
+    "read_id_list",
+    "read_labels",
+]
+__getattr__ = on_first_use(__name__, _HOMES)

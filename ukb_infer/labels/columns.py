@@ -1,4 +1,4 @@
-"""Names of label columns: plain target names and the forms UK Biobank's tools write (floor 1)."""
+"""Names of label columns: plain target names and the forms UK Biobank's tools write."""
 
 from __future__ import annotations
 
@@ -6,14 +6,33 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ukb_infer.targets import TargetSpec
+from ukb_infer.labels.cells import clean
+from ukb_infer.labels.titles import TITLES, plain_title
+from ukb_infer.targets import TargetSpec, spec_of_field
 
-#: ``participant.p21002_i2_a0``, ``p31`` (table exporter); ``21002-2.0`` (ukbconv); ``f.21002.2.0`` (R).
-_FORMS = (
-    re.compile(r"^(?:\w+\.)?p(?P<field>\d+)(?:_i(?P<instance>\d+))?(?:_a(?P<array>\d+))?$"),
-    re.compile(r"^(?P<field>\d+)-(?P<instance>\d+)\.(?P<array>\d+)$"),
-    re.compile(r"^f\.(?P<field>\d+)\.(?P<instance>\d+)\.(?P<array>\d+)$"),
+_FIELD, _INSTANCE, _ARRAY = r"(?P<field>[0-9]{2,6})", r"(?P<instance>[0-9]+)", r"(?P<array>[0-9]+)"
+#: What tools call a field's column; every form may follow a table's name (``participant.``).
+_FORMS = tuple(
+    re.compile(rf"^(?:[a-z]\w*(?:\.| - ))?{form}$", re.IGNORECASE)
+    for form in (
+        # Table exporter: p21002_i2, p102_i2_a0, p31.
+        rf"[pfx]?{_FIELD}_i{_INSTANCE}(?:_a{_ARRAY})?",
+        rf"p{_FIELD}(?:_a{_ARRAY})?",
+        # ukbconv: 21002-2.0; R: f.21002.2.0, X21002.2.0, x21002_2_0; Stata and SAS: n_21002_2_0, s_31_0_0;
+        # ukbtools: weight_f21002_2_0.
+        rf"(?:[a-z]\w*_)?[pfx]?[._]?{_FIELD}[-._]{_INSTANCE}[._]{_ARRAY}",
+        rf"(?:[a-z]\w*_)?[fx]?[._]?{_FIELD}[-_]{_INSTANCE}",
+        # The field alone: 21002, f21002, X21002, weight_f21002; as a number of a spreadsheet 21002.0.
+        rf"(?:(?:[a-z]\w*_)?[fx][._]?)?{_FIELD}(?:\.0)?",
+    )
 )
+_TITLE = re.compile(r"^(?P<title>.*?)(?: instance (?P<instance>[0-9]+))?(?: array (?P<array>[0-9]+))?$")
+#: The exporter's way to tell two columns of one title apart: ``Weight | Instance 2(participant - p21002_i2)``.
+_CODE_IN_TITLE = re.compile(r"\((?:\w+(?:\.| - ))?(p[0-9]+(?:_i[0-9]+)?(?:_a[0-9]+)?)\)$")
+#: Fields that have one value a participant, although some tools write an instance 0 behind them (``31-0.0``).
+_ONE_VALUE_FIELDS = frozenset({"31"})
+#: Columns of row numbers and families, as pandas, R and PLINK write them.
+_IGNORED = re.compile(r"^(|unnamed: [0-9]+|index|level_0|x|v1|row|rowname|rownames|row\.names|\.\.\.[0-9]+|#?fid)$")
 #: Columns that say whose value it is; a table exporter puts its entity in front (``participant.eid``).
 KEYS = ("scan", "eid", "instance", "array")
 
@@ -35,10 +54,64 @@ class LabelColumn:
     array: int
 
 
+#: ``participant.eid``, ``f.eid``, ``n_eid`` and ``n_eid_12345`` (Stata, with the number of the application).
+_EID = re.compile(r"^(?:[a-z]+_)?eid(?:_[0-9]{2,6})?$")
+#: Titles and other names of the participant's column: the platform's, the Showcase's, PLINK's.
+_EID_NAMES = frozenset({"participant_id", "participantid", "encoded_anonymised_participant_id", "iid", "feid", "ukbid"})
+
+
 def key_of(column: str) -> str | None:
-    """``scan``, ``eid``, ``instance`` or ``array`` for a key column, else None."""
-    plain = column.strip().lower().rsplit(".", 1)[-1]
-    return plain if plain in KEYS else None
+    """``scan``, ``eid``, ``instance`` or ``array`` for a key column, else None.
+
+    The participant's column is known as ``eid``, ``participant.eid``, ``f.eid``, ``n_eid``, ``n_eid_12345``,
+    ``Participant ID`` and ``IID``.
+    """
+    name = column.strip().lower()
+    plain = name.rsplit(".", 1)[-1]
+    if plain in KEYS:
+        return plain
+    words = re.sub(r"[^a-z0-9]+", "_", name).strip("_")
+    return "eid" if _EID.match(words) or words in _EID_NAMES else None
+
+
+@dataclass(frozen=True)
+class FieldColumn:
+    """A column of UK Biobank: field, visit (None for every visit), array."""
+
+    field: str
+    instance: int | None
+    array: int
+
+
+def parse_field(column: str) -> FieldColumn | None:
+    """Resolve a column of a UK Biobank field, by its code or its title.
+
+    Args:
+        column: name in the file.
+
+    Returns:
+        The field, of whatever kind; "" as field of a title that is no target's. None where it is no field's column.
+    """
+    name = clean(column)
+    code = _CODE_IN_TITLE.search(name)
+    found = next((m for form in _FORMS if (m := form.match(code[1] if code else name))), None)
+    if found is not None:
+        parts = found.groupdict()
+        return _field_column(parts["field"], parts.get("instance"), parts.get("array"))
+    title = _TITLE.match(plain_title(name))
+    if title is None or (title["title"] not in TITLES and title["instance"] is None):
+        return None
+    return _field_column(TITLES.get(title["title"], ""), title["instance"], title["array"])
+
+
+def _field_column(field: str, instance: str | None, array: str | None) -> FieldColumn:
+    visit = None if instance is None or field in _ONE_VALUE_FIELDS else int(instance)
+    return FieldColumn(field, visit, int(array or 0))
+
+
+def is_row_number(column: str) -> bool:
+    """Whether a column has no name, or one that pandas, R and PLINK give to row numbers and families."""
+    return _IGNORED.match(clean(column).lower()) is not None
 
 
 def parse_column(column: str, targets: Mapping[str, TargetSpec]) -> LabelColumn | None:
@@ -51,18 +124,14 @@ def parse_column(column: str, targets: Mapping[str, TargetSpec]) -> LabelColumn 
     Returns:
         The column's meaning, or None where it is no known target.
     """
-    name = column.strip()
-    plain = name.rsplit(".", 1)[-1] if name.rsplit(".", 1)[-1] in targets else name
-    if plain in targets:
-        return LabelColumn(column, plain, None, 0)
-    for form in _FORMS:
-        found = form.match(name)
-        if found is None:
-            continue
-        parts = found.groupdict()
-        spec = next((s for s in targets.values() if s.field == parts["field"]), None)
-        if spec is None:
-            return None
-        instance = None if parts["instance"] is None else int(parts["instance"])
-        return LabelColumn(column, spec.name, instance, int(parts["array"] or 0))
-    return None
+    name = clean(column)
+    plain = name.rsplit(".", 1)[-1]
+    for candidate in (name, plain):
+        if candidate in targets:
+            return LabelColumn(column, candidate, None, 0)
+    found = parse_field(name)
+    if found is None:
+        same = [t for t in targets if t.lower() == name.lower()]
+        return LabelColumn(column, same[0], None, 0) if len(same) == 1 else None
+    spec = spec_of_field(found.field, targets)
+    return None if spec is None else LabelColumn(column, spec.name, found.instance, found.array)

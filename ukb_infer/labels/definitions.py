@@ -1,4 +1,4 @@
-"""Targets of the user's own, declared in a small TOML file (floor 1)."""
+"""Targets of the user's own, declared in a small TOML file."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def read_definitions(path: Path) -> dict[str, TargetSpec]:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"--define {path}: larger than {MAX_BYTES} bytes, expected a small TOML file")
+            raise UsageError(f"`define` {path}: larger than {MAX_BYTES} bytes, expected a small TOML file")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--define {path}: cannot be read as TOML ({error})") from error
+        raise UsageError(f"`define` {path}: cannot be read as TOML ({error})") from error
     tables = content.get("targets")
     if set(content) != {"targets"} or not isinstance(tables, dict) or not tables:
-        raise UsageError(f"--define {path}: expected tables [targets.NAME] and nothing else")
+        raise UsageError(f"`define` {path}: expected tables [targets.NAME] and nothing else")
     return {name: _definition(path, name, table) for name, table in tables.items()}
 
 
 def _definition(path: Path, name: str, table: Any) -> TargetSpec:
-    where = f"--define {path}: [targets.{name}]"
+    where = f"`define` {path}: [targets.{name}]"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
         raise UsageError(f"{where}: a name has letters, digits and _ only, a letter first")
     if name in TARGETS:

@@ -1,28 +1,34 @@
-"""Read a table of labels and line it up with scans (floor 1)."""
+"""Read a table of labels and line it up with scans."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
-from ukb_infer.labels.columns import LabelColumn, key_of, parse_column
-from ukb_infer.labels.units import check_plausible, conversion
+from ukb_infer.labels.cells import clean, is_missing
+from ukb_infer.labels.columns import LabelColumn, is_row_number, key_of, parse_column, parse_field
+from ukb_infer.labels.ids import IdError, parse_id, plain_eid, plain_scan
+from ukb_infer.labels.numbers import NumberError, read_numbers
+from ukb_infer.labels.plausibility import DeclaredUnit, find_implausible
+from ukb_infer.labels.tables import Table, read_table
+from ukb_infer.labels.units import conversion, unit_name
 from ukb_infer.records import ScanKey
-from ukb_infer.targets import TARGETS, TargetSpec, suggest
+from ukb_infer.targets import TARGETS, TargetSpec, fields_of, suggest
 
 Float64 = NDArray[np.float64]
+_Key = TypeVar("_Key")
 
-#: Words that exported tables hold instead of codes.
-_WORDS = {"female": 0.0, "male": 1.0, "no": 0.0, "yes": 1.0, "false": 0.0, "true": 1.0}
-_MISSING = {"", "na", "nan", "n/a", "null", "none", "."}
+#: A visit: ``2``, ``2.0``, ``i2``, ``Instance 2``.
+_VISIT = re.compile(r"^(?:i|instance\s*)?([0-9]+)(?:[.,]0*)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Labels:
     Attributes:
         targets: names, in the order asked for.
         specs: of the targets, the user's own included.
-        by_scan: values of rows that name a scan.
-        by_visit: values by (eid, instance); instance None holds for every visit.
+        by_scan: values of rows that name a scan, eids without leading zeros.
+        by_visit: values by (eid without leading zeros, instance); instance None holds for every visit.
         summaries: one a target.
     """
 
@@ -67,13 +73,21 @@ class Labels:
     def of(self, key: ScanKey) -> Float64:
         """(T,) labels of one scan, NaN where missing."""
         found = np.full(len(self.targets), np.nan)
-        candidates = [self.by_scan.get(key.scan)]
+        candidates = [self.by_scan.get(plain_scan(key.scan))]
         if key.eid:
-            candidates += [self.by_visit.get((key.eid, key.instance)), self.by_visit.get((key.eid, None))]
+            eid = plain_eid(key.eid)
+            candidates += [self.by_visit.get((eid, key.instance)), self.by_visit.get((eid, None))]
         for values in candidates:
             if values is not None:
                 found = np.where(np.isnan(found), values, found)
         return found
+
+    def count_matches(self, keys: Sequence[ScanKey]) -> tuple[int, int]:
+        """(participants and scans that have labels, those of them that are among ``keys``)."""
+        scans = {plain_scan(k.scan) for k in keys}
+        people = {plain_eid(k.eid) for k in keys if k.eid}
+        labelled = {eid for eid, _ in self.by_visit}
+        return len(self.by_scan) + len(labelled), len(scans & self.by_scan.keys()) + len(people & labelled)
 
     def matrix(self, keys: Sequence[ScanKey]) -> Float64:
         """(N, T) labels of scans, NaN where missing."""
@@ -90,7 +104,7 @@ def read_labels(
     """Read labels.
 
     Args:
-        path: CSV, TSV or Parquet keyed by ``scan``, or by ``eid`` and possibly ``instance``.
+        path: CSV with any separator, Parquet or Stata file, keyed by ``scan``, or by ``eid`` and possibly ``instance``.
         targets: names wanted; empty for every target the file has.
         units: unit of a column or target, where it is not the target's own.
         definitions: own targets by name.
@@ -103,73 +117,64 @@ def read_labels(
             text where a number belongs, or values in another unit.
     """
     known = {**TARGETS, **(definitions or {})}
-    table = _read_table(path)
-    _check_keys(path, table)
-    columns = _choose_columns(path, table, targets, known)
+    table = read_table(path, f"`labels` {path}")
+    _check_keys(path, table.frame)
+    columns = _choose_columns(path, table.frame, targets, known)
     names = tuple(targets) if targets else tuple(t for t in known if any(c.target == t for c in columns))
-    factors = _factors(path, units or {}, columns, known)
+    declared = _declared_units(path, units or {}, columns, known)
     by_scan: dict[str, Float64] = {}
     by_visit: dict[tuple[str, int | None], Float64] = {}
-    summaries = []
+    summaries: list[LabelSummary] = []
+    problems: list[str] = []
     keys = _row_keys(path, table)
     for place, name in enumerate(names):
         chosen = [c for c in columns if c.target == name]
         counts = Counter[str]()
         for column in chosen:
-            values = _numbers(path, table, column, known[name], factors[column.column], counts)
-            check_plausible(known[name], column.column, values[np.isfinite(values)])
+            raw = _numbers(path, table, column, known[name], counts)
+            unit = declared[column.column]
+            values = raw * unit.factor
+            _check_limits(path, column.column, known[name], values)
+            problems += filter(None, [find_implausible(known[name], column.column, raw, unit, table.first_row)])
             _spread(keys, column, values, place, len(names), by_scan, by_visit)
         summaries.append(
             LabelSummary(name, tuple(c.column for c in chosen), counts["present"], counts["code"], counts["infinite"])
         )
+    if problems:
+        raise UsageError(f"`labels` {path}: " + "; and ".join(problems))
     return Labels(names, {n: known[n] for n in names}, by_scan, by_visit, tuple(summaries))
 
 
-# -- the table -------------------------------------------------------------------------------------------------------
+# -- the rows --------------------------------------------------------------------------------------------------------
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            table = pd.read_parquet(path).astype(object)
-        else:
-            separator = "\t" if suffix in (".tsv", ".tab") else ","
-            with path.open(encoding="utf-8-sig") as handle:
-                header = handle.readline().rstrip("\r\n").split(separator)
-            twice = [name for name, count in Counter(h.strip().strip('"') for h in header).items() if count > 1]
-            if twice:
-                raise UsageError(f"--labels {path}: the column {twice[0]!r} occurs twice; keep one")
-            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ImportError as error:
-        raise UsageError(f'--labels {path}: Parquet needs pyarrow: pip install "ukb-infer[parquet]"') from error
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise UsageError(f"--labels {path}: cannot be read as {suffix or 'a CSV'} table ({text})") from error
-    table.columns = [str(c) for c in table.columns]
-    return table
-
-
-def _key_column(table: pd.DataFrame, key: str) -> str | None:
-    return next((str(c) for c in table.columns if key_of(str(c)) == key), None)
+def _key_column(path: Path, table: pd.DataFrame, key: str) -> str | None:
+    found = [str(c) for c in table.columns if key_of(str(c)) == key]
+    exact = [c for c in found if c.strip().lower() == key]
+    if len(found) > 1 and len(exact) != 1 and key != "array":
+        raise UsageError(f"`labels` {path}: columns {', '.join(found)} all hold the {key}; keep one of them")
+    return next(iter(exact or found), None)
 
 
 def _check_keys(path: Path, table: pd.DataFrame) -> None:
-    if _key_column(table, "scan") is None and _key_column(table, "eid") is None:
+    if _key_column(path, table, "scan") is None and _key_column(path, table, "eid") is None:
         shown = ", ".join(list(table.columns)[:8])
-        raise UsageError(f"--labels {path}: no column scan or eid says whose values these are (columns: {shown} ...)")
+        raise UsageError(
+            f"`labels` {path}: no column scan or eid says whose values these are (columns: {shown} ...); call the "
+            "column of participants eid, and separate cells by commas, semicolons or tabs"
+        )
     if len(table) == 0:
-        raise UsageError(f"--labels {path}: has no rows")
+        raise UsageError(f"`labels` {path}: has no rows")
 
 
 def _text(value: Any) -> str:
-    """A key as text: eids and visits that came as numbers lose no digit and gain no decimal point."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
+    """A cell as text; numbers of Parquet and Stata files without exponent or decimals where they are whole."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    text = str(value).strip()
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
+    text = clean(str(value))
+    return "" if is_missing(text) else text
 
 
 @dataclass(frozen=True)
@@ -179,25 +184,42 @@ class _RowKey:
     instance: int | None
 
 
-def _row_keys(path: Path, table: pd.DataFrame) -> list[_RowKey]:
-    columns = {key: _key_column(table, key) for key in ("scan", "eid", "instance")}
+def _row_keys(path: Path, table: Table) -> list[_RowKey]:
+    """Whose values the rows are: scan, or participant and visit, in the plain form."""
+    frame = table.frame
+    columns = {key: _key_column(path, frame, key) for key in ("scan", "eid", "instance")}
     texts = {
-        key: [""] * len(table) if column is None else [_text(v) for v in table[column].tolist()]
+        key: [""] * len(frame) if column is None else [_text(v) for v in frame[column].tolist()]
         for key, column in columns.items()
     }
     keys, seen = [], set()
-    for row, (scan, eid, visit) in enumerate(zip(texts["scan"], texts["eid"], texts["instance"], strict=True)):
-        if visit and not visit.isdigit():
-            raise UsageError(f"--labels {path}: row {row + 2}: instance is {visit!r}, expected 2 or 3")
-        key = _RowKey(scan, "" if scan else eid, None if scan or not visit else int(visit))
-        if not scan and not eid:
-            raise UsageError(f"--labels {path}: row {row + 2} names neither scan nor eid")
+    for place, (scan, eid, visit) in enumerate(zip(texts["scan"], texts["eid"], texts["instance"], strict=True)):
+        row = table.row_number(place)
+        try:
+            key = _row_key(scan, eid, visit)
+        except IdError as problem:
+            raise UsageError(f"`labels` {path}: row {row}: {problem}") from None
         if key in seen:
             what = "scan" if scan else "eid and instance"
-            raise UsageError(f"--labels {path}: row {row + 2} repeats the {what} of an earlier row; keep one of them")
+            raise UsageError(f"`labels` {path}: row {row} repeats the {what} of an earlier row; keep one of them")
         seen.add(key)
         keys.append(key)
     return keys
+
+
+def _row_key(scan: str, eid: str, visit: str) -> _RowKey:
+    """Key of a row; a scan's name, also in the column of participants, wins over participant and visit."""
+    named = parse_id(scan or eid)
+    if named is None:
+        raise IdError("names neither scan nor eid; complete or remove it")
+    if scan or not named.eid:
+        return _RowKey(plain_scan(named.scan), "", None)
+    if not visit:
+        return _RowKey("", named.eid, None)
+    number = _VISIT.match(visit)
+    if number is None:
+        raise IdError(f"instance is {visit[:30]!r}, expected 2 or 3")
+    return _RowKey("", named.eid, int(number[1]))
 
 
 # -- the columns -----------------------------------------------------------------------------------------------------
@@ -209,26 +231,26 @@ def _choose_columns(
     for name in targets:
         if name not in known:
             raise UsageError(
-                f"--targets: unknown target {name!r}{suggest(name, known)} (`ukb-infer targets` lists all)"
+                f"`targets`: unknown target {name!r}{suggest(name, known)} (`ukb-infer targets` lists all)"
             )
     if len(set(targets)) != len(targets):
-        raise UsageError("--targets: a target is named twice")
+        raise UsageError("`targets`: a target is named twice")
     parsed = [c for name in table.columns if key_of(name) is None and (c := parse_column(name, known)) is not None]
     columns = [c for c in parsed if c.array == 0 and (not targets or c.target in targets)]
     for name in targets:
         if not any(c.target == name for c in columns):
             spec = known[name]
-            forms = f"{name} or p{spec.field}_i2" if spec.field else name
+            forms = " or ".join([name, *(f"p{field}_i2" for field in fields_of(spec))])
             near = suggest(name, table.columns)
-            raise UsageError(f"--labels {path}: no column for {name} (looked for {forms}){near}")
+            raise UsageError(f"`labels` {path}: no column for {name} (looked for {forms}){near}")
     if not columns:
         unknown = [str(c) for c in table.columns if key_of(str(c)) is None][:5]
         hints = "; ".join(f"{u}{suggest(u, known)}" for u in unknown)
-        raise UsageError(f"--labels {path}: no column is a known target: {hints}")
+        raise UsageError(f"`labels` {path}: no column is a known target: {hints}")
     twice = [k for k, n in Counter((c.target, c.instance) for c in columns).items() if n > 1]
     if twice:
         names = ", ".join(c.column for c in columns if (c.target, c.instance) == twice[0])
-        raise UsageError(f"--labels {path}: columns {names} all hold {twice[0][0]}; keep one of them")
+        raise UsageError(f"`labels` {path}: columns {names} all hold {twice[0][0]}; keep one of them")
     _refuse_near_misses(path, table, targets, known)
     return columns
 
@@ -236,86 +258,66 @@ def _choose_columns(
 def _refuse_near_misses(
     path: Path, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
 ) -> None:
-    """Without ``--targets`` a misspelled target would silently not be learned."""
+    """Without ``targets`` a misspelled target would silently not be learned."""
     if targets:
         return
     for column in map(str, table.columns):
-        if key_of(column) is None and parse_column(column, known) is None and not _is_field(column):
+        wanted = key_of(column) is not None or parse_column(column, known) is not None
+        if not wanted and parse_field(column) is None and not is_row_number(column):
             raise UsageError(
-                f"--labels {path}: unknown column {column!r}{suggest(column, known)}; to use a table with other "
-                "columns as well, name the targets wanted with --targets"
+                f"`labels` {path}: unknown column {column!r}{suggest(column, known)}; to use a table with other "
+                "columns as well, name the targets wanted with `targets`"
             )
 
 
-def _is_field(column: str) -> bool:
-    """A UK Biobank column of a field that is no target."""
-    return (
-        parse_column(column, {}) is None and any(ch.isdigit() for ch in column) and column.lstrip("pf.")[:1].isdigit()
-    )
-
-
-def _factors(
+def _declared_units(
     path: Path, units: Mapping[str, str], columns: Sequence[LabelColumn], known: Mapping[str, TargetSpec]
-) -> dict[str, float]:
-    factors = {c.column: 1.0 for c in columns}
+) -> dict[str, DeclaredUnit]:
+    """Unit of every column: the target's own, or what ``units`` says of the column or target."""
+    declared = {c.column: DeclaredUnit(known[c.target].unit) for c in columns}
     for name, unit in units.items():
         matching = [c for c in columns if name in (c.column, c.target)]
         if not matching:
             near = suggest(name, [c.column for c in columns] + [c.target for c in columns])
-            raise UsageError(f"--unit {name}={unit}: {path} has no such column among those used{near}")
+            raise UsageError(f"`units` {name}={unit}: {path} has no such column among those used{near}")
         for column in matching:
-            factors[column.column] = conversion(known[column.target], unit, f"--unit {name}={unit}")
-    return factors
+            factor = conversion(known[column.target], unit, f"`units` {name}={unit}")
+            declared[column.column] = DeclaredUnit(unit_name(unit), factor)
+    return declared
 
 
 # -- the values ------------------------------------------------------------------------------------------------------
 
 
-def _numbers(
-    path: Path, table: pd.DataFrame, column: LabelColumn, spec: TargetSpec, factor: float, counts: Counter[str]
-) -> Float64:
-    """(rows,) values in the target's unit; what is no measurement becomes NaN and is counted."""
-    raw = table[column.column].tolist()
-    values = np.array([_number(path, column.column, row, value, spec) for row, value in enumerate(raw)], np.float64)
-    infinite = np.isinf(values)
-    written_nan = np.array([isinstance(v, str) and v.strip().lower() == "nan" for v in raw], bool)
+def _numbers(path: Path, table: Table, column: LabelColumn, spec: TargetSpec, counts: Counter[str]) -> Float64:
+    """(rows,) values as they stand; what is no measurement becomes NaN and is counted."""
+    cells = table.frame[column.column].tolist()
+    try:
+        found = read_numbers(cells, decimal_comma=table.decimal_comma, binary=spec.is_binary)
+    except NumberError as error:
+        row = table.row_number(error.row)
+        raise UsageError(f"`labels` {path}: row {row}, column {column.column}: {error}") from None
+    values = found.values
     # UK Biobank codes "do not know", "prefer not to answer" ... as negative whole numbers (Coding 100291 and others).
     special = (values < 0) & (values == np.round(values)) & (spec.lower is not None and spec.lower >= 0)
-    values[infinite | special] = np.nan
-    values *= factor
-    _check_limits(path, column.column, spec, values)
-    counts["infinite"] += int(infinite.sum() + written_nan.sum())
-    counts["code"] += int(special.sum())
+    special &= np.isfinite(values)
+    values[found.not_finite | special] = np.nan
+    counts["infinite"] += int(found.not_finite.sum())
+    counts["code"] += int(special.sum() + found.codes.sum())
     counts["present"] += int(np.isfinite(values).sum())
     return values
-
-
-def _number(path: Path, column: str, row: int, value: Any, spec: TargetSpec) -> float:
-    if value is None or value is pd.NA:
-        return float("nan")
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return float(value)
-    text = str(value).strip()
-    if text.lower() in _MISSING:
-        return float("nan")
-    if spec.is_binary and text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--labels {path}: row {row + 2}, column {column}: {text[:30]!r} is no number") from None
 
 
 def _check_limits(path: Path, column: str, spec: TargetSpec, values: Float64) -> None:
     """Refuse values outside the physical limits; a binary target holds 0 and 1 only."""
     finite = values[np.isfinite(values)]
     if spec.is_binary and not np.isin(finite, (0.0, 1.0)).all():
-        raise UsageError(f"--labels {path}: column {column}: {spec.name} takes 0 and 1 (or No/Yes, Female/Male) only")
+        raise UsageError(f"`labels` {path}: column {column}: {spec.name} takes 0 and 1 (or No/Yes, Female/Male) only")
     low = spec.lower if spec.lower is not None else -np.inf
     outside = int((finite < low).sum())
     if outside:
         raise UsageError(
-            f"--labels {path}: column {column}: {outside} values below {spec.name}'s physical limit {low:g} {spec.unit}"
+            f"`labels` {path}: column {column}: {outside} values below {spec.name}'s physical limit {low:g} {spec.unit}"
         )
 
 
@@ -329,15 +331,23 @@ def _spread(
     by_visit: dict[tuple[str, int | None], Float64],
 ) -> None:
     """Put a column's values where they belong."""
-    for key, value in zip(keys, values, strict=True):
-        if np.isnan(value):
+    for key, value in zip(keys, values.tolist(), strict=True):
+        if value != value:  # NaN; np.isnan is slow for single numbers
             continue
         if key.scan:
             if column.instance is not None and ScanKey.from_name(key.scan).instance not in (None, column.instance):
                 continue
-            by_scan.setdefault(key.scan, np.full(width, np.nan))[place] = value
+            _row_of(by_scan, key.scan, width)[place] = value
             continue
         if key.instance is not None and column.instance not in (None, key.instance):
             continue
         visit = column.instance if key.instance is None else key.instance
-        by_visit.setdefault((key.eid, visit), np.full(width, np.nan))[place] = value
+        _row_of(by_visit, (key.eid, visit), width)[place] = value
+
+
+def _row_of(rows: dict[_Key, Float64], key: _Key, width: int) -> Float64:
+    """(width,) values of a key, NaN where it is new."""
+    row = rows.get(key)
+    if row is None:
+        row = rows[key] = np.full(width, np.nan)
+    return row

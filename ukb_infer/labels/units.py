@@ -1,17 +1,14 @@
-"""Units of labels: declared conversions and the check that refuses labels off by a power of ten (floor 1)."""
+"""Units of labels: names, sizes, declared conversions."""
 
 from __future__ import annotations
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
 from ukb_infer.targets import TargetSpec, suggest
 
 #: Dimension and size of the units that occur in label files.
 UNITS: dict[str, tuple[str, float]] = {
-    "kg": ("mass", 1.0), "g": ("mass", 1e-3), "mg": ("mass", 1e-6),
-    "m": ("length", 1.0), "cm": ("length", 1e-2), "mm": ("length", 1e-3),
+    "kg": ("mass", 1.0), "g": ("mass", 1e-3), "mg": ("mass", 1e-6), "lb": ("mass", 0.45359237),
+    "m": ("length", 1.0), "cm": ("length", 1e-2), "mm": ("length", 1e-3), "in": ("length", 2.54e-2),
     "L": ("volume", 1.0), "dL": ("volume", 0.1), "mL": ("volume", 1e-3), "cm3": ("volume", 1e-3),
     "mm3": ("volume", 1e-6),
     "%": ("share", 1e-2), "fraction": ("share", 1.0), "permille": ("share", 1e-3),
@@ -20,59 +17,56 @@ UNITS: dict[str, tuple[str, float]] = {
     "kg/L": ("mass over volume", 1.0), "L/L": ("share", 1.0),
     "bpm": ("rate", 1.0),
 }  # fmt: skip
-#: Median labels outside the plausible range by a factor in this range are taken for a wrong unit.
-FACTORS = (10.0, 100.0, 1000.0, 1e4, 1e5, 1e6)
-_ALIASES = {"l": "L", "ml": "mL", "litre": "L", "litres": "L", "percent": "%", "grams": "g", "gram": "g", "cm^3": "cm3"}
+_ALIASES = {
+    "kilogram": "kg", "kilograms": "kg", "kgs": "kg", "gram": "g", "grams": "g", "milligrams": "mg", "lbs": "lb",
+    "pounds": "lb", "meter": "m", "meters": "m", "metre": "m", "metres": "m", "inch": "in", "inches": "in",
+    "l": "L", "litre": "L", "litres": "L", "liter": "L", "liters": "L", "dl": "dL", "ml": "mL", "millilitre": "mL",
+    "millilitres": "mL", "milliliters": "mL", "cc": "cm3", "ccm": "cm3", "cm^3": "cm3", "cm³": "cm3", "mm^3": "mm3",
+    "mm³": "mm3", "percent": "%", "pct": "%", "share": "fraction", "ratio": "fraction", "year": "years", "yr": "years",
+    "yrs": "years", "month": "months", "L/m^2": "L/m2", "L/m²": "L/m2", "l/m2": "L/m2", "mL/m²": "mL/m2",
+    "beats/min": "bpm",
+}  # fmt: skip
+#: Said where a mass is taken for a volume or the other way round (ICRP publication 89, table 2.3).
+DENSITIES = "about 1.05 g/cm3 for organs and muscle, 0.95 for adipose tissue"
+
+
+def unit_name(unit: str) -> str:
+    """The spelling of a unit that is used here: ``litres`` is ``L``."""
+    return _ALIASES.get(unit, _ALIASES.get(unit.lower(), unit))
 
 
 def conversion(spec: TargetSpec, unit: str, option: str) -> float:
     """Factor from a declared unit to the target's own.
 
+    Args:
+        spec: the target.
+        unit: the declared unit, in any known spelling.
+        option: names the setting in messages.
+
     Raises:
         UsageError: unknown unit, or one of another dimension.
     """
-    unit = _ALIASES.get(unit, unit)
+    unit = unit_name(unit)
     if unit == spec.unit:
         return 1.0
     if unit not in UNITS:
         raise UsageError(f"{option}: unknown unit {unit!r}{suggest(unit, UNITS)} (choices: {', '.join(UNITS)})")
     own = UNITS.get(spec.unit)
     if own is None or own[0] != UNITS[unit][0]:
-        raise UsageError(f"{option}: {unit!r} cannot be converted to {spec.name}'s unit {spec.unit!r}")
+        hint = density_hint(own[0] if own else "", UNITS[unit][0])
+        raise UsageError(f"{option}: {unit!r} cannot be converted to {spec.name}'s unit {spec.unit!r}{hint}")
     return UNITS[unit][1] / own[1]
 
 
-def check_plausible(spec: TargetSpec, column: str, values: NDArray[np.float64]) -> None:
-    """Refuse labels whose median lies outside the plausible range, saying which unit they seem to be in.
+def density_hint(own: str, other: str) -> str:
+    """How to come from masses to volumes or back, where those are the two dimensions; else "".
 
     Args:
-        spec: target with its plausible range; without one nothing is checked.
-        column: name in the file.
-        values: (n,) finite labels, after conversion.
-
-    Raises:
-        UsageError: off by a factor of 10 or more, or no plausible value at all.
+        own: dimension of the target's unit, as in ``UNITS``.
+        other: dimension of the values' unit.
     """
-    low, high = spec.plausible_min, spec.plausible_max
-    if values.size == 0 or spec.is_binary or low is None or high is None:
-        return
-    median = float(np.median(values))
-    if low <= median <= high:
-        return
-    problem = f"column {column}: the median of {spec.name} is {median:g}, expected {low:g} to {high:g} {spec.unit}"
-    fitting = [scale for f in FACTORS for scale in (f, 1.0 / f) if low <= median / scale <= high]
-    guess = _guess(spec, column, fitting)
-    raise UsageError(f"{problem}; {guess or 'check that the column holds what its name says'}")
-
-
-def _guess(spec: TargetSpec, column: str, scales: list[float]) -> str:
-    """Words for labels that are one of ``scales`` times too large: a unit of that size where there is one."""
-    own = UNITS.get(spec.unit)
-    for scale in scales:
-        for name, (kind, size) in UNITS.items():
-            if own is not None and kind == own[0] and abs(own[1] / size / scale - 1.0) < 1e-6:
-                return f"the values seem to be in {name}: pass --unit {column}={name}"
-    if not scales:
-        return ""
-    times = f"{scales[0]:g} times too large" if scales[0] > 1 else f"{1.0 / scales[0]:g} times too small"
-    return f"the values seem to be {times}: convert them to {spec.unit}"
+    if (own, other) == ("volume", "mass"):
+        return f"; divide masses in g by the density ({DENSITIES}), which gives cm3"
+    if (own, other) == ("mass", "volume"):
+        return f"; multiply volumes in cm3 by the density ({DENSITIES}), which gives g"
+    return ""

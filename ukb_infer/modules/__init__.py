@@ -1,17 +1,21 @@
-"""The module format on disk: manifest, load, save, verify, find, import of foreign formats (floor 3).
+"""The module format on disk: manifest, load, save, verify, find, import of foreign formats.
 
 Light to import: what needs torch lives in ``module`` and ``mimir`` and is loaded when used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ukb_infer.lazy import on_first_use
+from ukb_infer.modules.calibration import Calibration, half_width_of
 from ukb_infer.modules.find import default_modules, find_module, list_modules, shipped_modules_folder
 from ukb_infer.modules.manifest import (
-    Calibration,
     MemberFile,
+    ModuleInput,
     ModuleManifest,
+    ModuleNetwork,
+    ModuleOutputs,
     ModuleTarget,
     read_manifest,
     verify_module,
@@ -19,16 +23,21 @@ from ukb_infer.modules.manifest import (
 
 if TYPE_CHECKING:
     from ukb_infer.modules.mimir import import_mimir
-    from ukb_infer.modules.module import InferenceModule, load_module, save_module, update_manifest
+    from ukb_infer.modules.module import InferenceModule, NetworkOutput, load_module, save_module, update_manifest
 
 __all__ = [
     "Calibration",
     "InferenceModule",
     "MemberFile",
+    "ModuleInput",
     "ModuleManifest",
+    "ModuleNetwork",
+    "ModuleOutputs",
     "ModuleTarget",
+    "NetworkOutput",
     "default_modules",
     "find_module",
+    "half_width_of",
     "import_mimir",
     "list_modules",
     "load_module",
@@ -41,17 +50,10 @@ __all__ = [
 
 _HOMES = {
     "InferenceModule": "module",
+    "NetworkOutput": "module",
     "load_module": "module",
     "save_module": "module",
     "update_manifest": "module",
     "import_mimir": "mimir",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ukb_infer.modules' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"ukb_infer.modules.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Where modules are found (floor 3)."""
+"""Where modules are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import of published MIMIR modules (floor 3).
+"""Import of published MIMIR modules.
 
 The format is described in ``docs/modules.md``. The pickle is untrusted: it is read with ``weights_only=True``, which
 builds tensors and plain containers and executes nothing.
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from ukb_infer.errors import ModuleError
-from ukb_infer.geometry import RECIPE
-from ukb_infer.modules.manifest import MAX_NUMBER, Calibration, ModuleManifest, ModuleTarget
+from ukb_infer.imaging.recipes.mimir1 import MIMIR_1
+from ukb_infer.modules.calibration import Calibration
+from ukb_infer.modules.checks import MAX_NUMBER
+from ukb_infer.modules.manifest import ModuleInput, ModuleManifest, ModuleNetwork, ModuleOutputs, ModuleTarget
 from ukb_infer.modules.module import save_module
 from ukb_infer.networks import MeanVarianceNetwork, build_network
 from ukb_infer.targets import find_target
@@ -206,13 +208,9 @@ def import_mimir(folder: Path, out: Path, *, overwrite: bool = False) -> ModuleM
         provenance=f"Imported from the published MIMIR module folder {folder.name!r}: one ResNet50.",
         warning="",
         licence="as published with MIMIR",
-        recipe=RECIPE,
-        backbone=BACKBONE,
-        input_scale=1.0,
-        input_offset=0.0,
-        input_size=None,
-        targets=tuple(_module_target(t) for t in targets),
-        members=(),
+        input=ModuleInput(recipe=MIMIR_1.name, channels=MIMIR_1.channels, scale=1.0, offset=0.0),
+        network=ModuleNetwork(encoder=BACKBONE, log_variance="plain"),
+        outputs=ModuleOutputs(tuple(_module_target(t) for t in targets)),
     )
     twice = {n for n in manifest.target_names if manifest.target_names.count(n) > 1}
     if twice:

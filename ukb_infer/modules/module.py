@@ -1,4 +1,4 @@
-"""A loaded module: networks and the chain behind them (floor 3)."""
+"""A loaded module: networks and the chain behind them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
-from ukb_infer.geometry import PROJECTION_SHAPE
+from ukb_infer.imaging.recipes import get_recipe
+from ukb_infer.modules.calibration import half_width_of
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
+    SCHEMA_VERSION,
     MemberFile,
     ModuleManifest,
     check_member_file,
@@ -28,36 +30,51 @@ from ukb_infer.modules.manifest import (
     read_manifest,
 )
 from ukb_infer.networks import (
-    CompiledNetwork,
+    WORTH_COMPILING,
+    CompiledMembers,
     InputScaling,
     MeanVarianceNetwork,
     build_network,
     choose_backend,
-    threads_for,
+    speed,
 )
+from ukb_infer.networks.speed import DTYPES, Call, Precision
 from ukb_infer.regression import (
     Mixture,
     calibrate,
     combine_members,
     convert_units,
     destandardize,
-    gaussian_quantile,
-    variance_from_log,
+    variance_from_raw,
 )
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+class NetworkOutput(NamedTuple):
+    """Outputs of K members for N images, in standardized space.
+
+    Attributes:
+        mean: (K, N, T).
+        log_variance: (K, N, T), raw: the manifest's ``log_variance`` says how it becomes one.
+        features: (K, N, F) pooled vectors between encoder and head; None where they were not asked for.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    features: Tensor | None
 
 
 class InferenceModule:
     """Released weights with their manifest, ready to predict.
 
-    Attributes:
+    Args:
         manifest: what ``module.json`` says.
-        members: networks in evaluation mode on ``device``.
+        members: the networks.
         device: torch device.
         backend: ``torch``, or ``openvino`` (CPU, fp32): compiled for each batch size on first use.
+
+    Attributes:
+        members: networks in evaluation mode on ``device``, their parameters frozen.
     """
 
     def __init__(
@@ -68,15 +85,46 @@ class InferenceModule:
         backend: str = "torch",
     ) -> None:
         self.manifest, self.device, self.backend = manifest, device, backend
-        self._compiled: dict[tuple[int, ...], list[CompiledNetwork]] = {}
-        self.scaling = InputScaling(manifest.input_scale, manifest.input_offset, manifest.input_size)
+        self.recipe = get_recipe(manifest.input.recipe)
+        self.scaling = InputScaling(manifest.input.scale, manifest.input.offset, manifest.input.size)
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
+        self._compiled = CompiledMembers(self.members)
 
     @property
     def hash(self) -> str:
         """SHA-256 of manifest and weights."""
         return self.manifest.hash
+
+    def forward(self, images: Tensor, *, features: bool = False) -> NetworkOutput:
+        """Outputs of the networks as they are: differentiable down to the pixels, in fp32, without any speed wrapper.
+
+        Args:
+            images: (N, channels, rows, cols) of the recipe, on any device; floats where gradients are wanted.
+            features: also return the encoders' features.
+
+        Raises:
+            UsageError: images of another shape.
+        """
+        self._check(images, exact=False)
+        scaled = self.scaling.apply(images.to(self.device))
+        if not features:
+            raw = self._evaluate(scaled)
+            return NetworkOutput(raw[..., 0], raw[..., 1], None)
+        pooled = [member.encode(scaled) for member in self.members]
+        raw = torch.stack([member.predict(p) for member, p in zip(self.members, pooled, strict=True)])
+        return NetworkOutput(raw[..., 0], raw[..., 1], torch.stack(pooled))
+
+    def _evaluate(self, scaled: Tensor) -> Tensor:
+        """(N, channels, rows, cols) of the input size -> (K, N, T, 2)."""
+        return torch.stack([member(scaled).float() for member in self.members])
+
+    def _check(self, images: Tensor, *, exact: bool) -> None:
+        """Refuse images of another shape than the recipe's and, where ``exact``, of another type."""
+        shape, dtype = tuple(images.shape), f"torch.{self.recipe.dtype}"
+        if shape[1:] != self.recipe.shape or (exact and str(images.dtype) != dtype):
+            wanted = f"(N, {', '.join(map(str, self.recipe.shape))})"
+            raise UsageError(f"images are {images.dtype} {shape}, expected {dtype if exact else 'any type'} {wanted}")
 
     def predict_standardized(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
         """Raw outputs of every member.
@@ -85,7 +133,7 @@ class InferenceModule:
         bit, for one batch size and number of threads; across batch sizes it agrees to 1e-4.
 
         Args:
-            images: (N, 3, 256, 256) uint8, on any device.
+            images: (N, channels, rows, cols) of the recipe, on any device.
             precision: arithmetic of the networks; their heads always compute in fp32.
 
         Returns:
@@ -100,7 +148,8 @@ class InferenceModule:
         """As :meth:`predict_standardized`, without waiting for a GPU: the result stays on the device.
 
         Args:
-            images: (N, 3, 256, 256) uint8, on any device; pinned memory must not change before the result is read.
+            images: (N, channels, rows, cols) of the recipe, on any device; pinned memory must not change before the
+                result is read.
             precision: arithmetic of the networks.
 
         Returns:
@@ -109,28 +158,25 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != PROJECTION_SHAPE:
-            raise UsageError(f"images are {images.dtype} {tuple(images.shape)}, expected torch.uint8 (N, 3, 256, 256)")
-        if precision not in _DTYPES:
-            raise UsageError(f"unknown precision {precision!r} (choices: {', '.join(_DTYPES)})")
-        dtype = _DTYPES[precision]
-        with torch.inference_mode():
-            scaled = self.scaling.apply(images.to(self.device, non_blocking=True))
-            if self.backend == "openvino" and precision == "fp32":
-                return torch.stack([member(scaled) for member in self._compiled_for(tuple(scaled.shape))])
-            if self.device.type == "cuda":
-                scaled = scaled.contiguous(memory_format=torch.channels_last)
-            with (
-                threads_for(self.manifest.backbone, self.device),
-                torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
-            ):
-                return torch.stack([member(scaled).float() for member in self.members])
+        self._check(images, exact=True)
+        if precision not in DTYPES:
+            raise UsageError(field="precision", got=precision, expected=", ".join(DTYPES))
+        fast = self._fast(precision)
+        call = speed.on_device(lambda batch: fast(self.scaling.apply(batch)), self.device)
+        return speed.without_gradients(call)(images)
 
-    def _compiled_for(self, shape: tuple[int, ...]) -> list[CompiledNetwork]:
-        """Members compiled for one batch shape."""
-        if shape not in self._compiled:
-            self._compiled[shape] = [CompiledNetwork(member, shape) for member in self.members]
-        return self._compiled[shape]
+    def _fast(self, precision: Precision) -> Call:
+        """The networks in the speed wrappers that device, backend and precision call for."""
+        if self.backend == "openvino" and precision == "fp32":
+            return self._compiled
+        call: Call = self._evaluate
+        if precision != "fp32":
+            call = speed.mixed_precision(call, self.device, precision)
+        if self.device.type == "cuda":
+            return speed.channels_last(call)
+        if self.device.type == "cpu" and self.manifest.network.encoder not in WORTH_COMPILING:
+            return speed.one_thread(call)
+        return call
 
     def to_estimates(self, raw: NDArray[np.float32]) -> Mixture:
         """The chain within a module: combine, destandardize, calibrate, convert units.
@@ -142,31 +188,23 @@ class InferenceModule:
             Mean, aleatoric and epistemic variance in natural units, (N, T) float64 each.
         """
         targets = self.manifest.targets
-        mixture = combine_members(raw[..., 0].astype(np.float64), variance_from_log(raw[..., 1]))
+        variances = variance_from_raw(raw[..., 1], self.manifest.network.log_variance)
+        mixture = combine_members(raw[..., 0].astype(np.float64), variances)
         mixture = destandardize(mixture, np.array([t.mean for t in targets]), np.array([t.sd for t in targets]))
         mixture = calibrate(mixture, np.array([t.calibration.factor for t in targets]))
         return convert_units(mixture, np.array([t.divisor for t in targets]))
 
-    def half_width(self, target: int, level: float) -> float:
+    def half_width(self, target: int, level: float) -> float | None:
         """Half width of the central interval in total standard deviations.
 
         Args:
             target: index in the manifest.
             level: in (0, 1).
 
-        Raises:
-            ModuleError: a conformal calibration does not reach that level.
+        Returns:
+            None where the target's calibration has no such level, because it had too few labels.
         """
-        calibration = self.manifest.targets[target].calibration
-        if calibration.method != "conformal":
-            return gaussian_quantile(level)
-        levels, widths = zip(*calibration.half_widths, strict=True)
-        if not levels[0] <= level <= levels[-1]:
-            raise ModuleError(
-                f"{self.manifest.name}: the conformal calibration of {self.manifest.targets[target].name} covers "
-                f"levels {levels[0]} to {levels[-1]}, got --ci {level:g}"
-            )
-        return float(np.interp(level, levels, widths))
+        return half_width_of(self.manifest.targets[target].calibration, level)
 
 
 def _as_kind(name: str, value: Tensor, kind: torch.dtype) -> Tensor:
@@ -180,7 +218,7 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     """One network out of its file; nothing random is drawn on the way."""
     path = folder / member.file
     with torch.device("meta"):
-        network = build_network(manifest.backbone, len(manifest.targets))
+        network = build_network(manifest.network.encoder, len(manifest.targets))
     kinds = {k: v.dtype for k, v in network.model.state_dict().items()}
     try:
         # Copies, so that a file replaced later cannot change or crash a loaded network (safetensors maps the file).
@@ -189,7 +227,8 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:240]
         raise ModuleError(
-            f"{path}: does not hold the weights of {manifest.backbone} with {len(manifest.targets)} targets ({reason})"
+            f"{path}: does not hold the weights of {manifest.network.encoder} with {len(manifest.targets)} targets "
+            f"({reason})"
         ) from error
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
         raise ModuleError(f"{path}: holds NaN or infinite weights, expected finite ones; copy the module again")
@@ -229,7 +268,9 @@ def load_module(
     except UkbInferError as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: {error}") from error
     device = torch.device(device)
-    return InferenceModule(manifest, members, device, choose_backend(backend, manifest.backbone, device, precision))
+    return InferenceModule(
+        manifest, members, device, choose_backend(backend, manifest.network.encoder, device, precision)
+    )
 
 
 def _to_store(value: Tensor, half: bool) -> Tensor:
@@ -252,7 +293,7 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass --overwrite")
+        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass `overwrite`")
     if not (folder / MANIFEST_NAME).is_file():
         raise ModuleError(f"{folder} is not empty and holds no {MANIFEST_NAME}: only a module is overwritten")
 
@@ -283,7 +324,7 @@ def _write_files(
         state = {name: _to_store(value, half) for name, value in network.model.state_dict().items()}
         atomic_write_bytes(path, to_bytes(state))
         files.append(MemberFile(path.name, sha256_file(path)))
-    manifest = replace(manifest, members=tuple(files))
+    manifest = replace(manifest, network=replace(manifest.network, members=tuple(files)), schema_version=SCHEMA_VERSION)
     try:
         text = manifest.to_json()
     except ValueError as error:
@@ -308,7 +349,7 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
 
 
 def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
-    """Replace the manifest of a module, weights untouched; whole or not at all.
+    """Replace the manifest of a module, weights untouched; whole or not at all. Its schema version stays.
 
     Args:
         folder: of the module.
@@ -340,7 +381,7 @@ def save_module(
 
     Args:
         folder: where; its parent is created.
-        manifest: everything but ``members``, which is filled in here.
+        manifest: everything but the members' files, which are filled in here; written in the newest version.
         networks: the members.
         half: store weights as fp16 (they are used as fp32).
         overwrite: replace an existing module.

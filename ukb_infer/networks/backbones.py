@@ -1,4 +1,4 @@
-"""The registry of backbones: torchvision models, each with its last layer replaced by one linear head (floor 2)."""
+"""The registry of backbones: torchvision models, each an encoder to pooled features and one linear head."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision.models as tv
-from torch import nn
+from torch import Tensor, nn
 
 from ukb_infer.errors import UsageError
 from ukb_infer.targets import suggest
+
+
+def _encode(model: Any, images: Tensor) -> Tensor:
+    """Features of the networks made of convolutions, a pool and a classifier: (N, 3, rows, cols) -> (N, F)."""
+    return torch.flatten(model.avgpool(model.features(images)), 1)
+
+
+def _encode_resnet(model: Any, images: Tensor) -> Tensor:
+    stem = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+    return torch.flatten(model.avgpool(model.layer4(model.layer3(model.layer2(model.layer1(stem))))), 1)
+
+
+def _encode_convnext(model: Any, images: Tensor) -> Tensor:
+    norm, flatten, _ = model.classifier
+    encoded: Tensor = flatten(norm(model.avgpool(model.features(images))))
+    return encoded
 
 
 @dataclass(frozen=True)
@@ -23,7 +40,8 @@ class BackboneSpec:
         weights: torchvision's enum of ImageNet weights, for ``--init imagenet``.
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
-        keep: entries of a classifier sequence kept in front of the linear layer.
+        keep: entries of a classifier sequence kept in front of the linear layer; the encoder ends with them.
+        encode: (model, images) to the features that the linear layer sees, (N, 3, rows, cols) -> (N, F).
         one_by_one: evaluate scans one at a time on a CPU. Activations made of exp or erf (SiLU, GELU) are computed by
             vector instructions and, at the end of each thread's share of a batch, by scalar ones that round otherwise:
             a result would depend on the scan's place in the batch.
@@ -34,15 +52,16 @@ class BackboneSpec:
     weights: Any
     head: str
     keep: int = 0
+    encode: Callable[[Any, Tensor], Tensor] = _encode
     one_by_one: bool = False
 
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("resnet18", tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc"),
-        BackboneSpec("resnet34", tv.resnet34, tv.ResNet34_Weights.IMAGENET1K_V1, "fc"),
-        BackboneSpec("resnet50", tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2, "fc"),
+        BackboneSpec("resnet18", tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
+        BackboneSpec("resnet34", tv.resnet34, tv.ResNet34_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
+        BackboneSpec("resnet50", tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2, "fc", encode=_encode_resnet),
         BackboneSpec(
             "mobilenet_v3_small", tv.mobilenet_v3_small, tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1, "classifier"
         ),
@@ -69,6 +88,7 @@ BACKBONES: dict[str, BackboneSpec] = {
             tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
             "classifier",
             keep=2,
+            encode=_encode_convnext,
             one_by_one=True,
         ),
     )

@@ -1,10 +1,10 @@
-"""Build a network: backbone, linear head, initial weights (floor 2)."""
+"""Build a network: backbone, linear head, initial weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import load_file
@@ -18,34 +18,48 @@ Init = Literal["random", "imagenet"] | Path
 
 
 class MeanVarianceNetwork(nn.Module):
-    """A torchvision model whose last layer gives (mean, log-variance) per target.
+    """An encoder and its head: images -> features -> (mean, log-variance) per target.
 
     Args:
-        model: the torchvision model with its head replaced.
+        model: torchvision model with its head replaced; it holds encoder and head under torchvision's names, so that
+            weight files are those of torchvision.
         n_targets: T.
-        one_by_one: evaluate scans one at a time on a CPU (see :class:`~ukb_infer.networks.BackboneSpec`).
+        spec: says where in the model the encoder ends.
 
     Attributes:
         transfer: what the initial weight file covered; None for random weights.
     """
 
-    def __init__(self, model: nn.Module, n_targets: int, *, one_by_one: bool = False) -> None:
+    def __init__(self, model: nn.Module, n_targets: int, spec: BackboneSpec) -> None:
         super().__init__()
         self.model = model
         self.n_targets = n_targets
-        self.one_by_one = one_by_one
+        self.spec = spec
         self.transfer: Transfer | None = None
+
+    @property
+    def head(self) -> RowLinear:
+        """The linear layer behind the encoder: (N, F) -> (N, 2T)."""
+        layer: Any = getattr(self.model, self.spec.head)
+        return cast(RowLinear, layer[-1] if self.spec.keep else layer)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(N, 3, rows, cols) float -> (N, F) features, pooled over the image."""
+        if self.spec.one_by_one and not self.training and images.device.type == "cpu" and len(images) > 1:
+            return torch.cat([self.spec.encode(self.model, image) for image in images.unsqueeze(1).unbind()])
+        return self.spec.encode(self.model, images)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """(N, F) -> (N, T, 2): mean and log-variance in standardized units."""
+        output: Tensor = self.head(features)
+        return output.reshape(-1, self.n_targets, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units.
 
         In evaluation on a CPU a scan's output depends neither on its place in the batch nor on its companions.
         """
-        if self.one_by_one and not self.training and images.device.type == "cpu" and len(images) > 1:
-            output = torch.cat([self.model(image) for image in images.unsqueeze(1).unbind()])
-        else:
-            output = self.model(images)
-        return output.reshape(-1, self.n_targets, 2)
+        return self.predict(self.encode(images))
 
 
 @dataclass(frozen=True)
@@ -63,21 +77,14 @@ class Transfer:
         return len(self.loaded) / total if total else 0.0
 
 
-def _features_in(layer: nn.Module) -> int:
-    linears = [m for m in layer.modules() if isinstance(m, nn.Linear)]
-    return linears[0].in_features
-
-
-def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> nn.Linear:
+def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> None:
     old = getattr(model, spec.head)
-    linear = RowLinear(_features_in(old), 2 * n_targets)
+    features = next(m.in_features for m in old.modules() if isinstance(m, nn.Linear))
+    linear = RowLinear(features, 2 * n_targets)
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
-    if spec.keep:
-        setattr(model, spec.head, nn.Sequential(*list(old.children())[: spec.keep], linear))
-    else:
-        setattr(model, spec.head, linear)
-    return linear
+    kept = list(old.children())[: spec.keep]
+    setattr(model, spec.head, nn.Sequential(*kept, linear) if kept else linear)
 
 
 def _cached_imagenet_file(spec: BackboneSpec) -> Path:
@@ -85,9 +92,9 @@ def _cached_imagenet_file(spec: BackboneSpec) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
         raise UsageError(
-            f"--init imagenet: no file {name} in the torch hub cache; nothing is downloaded at run time. "
+            f"`init` imagenet: no file {name} in the torch hub cache; nothing is downloaded at run time. "
             f"Put torchvision's ImageNet weights of {spec.name} at {path} (set TORCH_HOME to choose another cache), "
-            "or use --init random"
+            "or use random weights"
         )
     return path
 
@@ -98,10 +105,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UsageError(f"--init: {path.name} cannot be read as weights ({type(error).__name__}: {error})") from error
+        raise UsageError(f"`init`: {path.name} cannot be read as weights ({type(error).__name__}: {error})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UsageError(f"--init: {path.name} holds no table of tensors; expected a state dict or safetensors file")
+        raise UsageError(f"`init`: {path.name} holds no table of tensors; expected a state dict or safetensors file")
     return {str(k).removeprefix("module.").removeprefix("model."): v for k, v in state.items()}
 
 
@@ -121,7 +128,7 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
     state, own = _read_state(path), network.model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise UsageError(f"--init: no tensor of {path.name} fits this backbone; expected weights of the same one")
+        raise UsageError(f"`init`: no tensor of {path.name} fits this backbone; expected weights of the same one")
     network.model.load_state_dict(fitting, strict=False)
     network.transfer = Transfer(
         tuple(fitting), tuple(k for k in own if k not in fitting), tuple(k for k in state if k not in fitting)
@@ -149,11 +156,11 @@ def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanV
         raise UsageError(f"a network needs at least one target, got {n_targets}")
     model = spec.factory(weights=None)
     _replace_head(model, spec, n_targets)
-    network = MeanVarianceNetwork(model, n_targets, one_by_one=spec.one_by_one)
+    network = MeanVarianceNetwork(model, n_targets, spec)
     if init == "imagenet":
         transfer_weights(network, _cached_imagenet_file(spec))
     elif isinstance(init, Path):
         transfer_weights(network, init)
     elif init != "random":
-        raise UsageError(f"--init: {init!r}; expected random, imagenet or the path of a weight file")
+        raise UsageError(f"`init`: {init!r}; expected random, imagenet or the path of a weight file")
     return network

@@ -1,4 +1,4 @@
-"""Networks compiled by OpenVINO for CPUs: the same results to 1e-3, about twice as fast as eager torch (floor 2).
+"""Networks compiled by OpenVINO for CPUs: the same results to 1e-3, about twice as fast as eager torch.
 
 OpenVINO is an optional extra (``ukb-infer[fast-cpu]``). It was chosen over ONNX Runtime, which is
 about as fast, for reading torch models directly. Bitwise, its results depend neither on a scan's place in the batch
@@ -10,8 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,24 +32,6 @@ def openvino_is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-@contextmanager
-def threads_for(backbone: str, device: torch.device) -> Iterator[None]:
-    """One thread for small networks on a CPU, while entered.
-
-    They gain nothing from more, lose much when other processes use the cores, and one thread gives the same bits on
-    every machine of a kind whatever its number of cores.
-    """
-    before = torch.get_num_threads()
-    if device.type != "cpu" or backbone in WORTH_COMPILING or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def choose_backend(name: str, backbone: str, device: torch.device, precision: str) -> str:
     """``torch`` or ``openvino`` for one module.
 
@@ -66,9 +47,9 @@ def choose_backend(name: str, backbone: str, device: torch.device, precision: st
     possible = device.type == "cpu" and precision == "fp32"
     if name == "openvino":
         if not possible:
-            raise UsageError("--backend openvino: runs on --device cpu with --precision fp32 only")
+            raise UsageError("`backend`: openvino runs on the device cpu with precision fp32 only")
         if not openvino_is_installed():
-            raise UsageError('--backend openvino: is not installed; pip install "ukb-infer[fast-cpu]"')
+            raise UsageError('`backend`: openvino is not installed; pip install "ukb-infer[fast-cpu]"')
         return "openvino"
     if name == "auto" and possible and backbone in WORTH_COMPILING and openvino_is_installed():
         return "openvino"
@@ -101,3 +82,22 @@ class CompiledNetwork:
         """(N, 3, rows, cols) float32 -> (N, T, 2) float32."""
         output = self._request.infer({0: np.ascontiguousarray(images.numpy())})[0]
         return torch.from_numpy(np.array(output, np.float32)).reshape(-1, self.n_targets, 2)
+
+
+class CompiledMembers:
+    """Members compiled for every batch shape they meet, on first use.
+
+    Args:
+        members: in evaluation mode, on the CPU.
+    """
+
+    def __init__(self, members: Sequence[MeanVarianceNetwork]) -> None:
+        self._members = members
+        self._compiled: dict[tuple[int, ...], list[CompiledNetwork]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, rows, cols) float32 -> (K, N, T, 2) float32."""
+        shape = tuple(images.shape)
+        if shape not in self._compiled:
+            self._compiled[shape] = [CompiledNetwork(member, shape) for member in self._members]
+        return torch.stack([member(images) for member in self._compiled[shape]])

@@ -1,4 +1,4 @@
-"""The linear head (floor 2)."""
+"""The linear head."""
 
 from __future__ import annotations
 

@@ -1,27 +1,41 @@
-"""From the projection's 8-bit values to what a network was trained on (floor 2)."""
+"""From the projection's values to what a network was trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from ukb_infer.errors import UsageError
-from ukb_infer.geometry import PROJECTION_SIZE
+
+if TYPE_CHECKING:  # manifests hold scalings, and are read without torch
+    import torch
+    from torch import Tensor
+
+#: Shortest side of a network's input, pixels.
+MIN_SIDE = 32
+
+
+def divides(size: Sequence[int], full: Sequence[int]) -> bool:
+    """Whether blocks of whole pixels average an image down to a size that networks take.
+
+    Args:
+        size: (rows, cols) wanted.
+        full: (rows, cols) of the image.
+    """
+    return all(part >= MIN_SIDE and whole % part == 0 for part, whole in zip(size, full, strict=True))
 
 
 @dataclass(frozen=True)
 class InputScaling:
-    """``x = uint8 * scale + offset``, after averaging blocks of pixels down to ``size`` where given.
+    """``x = value * scale + offset``, after averaging blocks of pixels down to ``size`` where given.
 
     The published weights take the values as they are: scale 1, offset 0, full size.
 
     Attributes:
         scale: factor.
         offset: summand.
-        size: (rows, cols) that divide 256, or None for the full 256 x 256.
+        size: (rows, cols) that divide those of the projection, or None for its full size.
     """
 
     scale: float = 1.0
@@ -29,20 +43,32 @@ class InputScaling:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and any(n < 32 or PROJECTION_SIZE % n for n in self.size):
-            raise UsageError(f"input scaling: size {self.size} must divide {PROJECTION_SIZE} and be at least 32")
+        if self.size is not None:
+            self.check(self.size)
 
-    def apply(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Scale a batch on the device it is on.
+    def check(self, full: Sequence[int]) -> None:
+        """Refuse a size that does not divide (rows, cols) of the projections.
+
+        Raises:
+            UsageError: says both.
+        """
+        if self.size is not None and not divides(self.size, full):
+            raise UsageError(f"input scaling: size {self.size} must divide {tuple(full)} and be at least {MIN_SIDE}")
+
+    def apply(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Scale a batch on the device it is on; differentiable where the images are floats.
 
         Args:
-            images: (N, 3, 256, 256) uint8.
-            dtype: of the result.
+            images: (N, channels, rows, cols).
+            dtype: of the result, float32 by default.
 
         Returns:
-            (N, 3, rows, cols).
+            (N, channels, rows, cols).
         """
-        values = images.to(dtype)
+        import torch
+        from torch.nn import functional
+
+        values = images.to(torch.float32 if dtype is None else dtype)
         if self.size is not None:
             kernel = (values.shape[2] // self.size[0], values.shape[3] // self.size[1])
             if kernel != (1, 1):

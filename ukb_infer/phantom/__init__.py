@@ -1,8 +1,10 @@
-"""Synthetic neck-to-knee bodies and their files (floor 1). They describe no one; see ``docs/phantom.md``."""
+"""Synthetic neck-to-knee bodies and their files. They describe no one; see ``docs/phantom.md``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from ukb_infer.phantom.anomalies import ANOMALIES, Anomaly, anomaly_names, find_anomaly
@@ -42,12 +44,4 @@ __all__ = [
     "write_cohort",
     "write_scan",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: numba and pydicom are not needed for ``--help``."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ukb_infer.phantom' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"ukb_infer.phantom.{_HOMES[name]}"), name)
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""The parametrized body: from latent variables to shapes at any height (floor 1).
+"""The parametrized body: from latent variables to shapes at any height.
 
 A body is a stack of axial levels; at each level it is a list of superellipses painted one over the other. Heights and
 breadths are round anthropometric proportions (fractions of standing height, millimetres at 1.75 m).

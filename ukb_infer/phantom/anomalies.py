@@ -1,4 +1,4 @@
-"""Everything that goes wrong with scans, made on purpose (floor 1).
+"""Everything that goes wrong with scans, made on purpose.
 
 The names are the reason codes. Those of the picture (swaps, metal …) are drawn by ``sampling.render``; the others
 change what is written. Codes that are no property of one scan's files (``too_large``, which would need gigabytes;
@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ukb_infer.errors import REASONS, Kind, Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, SlicePlan
+from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
 from ukb_infer.targets import suggest
 
@@ -258,7 +259,13 @@ ANOMALIES: dict[Reason, Anomaly] = {
     Reason.MISSING_AFFINE: Anomaly(None, _NIFTI),
     Reason.UNREADABLE_NIFTI: Anomaly(None, _NIFTI),
     Reason.NON_FINITE_VALUES: Anomaly(None, _NIFTI),
-    **{reason: Anomaly(None, _ALL, effect=True) for reason in Reason if REASONS[reason].kind is Kind.APPEARANCE},
+    Reason.FAT_WATER_SWAP: Anomaly(None, _ALL, effect=True),
+    Reason.FAT_WATER_SWAP_LEG: Anomaly(None, _ALL, effect=True),
+    Reason.KNEE_MISSING: Anomaly(None, _ALL, effect=True),
+    Reason.SHOULDER_MISSING: Anomaly(None, _ALL, effect=True),
+    Reason.FOLDING: Anomaly(None, _ALL, effect=True),
+    Reason.METAL: Anomaly(None, _ALL, effect=True),
+    Reason.MOTION: Anomaly(None, _ALL, effect=True),
 }
 
 
@@ -282,6 +289,10 @@ def find_anomaly(name: str) -> Reason:
 
 def check_format(anomaly: Reason, format: str) -> None:
     """Make sure that an anomaly can be written in a format.
+
+    Args:
+        anomaly: of ``ANOMALIES``.
+        format: ``zip``, ``dicom`` or ``nifti``.
 
     Raises:
         UsageError: names the formats that have it.
@@ -324,6 +335,11 @@ def apply_to_plan(plan: ScanPlan, anomaly: Reason | None, format: str, seed: int
 
 def alter_nifti_stations(stations: list[Station], anomaly: Reason | None, seed: int) -> list[Station]:
     """Stations as they are written to NIfTI: one missing or one without signal where that is the anomaly.
+
+    Args:
+        stations: head first; the list is changed in place where one loses its signal.
+        anomaly: None and those of the picture change nothing.
+        seed: chooses the station and the value of an image without signal.
 
     Raises:
         UsageError: the anomaly cannot be made in this format or of so small a scan.

@@ -1,4 +1,4 @@
-"""A folder of synthetic scans with their true values (floor 1)."""
+"""A folder of synthetic scans with their true values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ukb_infer.errors import Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom.anomalies import ANOMALIES, check_format
 from ukb_infer.phantom.population import sample_subject
 from ukb_infer.phantom.sampling import Size, render
 from ukb_infer.phantom.true_values import truths
 from ukb_infer.phantom.writers import Format, write_scan
+from ukb_infer.reasons import Reason
 from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
 
@@ -110,7 +111,7 @@ def _remove_earlier(out: Path) -> None:
     table = out / TRUTH_NAME
     if not table.exists():
         return
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         names = [row.get("scan") or "" for row in csv.DictReader(file)]
     for name in filter(_OUR_NAME.fullmatch, names):
         (out / f"{name}.zip").unlink(missing_ok=True)

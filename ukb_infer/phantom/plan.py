@@ -1,4 +1,4 @@
-"""What is to be written of one scan, series by series, before it becomes files (floor 1)."""
+"""What is to be written of one scan, series by series, before it becomes files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.geometry import PROTOCOL
+from ukb_infer.protocol import PROTOCOL
 from ukb_infer.records import Station
 
 #: Order of the contrasts within a station's four series, and the suffix of their description.
@@ -71,7 +71,12 @@ class ScanPlan:
     container: Literal["normal", "truncated", "encrypted"] = "normal"
 
     def of_station(self, station: int, contrasts: str | Sequence[str] = CONTRASTS) -> list[SeriesPlan]:
-        """Series of one station, of some contrasts."""
+        """Series of one station, of some contrasts.
+
+        Args:
+            station: its number, from 1.
+            contrasts: names of :data:`CONTRASTS`.
+        """
         return [s for s in self.series if s.station == station and s.contrast in contrasts]
 
     @property

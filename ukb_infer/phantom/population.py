@@ -1,4 +1,4 @@
-"""Who the phantoms are: latent variables drawn from a plausible population (floor 1).
+"""Who the phantoms are: latent variables drawn from a plausible population.
 
 The numbers are round values for adults of 45 to 82 years, chosen to look like a population cohort; they describe
 no one.

@@ -1,4 +1,4 @@
-"""From a body to stations: signal, noise, coil profile and folding on UK Biobank's grid (floor 1)."""
+"""From a body to stations: signal, noise, coil profile and folding on UK Biobank's grid."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.compiling import compiled
-from ukb_infer.errors import Reason
-from ukb_infer.geometry import IN_PLANE_SPACING_MM, PROTOCOL
 from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.population import Subject
+from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
+from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
 
 Size = Literal["full", "small"]

@@ -1,4 +1,4 @@
-"""The 72 true values of a phantom, computed from the tissue model itself (floor 1).
+"""The 72 true values of a phantom, computed from the tissue model itself.
 
 Volumes are counted on a coarse grid over the whole body (also what lies outside the scanner's field: shanks, hands);
 the head and feet, which are not modelled, add a fixed share that depends on height and sex. Masses follow with standard
@@ -116,13 +116,25 @@ class TissueVolumes:
     def sum(
         self, tissues: tuple[Tissue, ...], regions: tuple[Region, ...], low: float = 0.0, high: float = 1.0
     ) -> float:
-        """Litres of tissues in regions between two heights (fractions)."""
+        """Litres of tissues in regions between two heights.
+
+        Args:
+            tissues: to add up.
+            regions: to look in.
+            low: lower height, a fraction of the average body's; included.
+            high: upper height likewise; not included.
+        """
         labels = [16 * r + t for r in regions for t in tissues]
         levels = (self.height >= low) & (self.height < high)
         return float(self.litres[levels][:, labels].sum())
 
     def at(self, fraction: float, values: Counts) -> float:
-        """Value at a height."""
+        """Value at a height.
+
+        Args:
+            fraction: the height as a fraction of the average body's.
+            values: (levels,) to interpolate linearly.
+        """
         order = np.argsort(self.height)
         return float(np.interp(fraction, self.height[order], values[order]))
 
@@ -265,7 +277,12 @@ class _Instrument:
         self._rng = np.random.default_rng(np.random.SeedSequence([subject.seed, subject.index, 99]))
 
     def measure(self, value: float, relative_sd: float = INSTRUMENT_SD) -> float:
-        """A value as an instrument gives it."""
+        """A value as an instrument gives it.
+
+        Args:
+            value: the true one.
+            relative_sd: standard deviation of the noise as a part of the value.
+        """
         return value * (1.0 + relative_sd * float(np.clip(self._rng.normal(), -4.0, 4.0)))
 
     def scan(self, part: _Composition) -> _Composition:

@@ -1,4 +1,4 @@
-"""Write scans as UK Biobank's zips, folders of DICOM slices, or folders of NIfTI stations (floor 1)."""
+"""Write scans as UK Biobank's zips, folders of DICOM slices, or folders of NIfTI stations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from isal import isal_zlib
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
-from ukb_infer.errors import Reason, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, make_plan
+from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, Station
 
 Format = Literal["zip", "dicom", "nifti"]
@@ -111,7 +112,13 @@ class _Template:
     position_at: int
 
     def fill(self, uid: str, number: int, position_mm: tuple[float, float, float]) -> bytes:
-        """Put a slice's own values in place; leading spaces are allowed in IS and DS."""
+        """Put a slice's own values in place; leading spaces are allowed in IS and DS.
+
+        Args:
+            uid: SOPInstanceUID.
+            number: InstanceNumber.
+            position_mm: ImagePositionPatient, (x, y, z).
+        """
         data = bytearray(self.data)
         position = "\\".join(_decimal(v).rjust(_COORDINATE_WIDTH) for v in position_mm)
         places = [(at, uid) for at in self.uid_at]

@@ -1,4 +1,4 @@
-"""Losses, the numerical chain after the network, and calibration as pure functions (floor 2).
+"""Losses, the numerical chain after the network, and calibration as pure functions.
 
 The losses need torch and are imported from ``ukb_infer.regression.losses``.
 """
@@ -7,7 +7,6 @@ from ukb_infer.regression.calibration import (
     conformal_half_width,
     conformal_table,
     coverage_area,
-    variance_factor_at_level,
     variance_factor_closed_form,
     variance_factor_coverage,
 )
@@ -20,11 +19,11 @@ from ukb_infer.regression.chain import (
     destandardize,
     gaussian_quantile,
     prediction_interval,
-    probability_and_class,
-    variance_from_log,
 )
+from ukb_infer.regression.log_variance import LogVariance, variance_from_raw
 
 __all__ = [
+    "LogVariance",
     "Mixture",
     "calibrate",
     "combine_members",
@@ -36,9 +35,7 @@ __all__ = [
     "destandardize",
     "gaussian_quantile",
     "prediction_interval",
-    "probability_and_class",
-    "variance_factor_at_level",
     "variance_factor_closed_form",
     "variance_factor_coverage",
-    "variance_from_log",
+    "variance_from_raw",
 ]

@@ -1,4 +1,4 @@
-"""Fitting calibration on predictions for scans that training did not see (floor 2)."""
+"""Fitting calibration on predictions for scans that training did not see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFORMAL_LEVELS = (0.5, 0.6, 0.68, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.9
 
 
 def _scores(label: Float64, mean: Float64, variance: Float64) -> Float64:
-    """|label - mean| / sd of the labels present.
+    """|label - mean| / sd of the labels present, rising, so that the order of rows changes no sum.
 
     Raises:
         UsageError: fewer than 10 labels, or predictions that are no predictions.
@@ -28,7 +28,7 @@ def _scores(label: Float64, mean: Float64, variance: Float64) -> Float64:
         raise UsageError(f"calibration needs at least 10 labels of a target, got {int(present.sum())}")
     if not np.isfinite(mean[present]).all() or not ((variance[present] > 0) & np.isfinite(variance[present])).all():
         raise UsageError("calibration needs finite means and finite variances above 0; check how training went")
-    return np.asarray(np.abs(label - mean)[present] / np.sqrt(variance[present]))
+    return np.sort(np.abs(label - mean)[present] / np.sqrt(variance[present]))
 
 
 def variance_factor_closed_form(label: Float64, mean: Float64, variance: Float64) -> float:
@@ -38,12 +38,27 @@ def variance_factor_closed_form(label: Float64, mean: Float64, variance: Float64
         label: (N,) NaN where missing.
         mean: (N,) predictions.
         variance: (N,) total variance.
+
+    Raises:
+        UsageError: too few labels, or all of them predicted without any error.
     """
-    return float(np.square(_scores(label, mean, variance)).mean())
+    return _factor(float(np.square(_scores(label, mean, variance)).mean()), "all")
+
+
+def _factor(value: float, share: str) -> float:
+    """The factor, unless it is 0: an sd of 0 is none."""
+    if value == 0:
+        raise UsageError(f"calibration: {share} of the labels are predicted exactly, no factor can match that")
+    return value
 
 
 def coverage_area(scores: Float64, factor: float) -> float:
-    """Signed area between observed and nominal coverage over the published levels; > 0 where intervals are too wide."""
+    """Signed area between observed and nominal coverage over the published levels; > 0 where intervals are too wide.
+
+    Args:
+        scores: (n,) |label - mean| / sd.
+        factor: of the variance.
+    """
     half = ndtri(0.5 + 0.5 * PUBLISHED_LEVELS[1:-1]) * np.sqrt(factor)
     observed = np.concatenate([[0.0], (scores[:, None] <= half[None, :]).mean(axis=0), [1.0]])
     return float(np.trapezoid(observed - PUBLISHED_LEVELS, PUBLISHED_LEVELS))
@@ -55,22 +70,19 @@ def variance_factor_coverage(label: Float64, mean: Float64, variance: Float64) -
     The area grows with the factor, in steps of 1/N; the search is on the logarithm and around the median score, so
     that it does not depend on the unit.
 
+    Args:
+        label: (N,) NaN where missing.
+        mean: (N,) predictions.
+        variance: (N,) total variance.
+
     Raises:
         UsageError: too few labels, or most of them predicted without any error.
     """
     scores = _scores(label, mean, variance)
     middle = float(np.median(scores))
-    if middle == 0:
-        raise UsageError("calibration: more than half of the labels are predicted exactly, no factor can match that")
-    centre = 2.0 * np.log(middle / ndtri(0.75))
+    centre = 2.0 * np.log(_factor(middle, "more than half") / ndtri(0.75))
     root = brentq(lambda x: coverage_area(scores, float(np.exp(centre + x))), -60.0, 60.0, xtol=1e-6)
     return float(np.exp(centre + root))
-
-
-def variance_factor_at_level(label: Float64, mean: Float64, variance: Float64, level: float = 0.95) -> float:
-    """Factor at which the central interval of one level covers that share of the labels."""
-    scores = _scores(label, mean, variance)
-    return float((np.quantile(scores, level, method="higher") / ndtri(0.5 + 0.5 * level)) ** 2)
 
 
 def conformal_half_width(scores: Float64, level: float) -> float:
@@ -85,12 +97,18 @@ def conformal_half_width(scores: Float64, level: float) -> float:
     Returns:
         Half width; infinite where n is too small for the level.
     """
-    rank = int(np.ceil((scores.size + 1) * level - 1e-9))
+    rank = max(1, int(np.ceil((scores.size + 1) * level - 1e-9)))
     return float(np.sort(scores)[rank - 1]) if rank <= scores.size else float("inf")
 
 
 def conformal_table(label: Float64, mean: Float64, variance: Float64) -> dict[float, float]:
-    """Half widths at :data:`CONFORMAL_LEVELS`, leaving out levels the number of labels cannot support."""
+    """Half widths at :data:`CONFORMAL_LEVELS`, leaving out levels the number of labels cannot support.
+
+    Args:
+        label: (N,) NaN where missing.
+        mean: (N,) predictions.
+        variance: (N,) total variance, calibrated.
+    """
     scores = _scores(label, mean, variance)
     widths = {level: conformal_half_width(scores, level) for level in CONFORMAL_LEVELS}
     return {level: width for level, width in widths.items() if np.isfinite(width)}

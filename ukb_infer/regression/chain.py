@@ -1,7 +1,17 @@
-"""The numerical chain after the network: small wrappers, one meaning and one variance rule each (floor 2).
+"""The numerical chain after the network: small wrappers, one meaning and one variance rule each.
 
-Within a module: ``combine_members -> destandardize (sigma^2) -> calibrate (k) -> convert_units (d^2)``; across modules
-that predict the same target ``combine_modules``; then ``prediction_interval``. All float64 NumPy.
+============================  ====================  ==================================================================
+wrapper                       meaning               its rule for the variance
+============================  ====================  ==================================================================
+:func:`combine_members`       members -> ensemble   mean of variances (aleatoric) + variance of means (epistemic)
+:func:`destandardize`         z-scores -> labels    times sd squared
+:func:`calibrate`             stated -> observed    times the calibration factor
+:func:`convert_units`         labels -> natural     divided by the divisor squared
+:func:`combine_modules`       modules -> target     as combine_members, over all members of all modules
+:func:`prediction_interval`   sd -> interval        none: half width times sd, clipped to the physical limits
+============================  ====================  ==================================================================
+
+All float64 NumPy. Before it, the network gives mean and log-variance of each member (``variance_from_raw``).
 """
 
 from __future__ import annotations
@@ -53,24 +63,35 @@ def combine_members(means: Float64, variances: Float64) -> Mixture:
     return Mixture(first + centre, variances.mean(axis=0), np.square(offset - centre).mean(axis=0))
 
 
-def variance_from_log(log_variance: NDArray[np.floating]) -> Float64:
-    """Variance of a raw head output; only what would overflow is held at exp(+-80)."""
-    return np.exp(np.clip(log_variance.astype(np.float64), -80.0, 80.0))
-
-
 def destandardize(mixture: Mixture, mean: Float64, sd: Float64) -> Mixture:
-    """Standardized to label units: ``m * sd + mean``; variances times ``sd^2``."""
+    """Standardized to label units: ``m * sd + mean``; both variances times ``sd^2``.
+
+    Args:
+        mixture: (..., T) standardized.
+        mean: (T,) of the labels.
+        sd: (T,) of the labels.
+    """
     square = np.square(sd)
     return Mixture(mixture.mean * sd + mean, mixture.aleatoric * square, mixture.epistemic * square)
 
 
 def calibrate(mixture: Mixture, factor: Float64) -> Mixture:
-    """Multiply the total variance, and so both its parts, by the calibration factor; the mean stays."""
+    """Multiply the total variance, and so both its parts, by the calibration factor; the mean stays.
+
+    Args:
+        mixture: (..., T).
+        factor: (T,) or a single one.
+    """
     return Mixture(mixture.mean, mixture.aleatoric * factor, mixture.epistemic * factor)
 
 
 def convert_units(mixture: Mixture, divisor: Float64) -> Mixture:
-    """Label units to natural units: mean / d, variances / d^2."""
+    """Label units to natural units: ``mean / d``; both variances divided by ``d^2``.
+
+    Args:
+        mixture: (..., T) in label units.
+        divisor: (T,) label units per natural unit.
+    """
     square = np.square(divisor)
     return Mixture(mixture.mean / divisor, mixture.aleatoric / square, mixture.epistemic / square)
 
@@ -121,9 +142,3 @@ def prediction_interval(
     if lower is not None or upper is not None:
         low, high = np.clip(low, lower, upper), np.clip(high, lower, upper)
     return low, high
-
-
-def probability_and_class(mean: Float64) -> tuple[Float64, NDArray[np.int64]]:
-    """A 0/1 regression read as probability (clipped to 0-1) and class (1 from 0.5 on)."""
-    probability = np.clip(mean, 0.0, 1.0)
-    return probability, (probability >= 0.5).astype(np.int64)

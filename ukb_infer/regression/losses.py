@@ -1,11 +1,17 @@
-"""Losses of mean-variance regression (floor 2, torch)."""
+"""Losses of mean-variance regression."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ukb_infer.regression.limits import LOG_VARIANCE_RANGE
+from ukb_infer.regression.log_variance import CENTRE, HALF_RANGE
+
+
+def log_variance(raw: Tensor) -> Tensor:
+    """Bounded log-variance of raw outputs (any shape): the rule of :mod:`ukb_infer.regression.log_variance`."""
+    z = (raw - CENTRE) / HALF_RANGE
+    return CENTRE + HALF_RANGE * z * torch.rsqrt(1.0 + z.square())
 
 
 def gaussian_nll(
@@ -13,8 +19,10 @@ def gaussian_nll(
 ) -> Tensor:
     """Masked Gaussian negative log-likelihood ``exp(-s) (y - mu)^2 + s`` (Kendall & Gal 2017; as published).
 
+    ``s`` is the bounded log-variance of the raw output, as at inference.
+
     Args:
-        prediction: (N, T, 2) mean and log-variance, standardized units.
+        prediction: (N, T, 2) mean and raw log-variance, standardized units.
         target: (N, T) standardized labels; NaN where missing.
         beta: weight each term by its variance to the power beta (beta-NLL, Seitzer et al. 2022); 0 for the plain loss.
         count: what the sum is divided by, where the labels present in this batch are not all (several processes).
@@ -22,12 +30,12 @@ def gaussian_nll(
     Returns:
         Mean over the labels present; 0 where there is none.
     """
-    mean, log_variance = prediction[..., 0], prediction[..., 1].clamp(*LOG_VARIANCE_RANGE)
+    mean, s = prediction[..., 0], log_variance(prediction[..., 1])
     present = torch.isfinite(target)
     residual = torch.where(present, target, mean.detach()) - mean
-    loss = torch.exp(-log_variance) * residual.square() + log_variance
+    loss = torch.exp(-s) * residual.square() + s
     if beta > 0.0:
-        loss = loss * torch.exp(beta * log_variance).detach()
+        loss = loss * torch.exp(beta * s).detach()
     return (loss * present).sum() / (present.sum().clamp(min=1) if count is None else count)
 
 

@@ -1,1 +1,1 @@
-"""Tables and figures for people, from finished tables and records (floor 5, no torch)."""
+"""Tables and figures for people, from finished tables and records."""

@@ -1,7 +1,8 @@
-"""Figures of agreement: readable in black and white, as vector PDF and PNG (floor 5, needs matplotlib)."""
+"""Figures of agreement: readable in black and white, as vector PDF and PNG (needs matplotlib)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ import pandas as pd
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-from ukb_infer.evaluation.comparing import Comparison, TargetResult
+from ukb_infer.evaluation.compare import Comparison, TargetResult
 from ukb_infer.evaluation.metrics import (
     CURVE_LEVELS,
     SPARSIFICATION_SHARES,
     calibration_curve,
+    error_by_sd,
     reliability_bins,
     sparsification_curves,
 )
 from ukb_infer.storage import atomic_path
 
+#: Fewest scans of a target that are worth a figure.
+FEWEST_SCANS = 3
 #: Points of a scatter; beyond them a seeded sample is drawn.
 MAX_POINTS = 5000
 _STYLE = {
@@ -45,7 +49,7 @@ def draw_all(comparison: Comparison, folder: Path) -> list[Path]:
         The files of the overview and the folder's sheets.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results = [r for r in comparison.results if r.count >= 3]
+    results = [replace(r, data=r.data.ordered()) for r in comparison.results if r.count >= FEWEST_SCANS]
     files = []
     with mpl.rc_context(_STYLE):
         if results:
@@ -57,8 +61,13 @@ def draw_all(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def draw_learning_curves(history: Path, folder: Path) -> list[Path]:
-    """Training loss and validation NLL of every member."""
-    table = pd.read_csv(history)
+    """Training loss and validation NLL of every member.
+
+    Args:
+        history: ``history.csv`` of a training.
+        folder: of the figures.
+    """
+    table = pd.read_csv(history).sort_values(["member", "iteration"], kind="stable")
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.8), layout="constrained", sharex=True)
@@ -96,6 +105,10 @@ def _sample(count: int) -> Any:
     return np.sort(np.random.default_rng(0).choice(count, MAX_POINTS, replace=False))
 
 
+def _number(value: float, digits: str) -> str:
+    return "-" if np.isnan(value) else f"{value:{digits}}"
+
+
 def _unit(result: TargetResult) -> str:
     return f" ({result.spec.unit})" if result.spec.unit else ""
 
@@ -125,10 +138,12 @@ def _overview(results: list[TargetResult], comparison: Comparison) -> Any:
         name, m = result.spec.name, result.metrics
         if result.data.binary:
             _reliability(axis, result, labels=False)
-            axis.set_title(f"{name}\nAUROC {m['auroc'].value:.3f}, n {result.count}", fontsize=5.5)
+            axis.set_title(f"{name}\nAUROC {_number(m['auroc'].value, '.3f')}, n {result.count}", fontsize=5.5)
         else:
             _scatter(axis, result, labels=False)
-            axis.set_title(f"{name}{_unit(result)}\nICC {m['icc'].value:.3f}, n {result.count}", fontsize=5.5)
+            axis.set_title(
+                f"{name}{_unit(result)}\nICC {_number(m['icc'].value, '.3f')}, n {result.count}", fontsize=5.5
+            )
         axis.tick_params(labelsize=5)
     figure.supxlabel("label (binary: predicted probability)", fontsize=8)
     figure.supylabel("estimate (binary: observed frequency)", fontsize=8)
@@ -141,9 +156,14 @@ def _continuous_sheet(result: TargetResult) -> Any:
     figure, axes = plt.subplots(2, 3, figsize=(9.0, 6.0), layout="constrained")
     _scatter(axes[0, 0], result)
     _bland_altman(axes[0, 1], result)
-    _calibration(axes[0, 2], result)
-    _sparsification(axes[1, 0], result)
-    _error_by_sd(axes[1, 1], result)
+    if result.data.has_sd:
+        _calibration(axes[0, 2], result)
+        _sparsification(axes[1, 0], result)
+        _error_by_sd(axes[1, 1], result)
+    else:
+        for axis in (axes[0, 2], axes[1, 0], axes[1, 1]):
+            axis.axis("off")
+        axes[0, 2].set_title("No predicted sd")
     _words(axes[1, 2], result)
     figure.suptitle(f"{result.spec.name}{_unit(result)}, {result.count} scans")
     return figure
@@ -152,7 +172,7 @@ def _continuous_sheet(result: TargetResult) -> Any:
 def _bland_altman(axis: Any, result: TargetResult) -> None:
     d, chosen = result.data, _sample(result.count)
     difference, middle = d.mean - d.label, 0.5 * (d.mean + d.label)
-    bias, spread = float(difference.mean()), float(difference.std(ddof=1))
+    bias, spread = float(difference.mean()), float(difference.std(ddof=1)) if result.count > 1 else float("nan")
     axis.scatter(middle[chosen], difference[chosen], **_DOTS)
     for value, style, text in (
         (bias, "-", f"bias {bias:.3g}"),
@@ -172,8 +192,8 @@ def _calibration(axis: Any, result: TargetResult) -> None:
     d = result.data
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axis.plot(CURVE_LEVELS, calibration_curve(d.label, d.mean, d.sd), color="0.0", label="Gaussian from mean and sd")
-    inside = float(((d.label >= d.lower) & (d.label <= d.upper)).mean())
-    axis.plot(
+    inside = float(d.inside.mean())
+    axis.plot(  # not drawn where there are no intervals
         [d.level], [inside], "ks", markersize=5, markerfacecolor="1.0", label=f"intervals of the run ({d.level:g})"
     )
     axis.set(
@@ -197,19 +217,15 @@ def _sparsification(axis: Any, result: TargetResult) -> None:
         xlabel="share of scans removed",
         ylabel=f"MAE of the rest{_unit(result)}",
         title="Sparsification",
-        ylim=(0, None),
+        ylim=(0, None if by_sd.max() > 0 else 1),
     )
     axis.legend(loc="lower left", fontsize=6)
 
 
 def _error_by_sd(axis: Any, result: TargetResult) -> None:
     """RMSE in ten groups of equal size over the predicted sd: on the line where the sd is right."""
-    d = result.data
-    order = np.argsort(d.sd, kind="stable")
-    groups = [g for g in np.array_split(order, min(10, max(1, result.count // 5))) if g.size]
-    sd = np.array([np.sqrt(np.mean(np.square(d.sd[g]))) for g in groups])
-    rmse = np.array([np.sqrt(np.mean(np.square(d.mean[g] - d.label[g]))) for g in groups])
-    top = 1.1 * max(float(sd.max()), float(rmse.max()))
+    sd, rmse = error_by_sd(result.data.mean - result.data.label, result.data.sd)
+    top = 1.1 * max(float(sd.max()), float(rmse.max())) or 1.0
     axis.plot([0, top], [0, top], color="0.6", linewidth=0.8, label="right on average")
     axis.plot(sd, rmse, "ko-", markersize=4, label="groups of scans by sd")
     axis.set(xlabel=f"predicted sd{_unit(result)}", ylabel=f"RMSE{_unit(result)}", title="Error by predicted sd")
@@ -222,14 +238,14 @@ def _words(axis: Any, result: TargetResult) -> None:
     lines = []
     for name, m in result.metrics.items():
         interval = "" if np.isnan(m.low) else f"  [{m.low:.3g}, {m.high:.3g}]"
-        lines.append(f"{name.replace('_', ' '):<22}{m.value:>9.3g}{interval}")
+        lines.append(f"{name.replace('_', ' '):<22}{_number(m.value, '.3g'):>9}{interval}")
     axis.text(0.0, 1.0, "\n".join(lines), family="monospace", fontsize=6.5, va="top", transform=axis.transAxes)
     axis.set_title("Metrics [95 % bootstrap interval]")
 
 
 def _reliability(axis: Any, result: TargetResult, *, labels: bool = True) -> None:
     d = result.data
-    predicted, observed, count = reliability_bins(d.label, np.clip(d.mean, 0.0, 1.0))
+    predicted, observed, count = reliability_bins(d.label, d.probabilities)
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axis.plot(predicted, observed, "ko-", markersize=4)
     axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
@@ -245,7 +261,7 @@ def _binary_sheet(result: TargetResult) -> Any:
     d = result.data
     _reliability(axes[0], result)
     bins = np.linspace(0.0, 1.0, 21)
-    probability = np.clip(d.mean, 0.0, 1.0)
+    probability = d.probabilities
     axes[1].hist(probability[d.label == 0], bins=bins, histtype="step", color="0.0", label="label 0")
     axes[1].hist(probability[d.label == 1], bins=bins, histtype="stepfilled", color="0.7", label="label 1")
     axes[1].set(xlabel="predicted probability", ylabel="scans", title="Predictions", yscale="symlog")

@@ -1,5 +1,6 @@
-"""Atomic writes and hashes (floor 1)."""
+"""Atomic writes, hashes, and records from files."""
 
 from ukb_infer.storage.atomic import atomic_path, atomic_write_bytes, atomic_write_text, sha256_file
+from ukb_infer.storage.plain import from_plain
 
-__all__ = ["atomic_path", "atomic_write_bytes", "atomic_write_text", "sha256_file"]
+__all__ = ["atomic_path", "atomic_write_bytes", "atomic_write_text", "from_plain", "sha256_file"]

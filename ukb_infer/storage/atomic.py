@@ -1,4 +1,4 @@
-"""Files that are either whole or not there (floor 1)."""
+"""Files that are either whole or not there."""
 
 from __future__ import annotations
 
@@ -46,13 +46,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing.
+
+    Args:
+        path: final file; its folder exists.
+        data: its whole content.
+    """
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file with the line ends as given, or nothing."""
+    """Write a whole UTF-8 file or nothing.
+
+    Args:
+        path: final file; its folder exists.
+        text: its whole content; line ends stay as given.
+    """
     atomic_write_bytes(path, text.encode("utf-8"))
 
 

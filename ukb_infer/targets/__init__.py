@@ -1,4 +1,4 @@
-"""Registry of the 72 targets (floor 0).
+"""Registry of the 72 targets.
 
 Names, UK Biobank fields, units, groups and the published accuracy come from the validation and testing tables
 published with MIMIR (10-fold cross-validation on UK Biobank; a later test release for 12 targets). They describe the
@@ -10,14 +10,24 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
 from ukb_infer.errors import UsageError
 
-__all__ = ["TARGETS", "PublishedAccuracy", "TargetSpec", "find_target", "get_target", "registry_csv", "suggest"]
+__all__ = [
+    "TARGETS",
+    "PublishedAccuracy",
+    "TargetSpec",
+    "fields_of",
+    "find_target",
+    "get_target",
+    "registry_csv",
+    "spec_of_field",
+    "suggest",
+]
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,12 @@ TARGETS: dict[str, TargetSpec] = _read_table()
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Sentence part that names the nearest choices, for error messages."""
+    """Sentence part that names the nearest choices, for error messages.
+
+    Args:
+        name: the unknown name.
+        choices: the known names.
+    """
     near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
@@ -139,16 +154,39 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
+#: Fields that hold a target for which the published table states none.
+OTHER_FIELDS = {"21003": "age"}
+
+
+def spec_of_field(field: str, targets: Mapping[str, TargetSpec]) -> TargetSpec | None:
+    """The target that a UK Biobank field measures.
+
+    Args:
+        field: number as text, e.g. ``21002``.
+        targets: to choose from, by name.
+    """
+    stated = next((spec for spec in targets.values() if field and spec.field == field), None)
+    return stated or targets.get(OTHER_FIELDS.get(field, ""))
+
+
+def fields_of(spec: TargetSpec) -> list[str]:
+    """All fields whose columns are read as labels of a target."""
+    others = [field for field, name in OTHER_FIELDS.items() if name == spec.name]
+    return [spec.field, *others] if spec.field else others
+
+
 def find_target(name: str = "", field: str = "") -> TargetSpec | None:
-    """Target by UK Biobank field (``22407`` or ``22407-2.0``), else by name ignoring case and punctuation.
+    """Target by UK Biobank field, else by name ignoring case and punctuation.
+
+    Args:
+        name: of the target, or "".
+        field: ``22407``, ``p22407`` or ``22407-2.0``, or "".
 
     Returns:
         The target, or None where neither matches.
     """
     number = field.split("-")[0].strip().removeprefix("p")
-    if number:
-        for spec in TARGETS.values():
-            if spec.field == number:
-                return spec
+    if spec := spec_of_field(number, TARGETS):
+        return spec
     plain = _plain(name)
     return next((spec for spec in TARGETS.values() if plain and _plain(spec.name) == plain), None)

@@ -1,110 +1,255 @@
-"""Configuration of training, with the two presets (floor 4)."""
+"""Configuration of training in sections, with the two presets."""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, model_validator
 
 from ukb_infer.errors import UsageError
 from ukb_infer.networks import InputScaling
 from ukb_infer.targets import suggest
+from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
+from ukb_infer.training.settings import Section
+
+#: Optimizer steps of a member whose number is left to the labels.
+MOST_ITERATIONS = 4_000
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How one ensemble is trained; contradictions are refused in the option's own name.
+def _not_one(folds: int) -> int:
+    if folds == 1:
+        raise ValueError
+    return folds
+
+
+class _Scaling(Section):
+    flat_names: ClassVar[Mapping[str, str]] = {key: f"scaling.{key}" for key in ("scale", "offset", "size")}
+    scale: float = 1.0
+    offset: float = 0.0
+    size: Annotated[tuple[int, int] | None, Field(strict=False, description="[rows, cols], e.g. [128, 128]")] = None
+
+
+def _scaling(value: Any) -> Any:
+    """A table of a file as the input scaling it stands for."""
+    return InputScaling(**dict(_Scaling(**value))) if isinstance(value, Mapping) else value
+
+
+class Ensemble(Section):
+    """The networks of a module.
+
+    Attributes:
+        members: their number.
+        folds: cross-validation folds; member k leaves out fold k modulo folds; 0 trains every member on everything.
+        seed: of everything random; member k uses seed + k.
+    """
+
+    members: Annotated[int, Field(ge=1)] = 5
+    folds: Annotated[int, Field(ge=0, description="0 or at least 2"), AfterValidator(_not_one)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Network(Section):
+    """One network.
 
     Attributes:
         backbone: key of the backbone registry.
-        members: networks of the ensemble.
-        folds: cross-validation folds; member k leaves out fold k modulo folds; 0 trains every member on everything.
-        iterations: optimizer steps of each member.
+        scaling: of its input; in a file ``{scale, offset, size}``.
+    """
+
+    backbone: str = "resnet50"
+    scaling: Annotated[
+        InstanceOf[InputScaling],
+        BeforeValidator(_scaling),
+        Field(description="e.g. {scale = 0.0156, offset = -1.0, size = [128, 128]}"),
+    ] = InputScaling()
+
+
+class Optimization(Section):
+    """How weights are moved.
+
+    Attributes:
+        iterations: optimizer steps of each member; 0 takes :meth:`TrainConfig.resolved`'s number for the scans.
         batch_size: scans a step.
         optimizer: ``adam`` or ``adamw``.
         learning_rate: initial (``step``) or highest (``one-cycle``) learning rate.
         schedule: ``step`` divides by 10 at ``drop_at``; ``one-cycle`` warms up and anneals.
         drop_at: iteration of the drop.
         weight_decay: of AdamW.
-        warmup_mse: iterations that train the means alone first.
-        beta: exponent of beta-NLL; 0 for the published loss.
-        max_shift: augmentation by integer translations up to this many pixels.
-        intensity: augmentation of water and fat by random gains of up to this share; 0 for none.
-        flip: augmentation by left-right flips; never with targets of one side.
-        average_decay: decay of the exponential moving average of the weights that is kept; 0 for none.
-        validate_every: iterations between validations and checkpoints.
         gradient_clip: largest gradient norm; 0 for none.
-        seed: of everything random; member k uses seed + k.
-        scaling: input scaling of the networks.
+    """
+
+    iterations: Annotated[int, Field(ge=0)] = 10_000
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
+    schedule: Literal["step", "one-cycle"] = "step"
+    drop_at: int = 8_000
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class Augmentation(Section):
+    """How training scans are varied.
+
+    Attributes:
+        max_shift: integer translations up to this many pixels.
+        intensity: random gains of water and fat of up to this share; 0 for none.
+        flip: left-right flips; never with targets of one side.
+    """
+
+    max_shift: Annotated[int, Field(ge=0, le=64)] = 16
+    intensity: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    flip: bool = False
+
+
+class Validation(Section):
+    """How a member chooses its weights.
+
+    Attributes:
+        share: of a member's own participants on whom it is validated and from whom it does not learn; the weights
+            that validate best are kept. 0: it learns from everyone and the last weights are kept.
+        patience: validations without a better one after which a member stops early; 0 trains to the end.
+        every: iterations between validations and checkpoints; 0 for a twentieth of them all.
+        average_decay: decay of the exponential moving average of the weights that is kept; 0 for none.
+    """
+
+    flat_names: ClassVar[Mapping[str, str]] = {"share": "validation", "every": "validate_every"}
+    share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.15
+    patience: Annotated[int, Field(ge=0)] = 0
+    every: Annotated[int, Field(ge=0)] = 500
+    average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Numerics(Section):
+    """How numbers are computed.
+
+    Attributes:
         precision: ``fp32``, or ``bf16`` on CUDA.
         deterministic: only kernels that give the same bits every time (CPU training always does).
     """
 
-    backbone: str = "resnet50"
-    members: int = 5
-    folds: int = 0
-    iterations: int = 10_000
-    batch_size: int = 32
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = 5e-5
-    schedule: Literal["step", "one-cycle"] = "step"
-    drop_at: int = 8_000
-    weight_decay: float = 0.0
-    warmup_mse: int = 0
-    beta: float = 0.0
-    max_shift: int = 16
-    intensity: float = 0.0
-    flip: bool = False
-    average_decay: float = 0.0
-    validate_every: int = 500
-    gradient_clip: float = 0.0
-    seed: int = 0
-    scaling: InputScaling = field(default_factory=InputScaling)
     precision: Literal["fp32", "bf16"] = "fp32"
     deterministic: bool = False
 
-    def __post_init__(self) -> None:
-        checks = (
-            (self.members >= 1, "--members", "at least 1", self.members),
-            (self.folds == 0 or self.folds >= 2, "--folds", "0 or at least 2", self.folds),
-            (self.iterations >= 1, "--iterations", "at least 1", self.iterations),
-            (self.batch_size >= 2, "--batch-size", "at least 2", self.batch_size),
-            (self.learning_rate > 0, "--learning-rate", "above 0", self.learning_rate),
-            (0 <= self.warmup_mse < self.iterations, "--warmup-mse", "below --iterations", self.warmup_mse),
-            (0.0 <= self.beta <= 1.0, "--beta", "0 to 1", self.beta),
-            (0 <= self.max_shift <= 64, "--max-shift", "0 to 64 pixels", self.max_shift),
-            (0.0 <= self.intensity < 1.0, "--intensity", "0 to below 1", self.intensity),
-            (0.0 <= self.average_decay < 1.0, "--average-decay", "0 to below 1", self.average_decay),
-            (self.validate_every >= 1, "--validate-every", "at least 1", self.validate_every),
-            (self.optimizer in ("adam", "adamw"), "optimizer", "adam or adamw", self.optimizer),
-            (self.schedule in ("step", "one-cycle"), "schedule", "step or one-cycle", self.schedule),
-            (self.precision in ("fp32", "bf16"), "--precision", "fp32 or bf16", self.precision),
-            (self.weight_decay >= 0, "weight_decay", "0 or more", self.weight_decay),
-            (self.gradient_clip >= 0, "gradient_clip", "0 or more", self.gradient_clip),
-        )
-        for fine, flag, expected, got in checks:
-            if not fine:
-                raise UsageError(f"{flag}: got {got}, expected {expected}")
+
+class TrainConfig(Section):
+    """How one ensemble is trained; every attribute is a section."""
+
+    ensemble: Ensemble = Ensemble()
+    network: Network = Network()
+    optimization: Optimization = Optimization()
+    objective: Objective = Regression()
+    augmentation: Augmentation = Augmentation()
+    validation: Validation = Validation()
+    numerics: Numerics = Numerics()
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.optimization.iterations:
+            self.objective.check(self.optimization.iterations)
+        return self
+
+    def changed(self, **changes: Any) -> TrainConfig:
+        """The configuration with other settings.
+
+        Args:
+            changes: settings by name (``batch_size=8``), sections as tables (``optimization={"batch_size": 8}``), or
+                both. Other iterations also shorten the objective's phases, where those are not given.
+
+        Raises:
+            UsageError: an unknown setting, a value that is not allowed, or one setting given twice.
+        """
+        given = _by_section(changes)
+        sections = {name: _section(name, own, given[name]) for name, own in self}
+        if iterations := given["optimization"].get("iterations"):
+            sections["objective"] = _section("objective", sections["objective"].within(iterations), given["objective"])
+        return TrainConfig(**sections)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings as plain values by name, without sections; what regression needs no word for is left out."""
+        plain = {
+            section.flat_names.get(key, key): asdict(value) if key == "scaling" else value
+            for _, section in self
+            for key, value in section
+        }
+        return {k: v for k, v in plain.items() if (k, v) != ("objective", "regression")}
+
+    def resolved(self, scans: int) -> TrainConfig:
+        """The configuration with numbers in place of every 0 that stands for a default.
+
+        Few scans are learned by heart soon, and what follows only makes the networks too sure of themselves:
+        300 + 2 steps a scan, at most :data:`MOST_ITERATIONS` (measured on phantoms: see ``docs/training.md``).
+
+        Args:
+            scans: labelled scans of the whole table, so that a fold trains as long as the module.
+        """
+        iterations = self.optimization.iterations or min(MOST_ITERATIONS, 300 + 2 * scans)
+        return self.changed(iterations=iterations, validate_every=self.validation.every or max(1, iterations // 20))
+
+
+def _places() -> dict[str, tuple[str, str]]:
+    """Name of a setting without sections -> its section and its name there."""
+    sections = [(name, type(own)) for name, own in TrainConfig() if name != "objective"]
+    sections += [("objective", kind) for kind in OBJECTIVES.values()]
+    return {kind.flat_names.get(key, key): (name, key) for name, kind in sections for key in kind.model_fields}
+
+
+def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings in their sections, from settings with and without.
+
+    Raises:
+        UsageError: an unknown name, or one setting given twice with different values.
+    """
+    places, found = _places(), {name: dict[str, Any]() for name in TrainConfig.model_fields}
+    for key, value in settings.items():
+        if key in found and isinstance(value, Mapping | Section):
+            given = {(key, inner): v for inner, v in dict(value).items()}
+        elif key in places:
+            given = {places[key]: value}
+        elif key in found:
+            raise UsageError(field=key, got=value, expected=f"a section, e.g. [{key}] with a setting a line")
+        else:
+            known = sorted({*places, *found})
+            raise UsageError(f"no such setting{suggest(key, known)} (choices: {', '.join(known)})", field=key)
+        for (section, name), v in given.items():
+            if name in found[section] and found[section][name] != v:
+                raise UsageError(f"given twice: {found[section][name]!r} and {v!r}", field=f"{section}.{name}")
+            found[section][name] = v
+    return found
+
+
+def _section(name: str, own: Section, given: dict[str, Any]) -> Any:
+    """A section with other settings; another objective begins with its own defaults."""
+    if name != "objective":
+        return type(own)(**(dict(own) | given))
+    chosen = given.get("name", dict(own)["name"])
+    if not isinstance(chosen, str) or chosen not in OBJECTIVES:
+        near = suggest(str(chosen), OBJECTIVES)
+        raise UsageError(f"unknown {chosen!r}{near} (choices: {', '.join(OBJECTIVES)})", field="objective")
+    kind = OBJECTIVES[chosen]
+    return kind(**((dict(own) if isinstance(own, kind) else {}) | given))
 
 
 #: ``mimir`` is the published schedule; ``fast`` suits small networks on CPUs.
 PRESETS: dict[str, TrainConfig] = {
     "mimir": TrainConfig(),
     "fast": TrainConfig(
-        backbone="mobilenet_v3_small",
-        iterations=4_000,
-        batch_size=32,
-        optimizer="adamw",
-        learning_rate=3e-3,
-        schedule="one-cycle",
-        weight_decay=1e-4,
-        warmup_mse=300,
-        beta=0.5,
-        max_shift=4,
-        average_decay=0.998,
-        gradient_clip=5.0,
-        scaling=InputScaling(1.0 / 64.0, -1.0, (128, 128)),
+        network=Network(backbone="mobilenet_v3_small", scaling=InputScaling(1.0 / 64.0, -1.0, (128, 128))),
+        optimization=Optimization(
+            iterations=0,
+            optimizer="adamw",
+            learning_rate=3e-3,
+            schedule="one-cycle",
+            weight_decay=1e-4,
+            gradient_clip=5.0,
+        ),
+        objective=Regression(warmup_mse=300, beta=0.5),
+        augmentation=Augmentation(max_shift=4),
+        validation=Validation(every=0, average_decay=0.998),
     ),
 }
 
@@ -112,51 +257,31 @@ PRESETS: dict[str, TrainConfig] = {
 def make_config(preset: str, **changes: Any) -> TrainConfig:
     """Preset with changes.
 
+    Args:
+        preset: name in :data:`PRESETS`.
+        changes: as for :meth:`TrainConfig.changed`.
+
     Raises:
         UsageError: unknown preset or a contradiction.
     """
     if preset not in PRESETS:
-        raise UsageError(f"--preset: unknown {preset!r}{suggest(preset, PRESETS)} (choices: {', '.join(PRESETS)})")
-    return replace(PRESETS[preset], **changes)
+        near = suggest(preset, PRESETS)
+        raise UsageError(f"unknown {preset!r}{near} (choices: {', '.join(PRESETS)})", field="preset")
+    return PRESETS[preset].changed(**changes)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Settings of a TOML file: any attribute of :class:`TrainConfig`, ``scaling`` as ``{scale, offset, size}``.
+    """Settings of a TOML file by name, for :func:`make_config`; the file may have sections or not.
 
     Raises:
-        UsageError: unreadable, an unknown key, or a value of the wrong kind.
+        UsageError: unreadable, an unknown key, or a value that is not allowed.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        sections = _by_section(tomllib.loads(path.read_text(encoding="utf-8")))
+        for name, own in TrainConfig():
+            _section(name, own, sections[name])
     except (OSError, ValueError) as error:
-        raise UsageError(f"--config {path}: cannot be read as TOML ({error})") from error
-    known = {f.name: f for f in fields(TrainConfig)}
-    defaults = TrainConfig()
-    settings: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in known:
-            raise UsageError(f"--config {path}: unknown key {key!r}{suggest(key, known)} (choices: {', '.join(known)})")
-        if key == "scaling":
-            settings[key] = _scaling(path, value)
-            continue
-        expected = type(getattr(defaults, key))
-        fine = isinstance(value, expected) or (expected is float and type(value) is int)
-        if not fine or (expected is int and isinstance(value, bool)):
-            raise UsageError(f"--config {path}: {key} is {value!r}, expected {expected.__name__}")
-        settings[key] = float(value) if expected is float else value
-    return settings
-
-
-def _scaling(path: Path, value: Any) -> InputScaling:
-    shape = "scaling = {scale = 0.0156, offset = -1.0, size = [128, 128]}"
-    if not isinstance(value, dict) or not set(value) <= {"scale", "offset", "size"}:
-        raise UsageError(f"--config {path}: scaling is {value!r}, expected e.g. {shape}")
-    size = value.get("size")
-    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
-        raise UsageError(f"--config {path}: scaling.size is {size!r}, expected e.g. [128, 128]")
-    default = InputScaling()
-    return InputScaling(
-        float(value.get("scale", default.scale)),
-        float(value.get("offset", default.offset)),
-        None if size is None else (size[0], size[1]),
-    )
+        raise UsageError(f"{path} cannot be read as TOML ({error})", field="config") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {str(error).replace('`', '')}", field="config") from error
+    return {flat: sections[s][key] for flat, (s, key) in _places().items() if key in sections[s]}

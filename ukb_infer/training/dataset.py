@@ -1,13 +1,15 @@
-"""Projections from one memory map, labels beside them, augmentation in NumPy (floor 4)."""
+"""Projections from one memory map, labels beside them, augmentation in NumPy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
+from ukb_infer.training.config import Augmentation
 
 
 @dataclass(frozen=True)
@@ -15,13 +17,13 @@ class LabelledProjections:
     """Training data.
 
     Attributes:
-        images: (N, 3, 256, 256) uint8, usually a memory map.
+        images: (N, channels, rows, cols) of one recipe, usually a memory map.
         labels: (N, T) float64 in natural units, NaN where missing.
         participants: (N,) text that is equal for the scans of one participant.
         targets: T names.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.float64]
     participants: NDArray[np.str_]
     targets: tuple[str, ...]
@@ -52,7 +54,7 @@ def participant_folds(
     """
     names, index = np.unique(participants, return_inverse=True)
     if not 2 <= folds <= names.size:
-        raise UsageError(f"--folds: got {folds}, expected 2 to the number of participants ({names.size})")
+        raise UsageError(field="folds", got=folds, expected=f"2 to the number of participants ({names.size})")
     rng = np.random.default_rng(seed)
     order = rng.permutation(names.size)
     fold_of = np.empty(names.size, np.int64)
@@ -70,25 +72,26 @@ def participant_folds(
     return fold_of[index]
 
 
-class BatchSampler:
-    """Endless seeded batches of row numbers, every row once per epoch; its state is three numbers.
+def validation_rows(
+    participants: NDArray[np.str_], rows: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.int64]:
+    """Rows set aside to validate one member on, whole participants at a time.
 
     Args:
-        rows: rows to draw from.
-        batch_size: rows a batch.
-        seed: of the shuffles.
+        participants: (N,) participant of every scan.
+        rows: scans the member may use.
+        share: of their participants, rounded, at least one; 0 sets nobody aside.
+        seed: of the choice.
+
+    Returns:
+        Some of ``rows``, sorted; none where ``share`` is 0 or there are fewer than 3 participants.
     """
-
-    def __init__(self, rows: NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows.size), seed
-
-    def batch(self, iteration: int) -> tuple[NDArray[np.int64], np.random.Generator]:
-        """Rows of one iteration and the generator for its augmentation; depends on nothing but the arguments."""
-        per_epoch = max(1, self.rows.size // self.batch_size)
-        epoch, step = divmod(iteration, per_epoch)
-        order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.rows)
-        chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-        return chosen, np.random.default_rng([self.seed, iteration, 2])
+    names = np.unique(participants[rows])
+    if share == 0.0 or names.size < 3:
+        return rows[:0]
+    count = max(1, round(share * names.size))
+    chosen = np.random.default_rng([seed, 3]).permutation(names)[:count]
+    return rows[np.isin(participants[rows], chosen)]
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,18 @@ class Draws:
     flips: NDArray[np.bool_]
 
     @classmethod
-    def draw(cls, count: int, max_shift: int, intensity: float, flip: bool, rng: np.random.Generator) -> Draws:
-        """Draw; what is switched off draws nothing."""
-        shifts = rng.integers(-max_shift, max_shift + 1, (count, 2)) if max_shift else np.zeros((count, 2), np.int64)
+    def draw(cls, count: int, settings: Augmentation, rng: np.random.Generator) -> Draws:
+        """Draw; what is switched off draws nothing.
+
+        Args:
+            count: N.
+            settings: how much to vary.
+            rng: source of the numbers.
+        """
+        shift, intensity = settings.max_shift, settings.intensity
+        shifts = rng.integers(-shift, shift + 1, (count, 2)) if shift else np.zeros((count, 2), np.int64)
         gains = rng.uniform(1.0 - intensity, 1.0 + intensity, (count, 2)) if intensity else np.ones((count, 2))
-        flips = rng.random(count) < 0.5 if flip else np.zeros(count, bool)
+        flips = rng.random(count) < 0.5 if settings.flip else np.zeros(count, bool)
         return cls(shifts, gains, flips)
 
     def part(self, chosen: slice) -> Draws:
@@ -118,29 +128,29 @@ class Draws:
         return Draws(self.shifts[chosen], self.gains[chosen], self.flips[chosen])
 
 
-def augment(images: NDArray[np.uint8], draws: Draws) -> NDArray[np.uint8]:
+def augment(images: NDArray[Any], draws: Draws) -> NDArray[Any]:
     """Shift, scale and mirror every image by its own numbers.
 
     Shifts are integer and fill with zeros (as published: up to 16 px). Gains act on water and fat and leave the fat
     fraction, the third channel, as it is.
 
     Args:
-        images: (N, 3, rows, cols) uint8; not changed.
+        images: (N, channels, rows, cols); not changed.
         draws: of these images.
     """
     changed = translate(images, draws.shifts)
     for k in np.flatnonzero((draws.gains != 1.0).any(axis=1)):
         scaled = np.rint(changed[k, :2] * draws.gains[k, :, None, None])
-        changed[k, :2] = np.clip(scaled, 0, 255).astype(np.uint8)
+        changed[k, :2] = np.clip(scaled, 0, np.iinfo(images.dtype).max).astype(images.dtype)
     changed[draws.flips] = changed[draws.flips, :, :, ::-1]
     return changed
 
 
-def translate(images: NDArray[np.uint8], shifts: NDArray[np.int64]) -> NDArray[np.uint8]:
+def translate(images: NDArray[Any], shifts: NDArray[np.int64]) -> NDArray[Any]:
     """Shift every image by whole pixels, filling with zeros.
 
     Args:
-        images: (N, 3, rows, cols) uint8.
+        images: (N, channels, rows, cols).
         shifts: (N, 2) rows and columns.
 
     Returns:

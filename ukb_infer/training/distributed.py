@@ -1,12 +1,14 @@
-"""Several processes on one member, by torch's own DistributedDataParallel started with torchrun (floor 4)."""
+"""Several processes on one member, by torch's own DistributedDataParallel started with torchrun."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,17 @@ class Ranks:
         return slice(self.rank, None, self.world)
 
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network whose gradients are averaged over the processes; its parameters stay those of ``network``."""
+        """The network whose gradients and batch statistics are those of the whole batch over the processes.
+
+        Its parameters and buffers stay those of ``network``.
+
+        Args:
+            network: on its device.
+            device: of this process.
+        """
         if self.world == 1:
             return network
+        synchronize_batch_norm(network)
         return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def label_count(self, labels: Tensor) -> Tensor | None:
@@ -63,6 +73,57 @@ class Ranks:
         """Wait for the others."""
         if self.world > 1:
             distributed.barrier()
+
+
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device.
+
+    torch's own ``SyncBatchNorm`` does the same on CUDA only. Sums travel in float32 by one differentiable all-reduce.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, rows, cols) -> the same, normalized by the statistics of the whole batch while training."""
+        if not self.training:
+            return super().forward(images)
+        values = images.float()
+        own = torch.cat(
+            [values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), values.new_tensor([values[:, 0].numel()])]
+        )
+        total = cast(Tensor, all_reduce(own))  # type: ignore[no-untyped-call]
+        count = total[-1]
+        mean, square = (total[:-1] / count).chunk(2)
+        variance = (square - mean.square()).clamp(min=0.0)
+        self._track(mean.detach(), (variance * count / (count - 1)).detach())
+        shape = (1, -1, 1, 1)
+        normal = (values - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
+        return (normal * self.weight.view(shape) + self.bias.view(shape)).to(images.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, as torch does, by the unbiased variance."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+def synchronize_batch_norm(network: nn.Module) -> None:
+    """Replace every batch norm by one over all processes that shares its parameters and statistics.
+
+    Args:
+        network: changed in place; the names in its state stay.
+    """
+    for name, child in network.named_children():
+        if type(child) is nn.BatchNorm2d:
+            twin = SynchronizedBatchNorm(child.num_features, child.eps, child.momentum)
+            twin.weight, twin.bias = child.weight, child.bias
+            twin.running_mean, twin.running_var = child.running_mean, child.running_var
+            twin.num_batches_tracked = child.num_batches_tracked
+            setattr(network, name, twin)
+        else:
+            synchronize_batch_norm(child)
 
 
 def start_ranks(device: str) -> str:

@@ -1,11 +1,14 @@
-"""Train the members of an ensemble and make a module of them (floor 4)."""
+"""Train the members of an ensemble and make a module of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +16,27 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Failure, run_in_workers
-from ukb_infer.geometry import RECIPE
-from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
+from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
+from ukb_infer.modules import (
+    Calibration,
+    InferenceModule,
+    ModuleInput,
+    ModuleManifest,
+    ModuleNetwork,
+    ModuleOutputs,
+    ModuleTarget,
+)
 from ukb_infer.networks import MeanVarianceNetwork
 from ukb_infer.networks.build import Init
-from ukb_infer.regression import Mixture, conformal_table, variance_factor_closed_form, variance_factor_coverage
+from ukb_infer.regression import Mixture
 from ukb_infer.targets import TargetSpec, get_target
 from ukb_infer.training.config import TrainConfig
-from ukb_infer.training.dataset import LabelledProjections, participant_folds
-from ukb_infer.training.loop import MemberTrainer, Progress
+from ukb_infer.training.dataset import LabelledProjections, participant_folds, validation_rows
 from ukb_infer.training.progress import MemberDisplay
+from ukb_infer.training.trainer import Trainer
+
+#: Shown by every command until ``calibrate`` was run.
+UNCALIBRATED = "Not calibrated: its intervals are as wide as the networks guessed; run `ukb-infer calibrate`."
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,11 @@ class Standardization:
 
     @classmethod
     def fit(cls, labels: NDArray[np.float64], targets: Sequence[str]) -> Standardization:
-        """Fit on (N, T) labels, NaN where missing.
+        """Fit on labels.
+
+        Args:
+            labels: (N, T) in natural units, NaN where missing.
+            targets: T names, for the message.
 
         Raises:
             UsageError: a target has no two different labels.
@@ -42,7 +60,7 @@ class Standardization:
         sd = np.nanstd(labels, axis=0)
         for name, value in zip(targets, sd, strict=True):
             if not value > 0:
-                raise UsageError(f"--targets: {name} has no two different labels, so it cannot be learned")
+                raise UsageError(f"{name} has no two different labels, so it cannot be learned", field="targets")
         return cls(np.nanmean(labels, axis=0), sd)
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -50,75 +68,74 @@ class Standardization:
         return np.asarray((labels - self.mean) / self.sd, np.float32)
 
 
-@dataclass(frozen=True)
-class _Job:
-    config: TrainConfig
-    member: int
-    data: LabelledProjections
-    images_path: Path | None
-    standardization: Standardization
-    fold: NDArray[np.int64] | None
-    folder: Path
-    device: str
-    init: Init
-    threads: int
-    parent: int
-    show: bool
-
-
 def member_rows(
-    config: TrainConfig, member: int, fold: NDArray[np.int64] | None, count: int
+    config: TrainConfig, member: int, fold: NDArray[np.int64] | None, participants: NDArray[np.str_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train and to validate one member on: member k leaves out fold k modulo the folds.
+    """Rows to train and to validate one member on.
+
+    Member k leaves out fold k modulo the folds: nothing about it is chosen by that fold. Out of what is left, a share
+    of the participants drawn for this member validates it.
 
     Args:
         config: of the ensemble.
         member: number of the member from 0.
-        fold: (N,) fold of every scan, None for training on everything.
-        count: N.
+        fold: (N,) fold of every scan, None where no fold is left out.
+        participants: (N,) participant of every scan.
     """
-    rows = np.arange(count)
-    if fold is None:
-        return rows, rows[:0]
-    left_out = fold == member % config.folds
-    return rows[~left_out], rows[left_out]
+    rows = np.arange(len(participants))
+    if fold is not None:
+        rows = rows[fold != member % config.ensemble.folds]
+    valid = validation_rows(participants, rows, config.validation.share, config.ensemble.seed + member)
+    return rows[~np.isin(rows, valid)], valid
 
 
-def train_member(job: _Job, progress: Progress | None = None) -> dict[str, torch.Tensor]:
+@contextmanager
+def _borrowed_torch(threads: int, deterministic: bool, device: str) -> Iterator[None]:
+    """Threads, generators and the choice of kernels for one member; as they were for the caller afterwards."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng([device] if device.startswith("cuda") else []):
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic or before[1])
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+
+def _train_member(
+    member: int,
+    config: TrainConfig,
+    data: LabelledProjections,
+    standardization: Standardization,
+    folder: Path,
+    *,
+    images_path: Path | None,
+    fold: NDArray[np.int64] | None,
+    device: str,
+    init: Init,
+    threads: int,
+    parent: int,
+    show: bool,
+) -> dict[str, NDArray[np.generic]]:
     """Train (or go on training) one member and return its best weights."""
-    torch.set_num_threads(job.threads)
-    data = job.data
-    if job.images_path is not None:
-        data = replace(data, images=np.load(job.images_path, mmap_mode="r"))
-    train_rows, valid_rows = member_rows(job.config, job.member, job.fold, len(data.labels))
-    trainer = MemberTrainer(
-        job.config,
-        job.member,
-        data,
-        job.standardization.apply(data.labels),
-        train_rows,
-        valid_rows,
-        job.folder / f"member{job.member + 1}",
-        job.device,
-        job.init,
-    )
-    trainer.run(progress)
-    return {k: v.cpu() for k, v in trainer.best.items()}
-
-
-def _train_in_process(job: _Job) -> tuple[int, dict[str, NDArray[np.generic]]]:
-    display = MemberDisplay(job.member, job.config.validate_every, show=job.show)
+    display = MemberDisplay(member, config.validation.every, config.objective.measures[0], show=show)
 
     def report(iteration: int, total: int, loss: float, best: float) -> None:
-        if job.parent not in (os.getpid(), os.getppid()):
+        if parent not in (os.getpid(), os.getppid()):
             os._exit(1)  # the command was killed: what continues it must not meet a second writer
         display(iteration, total, loss, best)
 
-    try:
-        weights = train_member(job, report)
-    finally:
-        display.close()
-    return job.member, {k: v.numpy() for k, v in weights.items()}
+    if images_path is not None:
+        data = replace(data, images=np.load(images_path, mmap_mode="r"))
+    rows, own = member_rows(config, member, fold, data.participants), folder / f"member{member + 1}"
+    with _borrowed_torch(threads, config.numerics.deterministic, device):
+        trainer = Trainer(config, member, data, standardization.apply(data.labels), *rows, own, device, init)
+        try:
+            weights = trainer.run(report)
+        finally:
+            display.close()
+    return {k: v.cpu().numpy() for k, v in weights.items()}
 
 
 def train_members(
@@ -156,32 +173,47 @@ def train_members(
     Raises:
         RunError: a member's loss is not finite, its files cannot be written, or its process died twice.
     """
-    from ukb_infer.networks import build_network
-
-    if fold is None and config.folds:
-        fold = participant_folds(data.participants, config.folds, config.seed)
+    config = config.resolved(len(data.labels))
+    if fold is None and config.ensemble.folds:
+        fold = participant_folds(data.participants, config.ensemble.folds, config.ensemble.seed)
     threads = threads or max(1, torch.get_num_threads() // processes)
-    lean = replace(data, images=np.empty((len(data.labels), 0), np.uint8)) if images_path else data
-    jobs = [
-        _Job(
-            config, k, lean, images_path, standardization, fold, folder, device, init, threads, os.getpid(), show
-        )
-        for k in range(config.members)
-    ]  # fmt: skip
-    results: list[tuple[int, dict[str, NDArray[np.generic]]]] = []
+    lean = replace(data, images=np.empty((len(data.labels), 0), data.images.dtype)) if images_path else data
+    work = partial(
+        _train_member, config=config, data=lean, standardization=standardization, folder=folder,
+        images_path=images_path, fold=fold, device=device, init=init, threads=threads, parent=os.getpid(), show=show,
+    )  # fmt: skip
+    members = range(config.ensemble.members)
     if processes == 1:
-        results = [_train_in_process(job) for job in jobs]
+        results = {member: work(member) for member in members}
     else:
-        for index, result in run_in_workers(_train_in_process, jobs, workers=processes):
+        results = {}
+        for member, result in run_in_workers(work, members, workers=processes):
             if isinstance(result, Failure):
-                raise RunError(f"member {index + 1}: {result.detail.removeprefix('RunError: ')}")
-            results.append(result)
+                raise RunError(f"member {member + 1}: {result.detail.removeprefix('RunError: ')}")
+            results[member] = result
     networks = []
-    for _, weights in sorted(results, key=lambda r: r[0]):
-        network = build_network(config.backbone, len(data.targets))
-        network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
-        networks.append(network.eval())
+    with torch.random.fork_rng([]):  # initial weights are drawn and overwritten; the caller's generator stays
+        for member in members:
+            network = config.objective.build_network(config.network.backbone, len(data.targets))
+            network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in results[member].items()})
+            networks.append(network.eval())
     return networks
+
+
+def _uncalibrated(spec: TargetSpec, standardization: Standardization, place: int) -> ModuleTarget:
+    """What the manifest says of the target at a place of the head, before its variance is calibrated."""
+    return ModuleTarget(
+        spec.name,
+        spec.unit,
+        spec.field,
+        spec.kind,
+        spec.lower,
+        spec.upper,
+        float(standardization.mean[place]),
+        float(standardization.sd[place]),
+        1.0,
+        Calibration("none"),
+    )
 
 
 def make_manifest(
@@ -196,6 +228,8 @@ def make_manifest(
     warning: str,
     licence: str = "Apache-2.0",
     specs: Mapping[str, TargetSpec] | None = None,
+    training: Mapping[str, Any] | None = None,
+    recipe: str = DEFAULT_RECIPE,
 ) -> ModuleManifest:
     """Manifest of freshly trained members, not calibrated yet.
 
@@ -210,45 +244,35 @@ def make_manifest(
         warning: shown wherever the module could be mistaken.
         licence: of the weights.
         specs: targets that are not in the registry.
+        recipe: of the projections.
+        training: recipe, from :func:`ukb_infer.training.recipe.training_recipe`.
     """
-    entries = []
-    for k, target in enumerate(targets):
-        spec = specs[target] if specs is not None and target in specs else get_target(target)
-        entries.append(
-            ModuleTarget(
-                spec.name,
-                spec.unit,
-                spec.field,
-                spec.kind,
-                spec.lower,
-                spec.upper,
-                float(standardization.mean[k]),
-                float(standardization.sd[k]),
-                1.0,
-                Calibration(),
-            )
-        )
-    scaling = config.scaling
+    found = [specs[t] if specs is not None and t in specs else get_target(t) for t in targets]
+    entries = tuple(_uncalibrated(spec, standardization, k) for k, spec in enumerate(found))
+    scaling = config.network.scaling
     return ModuleManifest(
-        name,
-        version,
-        intended_use,
-        provenance,
-        warning,
-        licence,
-        RECIPE,
-        config.backbone,
-        scaling.scale,
-        scaling.offset,
-        scaling.size,
-        tuple(entries),
-        (),
+        name=name,
+        version=version,
+        intended_use=intended_use,
+        provenance=provenance,
+        warning=warning,
+        licence=licence,
+        input=ModuleInput(
+            recipe=recipe,
+            channels=get_recipe(recipe).channels,
+            scale=scaling.scale,
+            offset=scaling.offset,
+            size=scaling.size,
+        ),
+        network=ModuleNetwork(encoder=config.network.backbone, log_variance="bounded"),
+        outputs=ModuleOutputs(entries),
+        training=dict(training or {}),
     )
 
 
 def predict_in_batches(
     module: InferenceModule,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     batch_size: int = 50,
     rows: NDArray[np.int64] | None = None,
 ) -> Mixture:
@@ -256,7 +280,7 @@ def predict_in_batches(
 
     Args:
         module: that predicts.
-        images: (N, 3, 256, 256) uint8, possibly a memory map.
+        images: (N, channels, rows, cols), possibly a memory map.
         batch_size: projections at a time.
         rows: which of the images; None for all.
     """
@@ -266,34 +290,3 @@ def predict_in_batches(
         batch = torch.from_numpy(np.array(images[rows[start : start + batch_size]]))
         parts.append(module.to_estimates(module.predict_standardized(batch)))
     return Mixture(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("mean", "aleatoric", "epistemic")))
-
-
-def fit_calibration(
-    manifest: ModuleManifest,
-    predictions: Mixture,
-    labels: NDArray[np.float64],
-    fitted_on: str,
-    *,
-    factor: str = "coverage",
-    conformal: bool = True,
-) -> ModuleManifest:
-    """Fit the calibration of every target on predictions for scans that no member saw.
-
-    Args:
-        manifest: of the module, uncalibrated.
-        predictions: (N, T) in natural units.
-        labels: (N, T) in natural units, NaN where missing.
-        fitted_on: for the manifest.
-        factor: ``coverage`` (published matching) or ``closed-form``.
-        conformal: keep conformal half widths as well and use them for the intervals.
-    """
-    fit = {"coverage": variance_factor_coverage, "closed-form": variance_factor_closed_form}[factor]
-    targets = []
-    for k, target in enumerate(manifest.targets):
-        mean, variance = predictions.mean[:, k], predictions.total_variance[:, k]
-        scale = fit(labels[:, k], mean, variance)
-        widths = conformal_table(labels[:, k], mean, variance * scale) if conformal else {}
-        method = "conformal" if conformal else "variance-factor"
-        calibration = Calibration(method, scale, tuple(sorted(widths.items())), fitted_on)  # type: ignore[arg-type]
-        targets.append(replace(target, calibration=calibration))
-    return replace(manifest, targets=tuple(targets))

@@ -1,4 +1,4 @@
-"""Cached projections of the labelled scans in one file to map into memory (floor 4)."""
+"""Cached projections of the labelled scans in one file to map into memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import RunError
-from ukb_infer.geometry import PROJECTION_SHAPE
+from ukb_infer.errors import RunError, ScanError
+from ukb_infer.imaging.readers.projection_file import load_projection
+from ukb_infer.imaging.recipe import Recipe, form_of
+from ukb_infer.imaging.recipes import RECIPES, find_recipe, recipe_forms
 from ukb_infer.labels import Labels
 from ukb_infer.records import ScanKey
+from ukb_infer.runs import read_scans
+from ukb_infer.runs.files import SCANS
 from ukb_infer.storage import atomic_path, atomic_write_text
 from ukb_infer.training.dataset import LabelledProjections
 
@@ -28,12 +33,14 @@ class Packed:
     Attributes:
         keys: (N,) of the scans, sorted.
         data: projections (memory map), labels, participants.
+        recipe: of all projections.
         images_path: the mapped file, so that other processes map it too.
         without_label: projections that have no label and are left out.
     """
 
     keys: tuple[ScanKey, ...]
     data: LabelledProjections
+    recipe: Recipe
     images_path: Path
     without_label: int
 
@@ -42,28 +49,34 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
     """Line up projections and labels, and put the projections into one file.
 
     Args:
-        folder: written by ``project``: ``<scan>.npy``, uint8 (3, 256, 256).
+        folder: written by ``project``: ``<scan>.npy``, all of one recipe.
         labels: of the targets to learn.
         work: working folder; a pack of the same files made earlier is used again.
         say: receives a line now and then.
 
     Raises:
-        RunError: no projection, none with a label, or a file that is no projection.
+        RunError: no projection, none with a label, a file that is no projection, or projections of several recipes.
     """
     if not folder.is_dir():
         raise RunError(
-            f"--projections {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
+            f"`projections` {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
         )
-    paths = sorted(folder.glob("*.npy"))
+    excluded = excluded_scans(folder)
+    paths = sorted(p for p in folder.glob("*.npy") if p.stem not in excluded)
+    if left_out := sum((folder / f"{scan}.npy").is_file() for scan in excluded):
+        say(f"{left_out} projections are left out because the scans.csv beside them says excluded")
     found = sorted((ScanKey.from_name(p.stem) for p in paths), key=lambda k: k.sort_key)
     values = labels.matrix(found)
     labelled: NDArray[np.bool_] = np.asarray(np.isfinite(values).any(axis=1))
     keys = [key for key, has in zip(found, labelled, strict=True) if has]
     if not keys:
         raise RunError(
-            f"--projections {folder}: none of its {len(paths)} projections has a label; check that the table's "
+            f"`projections` {folder}: none of its {len(paths)} projections has a label; check that the table's "
             "scan, eid and instance are those of the files' names"
         )
+    listed, matching = labels.count_matches(found)
+    if matching < listed:
+        say(f"{matching} of {listed} labelled participants (or scans) have a projection, {listed - matching} have none")
     work.mkdir(parents=True, exist_ok=True)
     path = work / PACK_NAME
     files = [folder / f"{key.scan}.npy" for key in keys]
@@ -72,13 +85,23 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
         say(f"packing {len(files)} projections")
         _write_pack(files, path)
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, "scans": [k.scan for k in keys]}) + "\n")
+    images = np.load(path, mmap_mode="r")
+    recipe = find_recipe(images.dtype, images.shape[1:])
+    assert recipe is not None  # it was read by that
     data = LabelledProjections(
-        np.load(path, mmap_mode="r"),
+        images,
         values[labelled],
         np.array([key.eid or key.scan for key in keys]),
         labels.targets,
     )
-    return Packed(tuple(keys), data, path, int((~labelled).sum()))
+    return Packed(tuple(keys), data, recipe, path, int((~labelled).sum()))
+
+
+def excluded_scans(folder: Path) -> frozenset[str]:
+    """Scans that ``project --exclude`` left out after they had been projected."""
+    if not (folder / SCANS).is_file():
+        return frozenset()
+    return frozenset(row.key.scan for row in read_scans(folder) if row.result.status == "excluded")
 
 
 def _stamp(files: Sequence[Path]) -> str:
@@ -98,24 +121,30 @@ def _stamp_of(work: Path) -> str | None:
 
 
 def _write_pack(files: Sequence[Path], path: Path) -> None:
+    first = _read_projection(files[0])
     try:
         with atomic_path(path) as partial:
-            images = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(files), *PROJECTION_SHAPE))
+            images = np.lib.format.open_memmap(partial, "w+", first.dtype, (len(files), *first.shape))
             for k, file in enumerate(files):
-                images[k] = _read_projection(file)
+                image = _read_projection(file)
+                if (found := form_of(image.dtype, image.shape)) != form_of(first.dtype, first.shape):
+                    raise RunError(
+                        f"{file}: is {found}, but {files[0].name} is {form_of(first.dtype, first.shape)}; train on "
+                        f"projections of one recipe ({recipe_forms()}), each in its own folder"
+                    )
+                images[k] = image
             images.flush()
             del images
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); free space or choose --work") from error
-
-
-def _read_projection(file: Path) -> NDArray[np.uint8]:
-    try:
-        image = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"{file}: cannot be read as a projection ({error}); project that scan again") from error
-    if image.dtype != np.uint8 or image.shape != PROJECTION_SHAPE:
         raise RunError(
-            f"{file}: holds {image.dtype} {image.shape}, expected uint8 {PROJECTION_SHAPE}; project that scan again"
-        )
-    return np.asarray(image)
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another `work`"
+        ) from error
+
+
+def _read_projection(file: Path) -> NDArray[Any]:
+    try:
+        return load_projection(file, RECIPES.values())
+    except ScanError as error:
+        raise RunError(f"{file}: {error.message}") from error
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}); check access to it") from error

@@ -1,9 +1,10 @@
-"""How a member's training is shown: a bar with loss, rate and time left on a terminal, lines elsewhere (floor 4)."""
+"""How a member's training is shown: a bar with loss, rate and time left on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
+
+from ukb_infer.console import say_to_stderr, stderr_is_terminal
 
 
 class MemberDisplay:
@@ -12,21 +13,23 @@ class MemberDisplay:
     Args:
         member: number of the member from 0; its bar has a line of its own.
         line_every: iterations between lines where stderr is no terminal.
+        judged_by: the measure of validation.
         show: False shows nothing.
     """
 
-    def __init__(self, member: int, line_every: int, *, show: bool = True) -> None:
+    def __init__(self, member: int, line_every: int, judged_by: str, *, show: bool = True) -> None:
         self.member, self.line_every, self.show = member, line_every, show
+        self.best = f"best validation {judged_by.upper()}"
         self._bar: Any = None
 
     def __call__(self, iteration: int, total: int, loss: float, best: float) -> None:
         """Show one iteration."""
         if not self.show:
             return
-        if not sys.stderr.isatty():
+        if not stderr_is_terminal():
             if iteration % self.line_every == 0 or iteration == total:
-                text = f"member {self.member + 1}: {iteration}/{total}  loss {loss:.3f}  best validation NLL {best:.3f}"
-                print(text, file=sys.stderr, flush=True)
+                text = f"member {self.member + 1}: {iteration}/{total}  loss {loss:.3f}  {self.best} {best:.3f}"
+                say_to_stderr(text)
             return
         if self._bar is None:
             from tqdm import tqdm

@@ -1,0 +1,84 @@
+"""The Python API leaves the caller's process as it found it, and loads no more than it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Everything of a process that a library could change behind its caller's back, as text.
+STATE = """
+import json, locale, logging, multiprocessing, os, random, signal, sys, threading, warnings
+# What importing them changes is theirs.
+import matplotlib, nibabel, numba, numpy as np, pandas, PIL.Image, pydicom, scipy.optimize, torch, torchvision
+
+def state():
+    mask = os.umask(0o77)
+    os.umask(mask)
+    numbers = [n for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP)]
+    return {
+        "environment": dict(os.environ), "folder": os.getcwd(), "umask": mask,
+        "locale": locale.setlocale(locale.LC_ALL),
+        "threads of torch": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), str(torch.get_default_dtype())),
+        "determinism": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,
+                        torch.backends.cudnn.deterministic, torch.get_float32_matmul_precision()),
+        "numpy's errors": np.geterr(), "signals": [str(signal.getsignal(n)) for n in numbers],
+        "warnings": [str(f) for f in warnings.filters], "logging": (str(logging.root.handlers), logging.root.level),
+        "random numbers": (hash(random.getstate()), str(np.random.get_state()), torch.get_rng_state().sum().item()),
+        "start of processes": multiprocessing.get_start_method(allow_none=True), "path": list(sys.path),
+        "limits": (sys.getrecursionlimit(), PIL.Image.MAX_IMAGE_PIXELS),
+        "hooks": (sys.excepthook, threading.excepthook),
+        "backend of figures": matplotlib.get_backend(auto_select=False), "streams": (sys.stdout, sys.stderr),
+        "settings of pandas": str({k: pandas.get_option(k) for k in ("mode.string_storage", "display.width")}),
+        "settings of pydicom": str(vars(pydicom.config.settings)),
+    }
+"""
+CALLS = """
+before = state()
+import ukb_infer
+scan, module, run = sys.argv[1:4]
+ukb_infer.project(scan)
+ukb_infer.load_module(module)
+ukb_infer.predict(scan, run, modules=[module], workers=0, device="cpu")
+ukb_infer.read_estimates(run)
+after = state()
+print(json.dumps({name: [str(before[name]), str(after[name])] for name in before if before[name] != after[name]}))
+"""
+
+
+def fresh(script: str, *arguments: object) -> str:
+    """Output of a script in a fresh interpreter without the settings of the tests."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_nothing_of_the_callers_process_changes(small_cohort: Path, tiny_module: Path, tmp_path: Path) -> None:
+    scan = small_cohort / "0000001_20201_2_0.zip"
+    assert json.loads(fresh(STATE + CALLS, scan, tiny_module, tmp_path / "run")) == {}
+
+
+@pytest.mark.parametrize(
+    ("statements", "absent"),
+    [
+        ("import ukb_infer", {"numpy", "torch", "pandas"}),
+        ("from ukb_infer import project\nproject(sys.argv[1])", {"torch", "pandas"}),
+        ("from ukb_infer import read_estimates", {"torch"}),
+        ("import ukb_infer.runs.status", {"torch", "pandas", "scipy", "numba", "pydicom"}),
+        ("import ukb_infer.inference.project", {"torch", "pandas"}),
+        ("import ukb_infer.modules.find", {"torch", "pandas"}),
+    ],
+)
+def test_no_more_is_loaded_than_needed(statements: str, absent: set[str], small_cohort: Path) -> None:
+    script = f"import sys\n{statements}\nprint(sorted(sys.modules))"
+    loaded = fresh(script, small_cohort / "0000001_20201_2_0.zip")
+    assert {name for name in absent if f"'{name}'" in loaded} == set()

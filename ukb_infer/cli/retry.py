@@ -1,0 +1,40 @@
+"""``ukb-infer retry``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ukb_infer.cli import completion, options
+from ukb_infer.cli.common import ProgressDisplay, print_summary
+
+
+def retry(
+    run: options.Run,
+    codes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--code",
+            metavar="CODE",
+            help="Reason code, may be repeated [default: all].",
+            autocompletion=completion.reasons,
+        ),
+    ] = None,
+    lock: options.Lock = "auto",
+) -> None:
+    """Work on failed scans again, with the command and in the folder of the first time.
+
+    Failures of the machine (timed_out, worker_died, storage_failed ...) need no retry: the same command as before tries
+    them again by itself.
+
+    Example:
+        ukb-infer retry run --code slice_missing --code unreadable_zip
+    """
+    from ukb_infer.inference.retry import run_retry
+
+    with ProgressDisplay("retry") as progress:
+        count, summary = run_retry(run, tuple(codes or ()), progress, lock=lock)  # type: ignore[arg-type]
+    typer.echo(f"{count} failed scans were worked on again")
+    print_summary(summary)
+    raise typer.Exit(summary.exit_code)

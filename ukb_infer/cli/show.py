@@ -1,0 +1,54 @@
+"""Results on stdout: tables drawn by rich where somebody watches, plain and stable lines everywhere else.
+
+rich keeps to the width of the terminal, to its encoding and to NO_COLOR; it is imported only for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import typer
+
+from ukb_infer.console import stdout_is_terminal
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable[str]) -> None:
+    """Print a table.
+
+    Args:
+        columns: titles; a title that begins with ``>`` aligns its column to the right.
+        rows: cells, as many as columns.
+        plain: the same as lines, for files, pipes and scripts.
+    """
+    if not stdout_is_terminal():
+        for line in plain:
+            typer.echo(line)
+        return
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for k, title in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
+        whole = not any(" " in row[k] for row in rows)  # names stay in one piece, sentences are wrapped
+        drawn.add_column(title.removeprefix(">"), justify=justify, overflow="fold", no_wrap=whole)
+    for row in rows:
+        drawn.add_row(*row)
+    _print(drawn)
+
+
+def markdown(text: str) -> None:
+    """Print text with Markdown tables; a terminal gets them drawn."""
+    if not stdout_is_terminal():
+        typer.echo(text)
+        return
+    from rich.markdown import Markdown
+
+    _print(Markdown(text))
+
+
+def _print(drawn: Any) -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False).print(drawn)

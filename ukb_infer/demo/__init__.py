@@ -1,0 +1,1 @@
+"""The demonstration: labelled phantoms, the shipped ensemble and its making."""

@@ -1,0 +1,805 @@
+"""DICOM slices to series: pydicom is the reader of record, with a fast path for the common case.
+
+The fast path walks the elements of plain explicit-VR little-endian slices with a small compiled parser. Whatever
+it does not know (another transfer syntax, an odd value representation, elements out of order, other pixel types)
+goes to pydicom, and the first header of every sequence of elements in a scan is parsed by both and must agree. Both
+routes give identical results; tests compare them on every anomaly.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
+
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging.readers.containers import MAX_MEMBER_BYTES
+from ukb_infer.imaging.readers.dicom_geometry import geometry_findings, optional_numbers
+from ukb_infer.imaging.readers.dicom_role import processing_of, role_of
+from ukb_infer.imaging.readers.dicom_values import (
+    OVERLAY_GROUPS,
+    UNUSED_BITS,
+    PixelForm,
+    Scaling,
+    check_dataset,
+    check_mapped,
+    check_signal,
+    mapping_of,
+    padding_finding,
+    replace_padding,
+    rescaling,
+    stored_values,
+    unsupported,
+    unused_rescale,
+    value_findings,
+)
+from ukb_infer.imaging.readers.dicom_walk import UNDEFINED, UNUSUAL, WALKED, alike, walk
+from ukb_infer.imaging.series import (
+    UNMARKED,
+    Contrast,
+    Finding,
+    Marks,
+    SeriesHeader,
+    Voxels,
+    check_plausible,
+)
+from ukb_infer.reasons import Reason
+
+_PREAMBLE = 128
+_MAGIC = b"DICM"
+_ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
+_EXPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
+_UNCOMPRESSED = frozenset(
+    str(uid)
+    for uid in (
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    )
+)
+#: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+
+#: The elements that are read, ascending: (tag, pydicom keyword, value representation).
+_ELEMENTS: tuple[tuple[int, str, str], ...] = (
+    (0x00020010, "TransferSyntaxUID", "UI"),
+    (0x00080008, "ImageType", "CS"),
+    (0x00080016, "SOPClassUID", "UI"),
+    (0x00080031, "SeriesTime", "TM"),
+    (0x00080060, "Modality", "CS"),
+    (0x0008103E, "SeriesDescription", "LO"),
+    (0x00089208, "ComplexImageComponent", "CS"),
+    (0x00100020, "PatientID", "LO"),
+    (0x00102210, "AnatomicalOrientationType", "CS"),
+    (0x00180050, "SliceThickness", "DS"),
+    (0x00180088, "SpacingBetweenSlices", "DS"),
+    (0x00181030, "ProtocolName", "LO"),
+    (0x00181120, "GantryDetectorTilt", "DS"),
+    (0x00181164, "ImagerPixelSpacing", "DS"),
+    (0x00185100, "PatientPosition", "CS"),
+    (0x0020000D, "StudyInstanceUID", "UI"),
+    (0x0020000E, "SeriesInstanceUID", "UI"),
+    (0x00200011, "SeriesNumber", "IS"),
+    (0x00200013, "InstanceNumber", "IS"),
+    (0x00200020, "PatientOrientation", "CS"),
+    (0x00200032, "ImagePositionPatient", "DS"),
+    (0x00200037, "ImageOrientationPatient", "DS"),
+    (0x00200052, "FrameOfReferenceUID", "UI"),
+    (0x00201041, "SliceLocation", "DS"),
+    (0x00280002, "SamplesPerPixel", "US"),
+    (0x00280004, "PhotometricInterpretation", "CS"),
+    (0x00280008, "NumberOfFrames", "IS"),
+    (0x00280010, "Rows", "US"),
+    (0x00280011, "Columns", "US"),
+    (0x00280030, "PixelSpacing", "DS"),
+    (0x00280034, "PixelAspectRatio", "IS"),
+    (0x00280100, "BitsAllocated", "US"),
+    (0x00280101, "BitsStored", "US"),
+    (0x00280102, "HighBit", "US"),
+    (0x00280103, "PixelRepresentation", "US"),
+    (0x00280301, "BurnedInAnnotation", "CS"),
+    (0x00281040, "PixelIntensityRelationship", "CS"),
+    (0x00281041, "PixelIntensityRelationshipSign", "SS"),
+    (0x00281052, "RescaleIntercept", "DS"),
+    (0x00281053, "RescaleSlope", "DS"),
+    (0x00281054, "RescaleType", "LO"),
+    (0x00282110, "LossyImageCompression", "CS"),
+)
+#: Second statements, of which nothing is computed.
+_SECOND = (
+    "AnatomicalOrientationType SliceThickness SpacingBetweenSlices GantryDetectorTilt ImagerPixelSpacing "
+    "PatientPosition PatientOrientation FrameOfReferenceUID SliceLocation PixelAspectRatio BurnedInAnnotation"
+)
+_NOT_NEEDED = frozenset(_SECOND.split())
+#: Elements with which a slice goes to pydicom, whatever they hold: padding, sequences, tables, planes, private scales.
+_JUDGED: tuple[tuple[int, str, str], ...] = (
+    (0x00280120, "PixelPaddingValue", "US"),
+    (0x00280121, "PixelPaddingRangeLimit", "US"),
+    (0x00281101, "RedPaletteColorLookupTableDescriptor", "US"),
+    (0x00283000, "ModalityLUTSequence", "SQ"),
+    (0x00409096, "RealWorldValueMappingSequence", "SQ"),
+    *((0x20050000 | number, f"PrivateCreator{number:X}", "LO") for number in range(0x10, 0x20)),
+    *((group << 16 | 0x0102, f"OverlayBitPosition{group:X}", "US") for group in OVERLAY_GROUPS),
+    (0x7FE00008, "FloatPixelData", "OF"),
+    (0x7FE00009, "DoubleFloatPixelData", "OD"),
+)
+_WALKED = tuple(sorted(_ELEMENTS + _JUDGED))
+_TAGS = np.array([tag for tag, _, _ in _WALKED], np.int64)
+_REPRESENTATIONS = np.array([int.from_bytes(vr.encode(), "big") for _, _, vr in _WALKED], np.int64)
+_ROWS = {keyword: row for row, (_, keyword, _) in enumerate(_WALKED)}
+_ROW = {keyword: _ROWS[keyword] for _, keyword, _ in _ELEMENTS}
+_INSTANCE, _POSITION, _LOCATION = (_ROW[k] for k in ("InstanceNumber", "ImagePositionPatient", "SliceLocation"))
+#: Elements that may differ between the slices of a series.
+_VARYING = np.array([row in (_INSTANCE, _POSITION, _LOCATION) for row in range(len(_WALKED))])
+_JUDGED_ROWS = np.array([_ROWS[keyword] for _, keyword, _ in _JUDGED])
+#: Those of them that mean nothing where they are 0.
+_HARMLESS_ROWS = frozenset(_ROWS[k] for _, k, _ in _JUDGED if k.startswith(("PixelPaddingValue", "OverlayBitPosition")))
+#: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
+_SHORTS = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+_IDENTITY = (
+    "ImageType",
+    "SOPClassUID",
+    "Modality",
+    "SeriesDescription",
+    "ProtocolName",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+)
+_IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
+
+#: Whole numbers beyond this are damage: InstanceNumber and SeriesNumber have at most 12 characters.
+_LARGEST_WHOLE = 10**12
+
+# -- one slice ----------------------------------------------------------------------------------------------------
+
+
+class _DamagedError(ValueError):
+    """An element is not what it should be; the text may be shown."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One parsed slice.
+
+    Attributes:
+        header: what it shares with its series.
+        position_mm: ImagePositionPatient (x, y, z).
+        instance: InstanceNumber, 0 where absent.
+        pixels: (rows, cols) stored values, before scaling: uint16, or float32 where they do not fit that.
+        location_mm: SliceLocation; nan where absent.
+        findings: what its pixels had that should be known.
+    """
+
+    header: SeriesHeader
+    position_mm: tuple[float, float, float]
+    instance: int
+    pixels: Voxels
+    location_mm: float = math.nan
+    findings: tuple[Finding, ...] = ()
+
+
+class _Head(NamedTuple):
+    """What the header of a slice says: of its series, and of how its pixels are stored."""
+
+    series: SeriesHeader
+    form: PixelForm
+
+
+@dataclass
+class SliceParser:
+    """Parses the slices of one series; remembers the last header that the fast path understood.
+
+    Args:
+        use_fast_path: False sends every slice through pydicom.
+        verified: structures (sequences of tags and value representations) whose header pydicom has been seen to
+            read as the fast path does; shared by the series of a scan.
+    """
+
+    use_fast_path: bool = True
+    verified: set[int] = field(default_factory=set)
+    _found: NDArray[np.int64] = field(default_factory=lambda: np.empty((len(_TAGS), 2), np.int64))
+    _template: NDArray[np.uint8] | None = None
+    _template_found: NDArray[np.int64] = field(default_factory=lambda: np.empty((len(_TAGS), 2), np.int64))
+    _head: _Head | None = None
+
+    def parse(self, data: bytes) -> Slice:
+        """Parse a whole file.
+
+        Raises:
+            ScanError: ``unreadable_dicom``, ``unsupported_transfer_syntax``, ``multiframe``, ``unsupported_pixels``
+                or ``implausible_geometry``.
+        """
+        fast = self._parse_fast(data) if self.use_fast_path else None
+        return fast if fast is not None else parse_with_pydicom(data)
+
+    def _parse_fast(self, data: bytes) -> Slice | None:
+        """Parse a plain slice; None for anything that pydicom should judge."""
+        if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC:
+            return None
+        buffer = np.frombuffer(data, np.uint8)
+        status, offset, length, structure = walk(buffer, _PREAMBLE + 4, _TAGS, _REPRESENTATIONS, self._found)
+        if status != WALKED or offset + length > len(data):
+            return None
+        try:
+            head = self._shared_head(data, buffer, structure)
+            if head is None or length != 2 * head.series.rows * head.series.cols:
+                return None
+            x, y, z = self._value(data, _POSITION).split(b"\\")
+            position = (float(x), float(y), float(z))
+            instance = _whole(self._value(data, _INSTANCE) or b"0", "InstanceNumber")
+            location = float(self._value(data, _LOCATION)) if self._found[_LOCATION, 1] > 0 else math.nan
+        except (KeyError, ValueError):  # absent or odd elements: pydicom says what is wrong with them
+            return None
+        header, form = head
+        words: NDArray[np.uint16] = np.frombuffer(data, "<u2", header.rows * header.cols, offset)
+        pixels = words.reshape(header.rows, header.cols)
+        if form.stored == form.allocated or words.max() <= form.largest:
+            return Slice(header, position, instance, pixels, location)
+        return Slice(header, position, instance, stored_values(pixels, form)[0], location, (UNUSED_BITS,))
+
+    def _value(self, data: bytes, row: int) -> bytes:
+        """Return an element's bytes without padding; empty where absent."""
+        start, length = self._found[row].tolist()
+        return data[start : start + length].strip(b" \0") if length > 0 else b""
+
+    def _short(self, data: bytes, row: int) -> int:
+        """Return an unsigned 16-bit element; -1 where absent or empty.
+
+        Raises:
+            ValueError: several values.
+        """
+        start, length = self._found[row].tolist()
+        if length not in (-1, 0, 2):
+            raise ValueError("an element of 16 bits has another length")
+        return int.from_bytes(data[start : start + 2], "little") if length == 2 else -1
+
+    def _has_judged(self, data: bytes) -> bool:
+        """Whether there is padding, a table, a plane in the pixels or another element that pydicom should judge."""
+        lengths = self._found[_JUDGED_ROWS, 1]
+        present = _JUDGED_ROWS[(lengths > 0) | (lengths == UNDEFINED)].tolist()
+        return any(row not in _HARMLESS_ROWS or self._short(data, row) != 0 for row in present)
+
+    def _shared_head(self, data: bytes, buffer: NDArray[np.uint8], structure: int) -> _Head | None:
+        """Return the header shared with the series, parsed anew only where its bytes differ from the last one's."""
+        if self._template is not None and alike(buffer, self._found, self._template, self._template_found, _VARYING):
+            return self._head
+        head = self._head_from_bytes(data)
+        if head is None:
+            return None
+        if structure not in self.verified:
+            if head != _head_by_pydicom(data):
+                return None
+            self.verified.add(structure)
+        check_plausible(head.series)
+        self._head, self._template, self._template_found = head, buffer, self._found.copy()
+        return head
+
+    def _head_from_bytes(self, data: bytes) -> _Head | None:
+        """Parse the shared elements; None unless they are those of a plain unsigned 16-bit slice."""
+        text = {keyword: self._value(data, row) for keyword, row in _ROW.items() if keyword not in _SHORTS}
+        shorts = {keyword: self._short(data, _ROW[keyword]) for keyword in _SHORTS}
+        high_bit_fits = shorts["HighBit"] in (-1, shorts["BitsStored"] - 1)
+        plain = (
+            high_bit_fits
+            and text["TransferSyntaxUID"] == _EXPLICIT_LITTLE_ENDIAN
+            and (shorts["SamplesPerPixel"], shorts["BitsAllocated"], shorts["PixelRepresentation"]) == (1, 16, 0)
+            and _frames(text["NumberOfFrames"]) == 1
+            and not self._has_judged(data)
+            and text["SOPClassUID"].decode("ascii", "replace") not in _ENHANCED_MR
+            and all(value.isascii() for value in text.values())
+        )
+        return _make_head({keyword: value.decode() for keyword, value in text.items()}, shorts) if plain else None
+
+
+def parse_with_pydicom(data: bytes) -> Slice:
+    """Parse a whole file with pydicom, the reader of record.
+
+    Raises:
+        ScanError: as :meth:`SliceParser.parse`.
+    """
+    with _quiet():
+        dataset = _read_dataset(data, pixels=True)
+        head = _head_from_dataset(dataset)
+        check_plausible(head.series)
+        try:
+            x, y, z = (float(value) for value in dataset.ImagePositionPatient)
+            instance = _whole(_element_text(dataset, "InstanceNumber") or "0", "InstanceNumber")
+            location = optional_numbers({"SliceLocation": _element_text(dataset, "SliceLocation")}, "SliceLocation")
+        except Exception as error:  # a damaged element may raise anything on access
+            raise _unreadable(error) from None
+        pixels, findings = _decode_pixels(dataset, head)
+        return Slice(head.series, (x, y, z), instance, pixels, location[0] if location else math.nan, findings)
+
+
+def _head_by_pydicom(data: bytes) -> _Head:
+    """Read only the header with pydicom, to verify the fast path.
+
+    Raises:
+        ScanError: as :meth:`SliceParser.parse`.
+    """
+    with _quiet():
+        return _head_from_dataset(_read_dataset(data, pixels=False))
+
+
+def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
+    """Let pydicom read a single-slice file, with or without its pixel data and its preamble.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` or ``multiframe``.
+    """
+    dataset = _read_any_dataset(data, pixels)
+    try:
+        frames = _frames(_element_text(dataset, "NumberOfFrames"))
+        enhanced = str(dataset.get("SOPClassUID", "")) in _ENHANCED_MR
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+    if frames > 1 or enhanced:
+        raise _multiframe(frames, enhanced)
+    return dataset
+
+
+def _read_any_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
+    plain = _undeflated(data)
+    try:
+        return pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=not pixels)
+    except Exception as error:  # damaged bytes make pydicom raise nearly anything
+        raise _unreadable(error) from None
+
+
+def _undeflated(data: bytes) -> bytes:
+    """Return data of the deflated transfer syntax as plain explicit VR, inflated with a bound; other data as they are.
+
+    pydicom would inflate them without one. Some writers wrap the deflated part as zlib does, with a checksum, which is
+    compared.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` or ``too_large``.
+    """
+    uid = str(DeflatedExplicitVRLittleEndian).encode()
+    if uid not in data:
+        return data
+    start = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
+    if data[start : start + 8] != b"\x02\x00\x00\x00UL\x04\x00":  # the length of the meta group comes first
+        raise _unreadable(_DamagedError("deflated, with a damaged meta header"))
+    end = start + 12 + int.from_bytes(data[start + 8 : start + 12], "little")
+    if uid not in data[start:end]:
+        return data
+    for window in (-zlib.MAX_WBITS, zlib.MAX_WBITS):  # as the standard says, then as zlib wraps it
+        inflater = zlib.decompressobj(window)
+        try:
+            inflated = inflater.decompress(data[end:], MAX_MEMBER_BYTES + 1)
+        except zlib.error:
+            continue
+        if len(inflated) > MAX_MEMBER_BYTES:
+            raise ScanError(
+                Reason.TOO_LARGE,
+                f"a slice inflates to more than {MAX_MEMBER_BYTES} bytes; check where it comes from",
+            )
+        if not inflater.eof or not inflated:
+            raise _unreadable(_DamagedError("its deflated part is cut short"))
+        return inflated
+    raise _unreadable(_DamagedError("its deflated part is damaged"))
+
+
+def _head_from_dataset(dataset: pydicom.Dataset) -> _Head:
+    """Turn what pydicom read into the header of a slice.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` where a needed element is absent or damaged, ``unsupported_pixels``.
+    """
+    try:
+        text = {keyword: _element_text(dataset, keyword) for _, keyword, _ in _ELEMENTS}
+        text["TransferSyntaxUID"] = _syntax_of(dataset)
+        short = {keyword: _whole(_element_text(dataset, keyword) or "-1", keyword) for keyword in _SHORTS}
+        for keyword in ("Rows", "Columns", "BitsAllocated"):
+            if short[keyword] == -1:
+                raise KeyError(keyword)
+        head = _make_head(text, short, dataset)
+        check_dataset(dataset, head.form)
+        return head
+    except ScanError:
+        raise
+    except KeyError as error:
+        raise ScanError(
+            Reason.UNREADABLE_DICOM, f"a slice lacks an element ({_keyword(error)}); export the scan again with it"
+        ) from None
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+
+
+def _element_text(dataset: pydicom.Dataset, keyword: str) -> str:
+    """Return an element as text; empty where it is absent, or damaged and not needed.
+
+    Raises:
+        ValueError: it is damaged and needed.
+    """
+    try:
+        return _text_of(dataset.get(keyword))
+    except Exception as error:  # pydicom raises nearly anything on a damaged element
+        if keyword in _NOT_NEEDED:
+            return ""
+        raise _DamagedError(f"{keyword} is damaged: {type(error).__name__}") from None
+
+
+def _text_of(value: Any) -> str:
+    """Return an element's value as the text it had in the file, multiple values joined by backslashes."""
+    if value is None:
+        return ""
+    if isinstance(value, MultiValue | list | tuple):
+        return "\\".join(_text_of(part) for part in value)
+    original = getattr(value, "original_string", None)
+    return str(value if original is None else original).strip(" \0")
+
+
+def _whole(text: str | bytes, keyword: str) -> int:
+    """Return a whole number, also where it was written as a decimal ("12.0"), as some exporters do.
+
+    Raises:
+        ValueError: it is none, or too large for one; the number is shown, other text is not.
+    """
+    try:
+        value = float(text)  # exact up to 2**53
+    except ValueError:
+        raise _DamagedError(f"{keyword} is not a number") from None
+    if not (value.is_integer() and abs(value) <= _LARGEST_WHOLE):
+        raise _DamagedError(f"{keyword} is {value:g}, expected a whole number")
+    return int(value)
+
+
+def _frames(text: str | bytes) -> int:
+    """Return NumberOfFrames, 1 where it is absent.
+
+    Raises:
+        ValueError: as :func:`_whole`.
+    """
+    return _whole(text, "NumberOfFrames") if text else 1
+
+
+def _syntax_of(dataset: pydicom.Dataset) -> str:
+    return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or ExplicitVRLittleEndian)
+
+
+def _make_head(text: Mapping[str, str], short: Mapping[str, int], dataset: pydicom.Dataset | None = None) -> _Head:
+    """Build a header from elements as text and as numbers; both routes end here.
+
+    Args:
+        text: elements by keyword, empty where absent.
+        short: elements of 16 bits, -1 where absent.
+        dataset: all elements, where there are others that matter.
+
+    Raises:
+        KeyError: an element is absent.
+        ValueError: an element is not what it should be.
+        ScanError: ``unsupported_pixels``, or ``unreadable_dicom`` for bits that contradict each other.
+    """
+    check_signal(text, short)
+    rescale = rescaling(text)
+    scaling = rescale if dataset is None else mapping_of(dataset, rescale)
+    series = _make_header(text, short, scaling)
+    unused = () if scaling is rescale else unused_rescale(rescale, scaling)
+    geometry = geometry_findings(text, series.pixel_spacing_mm, series.orientation)
+    return _Head(replace(series, findings=(*value_findings(text), *unused, *geometry)), PixelForm.of(short))
+
+
+def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Scaling) -> SeriesHeader:
+    """Build the header of a series.
+
+    Raises:
+        KeyError: an element is absent.
+        ValueError: an element is not what it should be.
+    """
+    number = text["SeriesNumber"]
+    role = ("ImageType", "SOPClassUID", "Modality", "SeriesDescription", "ProtocolName")
+    contrast, marks = role_of(*(text[keyword] for keyword in role))
+    row_mm, col_mm = _floats(text, "PixelSpacing", 2)
+    return SeriesHeader(
+        number=_whole(number, "SeriesNumber") if number else None,
+        uid=text["SeriesInstanceUID"],
+        description=text["SeriesDescription"],
+        contrast=contrast if marks.kind is None else None,
+        rows=short["Rows"],
+        cols=short["Columns"],
+        orientation=_floats(text, "ImageOrientationPatient", 6),
+        pixel_spacing_mm=(row_mm, col_mm),
+        time_s=_seconds(text["SeriesTime"]),
+        slope=scaling.slope,
+        intercept=scaling.intercept,
+        scaling=scaling.words,
+        marks=marks,
+        processing=processing_of(text["ImageType"]),
+        study_uid=text["StudyInstanceUID"],
+        patient_id=text["PatientID"],
+        frame_uid=text["FrameOfReferenceUID"],
+        stated_spacing_mm=next(iter(optional_numbers(text, "SpacingBetweenSlices")), None),
+        thickness_mm=next(iter(optional_numbers(text, "SliceThickness")), 0.0),
+    )
+
+
+def _floats(text: Mapping[str, str], keyword: str, count: int) -> tuple[float, ...]:
+    if not text[keyword]:
+        raise KeyError(keyword)
+    values = tuple(float(part) for part in text[keyword].split("\\"))
+    if len(values) != count:
+        raise _DamagedError(f"{keyword} has {len(values)} values, expected {count}")
+    return values
+
+
+def _seconds(time: str) -> float:
+    """Turn a DICOM time (HHMMSS.ffffff, or HH:MM:SS of old files) into seconds of the day; -inf where it is not one."""
+    digits = time.replace(":", "")
+    try:
+        return int(digits[0:2]) * 3600.0 + int(digits[2:4] or 0) * 60.0 + float(digits[4:] or 0)
+    except ValueError:
+        return -math.inf
+
+
+def _decode_pixels(dataset: pydicom.Dataset, head: _Head) -> tuple[Voxels, tuple[Finding, ...]]:
+    """Return a slice's stored values, (rows, cols): uint16 where every one fits, else float32; and what was found.
+
+    Raises:
+        ScanError: ``unreadable_dicom``, ``unsupported_transfer_syntax`` or ``unsupported_pixels``.
+    """
+    header, form = head
+    words = _read_words(dataset, head)
+    values, odd = stored_values(words, form)
+    try:
+        check_mapped(dataset, values)
+        scaling = Scaling(header.slope, header.intercept)
+        values, padded = replace_padding(dataset, words, values, form, scaling)
+    except ScanError:
+        raise
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+    findings = (*((UNUSED_BITS,) if odd else ()), *padding_finding(padded))
+    if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max:
+        return values.astype(np.uint16), findings
+    return values.astype(np.float32), findings
+
+
+def _read_words(dataset: pydicom.Dataset, head: _Head) -> NDArray[Any]:
+    """Return the words of the pixels as they are stored, (rows, cols) unsigned.
+
+    Raises:
+        ScanError: ``unreadable_dicom`` or ``unsupported_transfer_syntax``.
+    """
+    header, form = head
+    syntax = _syntax_of(dataset)
+    if syntax not in _UNCOMPRESSED:
+        pixels = _decompress(dataset, syntax, form)
+    else:
+        try:
+            pixels = _native_words(dataset, head, big_endian=not dataset.original_encoding[1])
+        except Exception as error:  # a damaged element may raise anything on access
+            raise _unreadable(error) from None
+    if pixels.shape != (header.rows, header.cols):
+        raise ScanError(
+            Reason.UNREADABLE_DICOM,
+            f"a slice has pixels of shape {pixels.shape}, its header says ({header.rows}, {header.cols}); "
+            "export the scan again",
+        )
+    return pixels
+
+
+def _native_words(dataset: pydicom.Dataset, head: _Head, big_endian: bool) -> NDArray[Any]:
+    """Read uncompressed pixels of 8, 16 or 32 bits."""
+    header, form = head
+    if "PixelData" not in dataset:
+        raise _DamagedError("PixelData are absent")
+    element = dataset["PixelData"]
+    if element.is_undefined_length:
+        raise _DamagedError("PixelData are encapsulated although the transfer syntax is uncompressed")
+    dtype = np.dtype(f"{'>' if big_endian else '<'}{form.word}")
+    data, count = element.value, header.rows * header.cols
+    if not 0 <= len(data) - count * dtype.itemsize < header.cols * dtype.itemsize:  # a row more: the matrix is another
+        raise _DamagedError(f"PixelData have {len(data)} bytes, expected {count * dtype.itemsize}")
+    if big_endian and form.allocated == 8 and element.VR == "OW":  # two pixels a word, the first in its low byte
+        data = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2").tobytes()
+    words = np.frombuffer(data, dtype, count).astype(dtype.newbyteorder("="), copy=False)
+    return words.reshape(header.rows, header.cols)
+
+
+def _decompress(dataset: pydicom.Dataset, syntax: str, form: PixelForm) -> NDArray[Any]:
+    """Let pydicom's plugins decode compressed pixels, and return them as unsigned words."""
+    if form.shift:
+        raise unsupported(f"compressed pixels with HighBit {form.high} and BitsStored {form.stored}")
+    try:
+        pixels = np.asarray(pydicom.pixels.pixel_array(dataset, raw=True, correct_unused_bits=False))
+        return np.ascontiguousarray(pixels).astype(f"i{form.allocated // 8}", copy=False).view(form.word)
+    except Exception as error:  # plugins raise whatever they like
+        found = f"{UID(syntax).name} ({type(error).__name__})"
+        if syntax == RLELossless:  # pydicom itself reads all of it
+            raise _unreadable(_DamagedError(f"damaged pixels of {found}")) from None
+        raise _unsupported(f"{found}{', or damaged' if _has_decoder(syntax) else ''}") from None
+
+
+def _has_decoder(syntax: str) -> bool:
+    """Whether an installed decoder reads some forms of a transfer syntax."""
+    try:
+        return bool(pydicom.pixels.get_decoder(UID(syntax)).is_available)
+    except NotImplementedError:
+        return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom from warning and logging, which quotes values of the file, participants' ids among them."""
+    with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _unreadable(error: Exception) -> ScanError:
+    found = str(error) if isinstance(error, _DamagedError) else type(error).__name__  # other texts may quote the file
+    return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); copy or export the scan again")
+
+
+def _multiframe(frames: int, enhanced: bool) -> ScanError:
+    kind = "an enhanced MR object" if enhanced else "a DICOM object"
+    return ScanError(
+        Reason.MULTIFRAME,
+        f"{kind} with {frames} frame{'' if frames == 1 else 's'}, expected one slice a file of the classic MR class; "
+        "export classic single-slice DICOM",
+    )
+
+
+def refuse_multiframe(data: bytes) -> None:
+    """Refuse an object of many frames, by its own number.
+
+    Args:
+        data: a whole file.
+
+    Raises:
+        ScanError: ``multiframe`` or ``unreadable_dicom``.
+    """
+    with _quiet():
+        _read_dataset(data, pixels=False)
+
+
+def _unsupported(found: str) -> ScanError:
+    return ScanError(
+        Reason.UNSUPPORTED_TRANSFER_SYNTAX,
+        f"pixel data that no installed decoder reads: {found}; install ukb-infer[codecs] or convert to explicit VR",
+    )
+
+
+def _keyword(error: KeyError) -> str:
+    """Name the absent element of a KeyError, which pydicom raises with a tag."""
+    what = error.args[0] if error.args else ""
+    return what if isinstance(what, str) and what in _ROW else str(what)
+
+
+# -- what a file is ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the first bytes of a member tell.
+
+    Attributes:
+        number: SeriesNumber, None where unknown.
+        uid: SeriesInstanceUID, empty where unknown.
+        contrast: that its header names, also where ``marks.kind`` says that it is no station's.
+        enhanced: whether it is enhanced (multi-frame) MR.
+        marks: what its names and ImageType say besides the contrast.
+    """
+
+    number: int | None
+    uid: str
+    contrast: Contrast | None
+    enhanced: bool
+    marks: Marks = UNMARKED
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
+    if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC:
+        return True
+    if len(head) < 12 or head[0] not in (0x02, 0x08) or head[1] != 0 or head[3] != 0:
+        return False
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return explicit or int.from_bytes(head[4:8], "little") <= len(head)
+
+
+def study_of(path: Path) -> str:
+    """Return a DICOM file's StudyInstanceUID; empty where it cannot be told."""
+    try:
+        with _quiet():
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            return _text_of(dataset.get("StudyInstanceUID"))
+    except OSError:
+        raise
+    except Exception:  # damaged: reading the scan will say so
+        return ""
+
+
+def peek_identity(head: bytes, known: dict[tuple[bytes, ...], Identity]) -> Identity | None:
+    """Identify a member of plain explicit VR by its first bytes; None where they do not tell enough.
+
+    Args:
+        head: the first bytes.
+        known: identities by the bytes of their elements, filled here.
+    """
+    start = _PREAMBLE + 4 if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC else 0
+    found = np.empty((len(_TAGS), 2), np.int64)
+    status, _, _, _ = walk(np.frombuffer(head, np.uint8), start, _TAGS, _REPRESENTATIONS, found)
+    if status == UNUSUAL:
+        return None
+    spans = found[_IDENTITY_ROWS].tolist()
+    if spans[-1][1] < 0:  # SeriesNumber, the last of them, was not reached
+        return None
+    values = tuple([head[at : at + length] if length > 0 else b"" for at, length in spans])
+    identity = known.get(values)
+    if identity is None and all(value.isascii() for value in values):
+        texts = [value.decode().strip(" \0") for value in values]
+        identity = known[values] = _make_identity(*texts)
+    return identity
+
+
+def full_identity(data: bytes) -> Identity:
+    """Identify a member with pydicom.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    with _quiet():
+        return _identity_from_dataset(_read_any_dataset(data, pixels=False))
+
+
+def _identity_from_dataset(dataset: pydicom.Dataset) -> Identity:
+    try:
+        identity = _make_identity(*(_element_text(dataset, keyword) for keyword in _IDENTITY))
+        meta = getattr(dataset, "file_meta", {})
+        directory = str(meta.get("MediaStorageSOPClassUID", "")) == MediaStorageDirectoryStorage
+        of_series = "SeriesNumber" in dataset or "SeriesInstanceUID" in dataset
+    except ScanError:
+        raise
+    except Exception as error:  # a damaged element may raise anything on access
+        raise _unreadable(error) from None
+    if not of_series and identity.marks.kind is None and not directory:
+        raise _unreadable(_DamagedError("it belongs to no series, or is cut short"))
+    return identity
+
+
+def _make_identity(
+    image_type: str, sop_class: str, modality: str, description: str, protocol: str, uid: str, number: str
+) -> Identity:
+    """Make an identity of elements as text.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    contrast, marks = role_of(image_type, sop_class, modality, description, protocol)
+    try:
+        whole = _whole(number, "SeriesNumber") if number else None
+    except ValueError as error:
+        raise _unreadable(error) from None
+    return Identity(whole, uid, contrast, sop_class in _ENHANCED_MR, marks)

@@ -1,0 +1,382 @@
+"""A zip or folder of DICOM slices to its water and fat series; the headers decide what belongs to what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.errors import ScanError
+from ukb_infer.imaging.readers import dicom
+from ukb_infer.imaging.readers.containers import MemberSource
+from ukb_infer.imaging.readers.dicom import Identity
+from ukb_infer.imaging.readers.dicom_geometry import frame_finding, location_finding
+from ukb_infer.imaging.readers.image_words import is_derived_folder
+from ukb_infer.imaging.readers.nifti_names import is_nifti
+from ukb_infer.imaging.series import Budget, Contrast, Finding, LeftOut, Series, SeriesHeader, Voxels, scale_slices
+from ukb_infer.reasons import Reason
+
+#: First bytes of a member that are looked at: enough for short headers, then for those of scanners.
+_PEEK_BYTES = (1536, 6144)
+#: Numbers of a header may differ by this between the slices of a series: decimal strings are rounded.
+_ALIKE = 1e-5
+#: How far ahead to look for the same series before taking the members in between for granted (and verifying later).
+_STRIDE = 8
+#: Members are ignored by their first bytes, unverified, only where at least so many tell the same: a damaged header is
+#: one of few of its kind.
+_FEWEST_ALIKE = 8
+#: Voxels that memory is reserved for at a time: a full UK Biobank scan. What is not touched takes no memory.
+_ARENA_VOXELS = 26 * 1024**2
+#: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
+_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+
+
+@dataclass
+class _Plan:
+    """The members of one series, as their first bytes identify them."""
+
+    number: int | None
+    uid: str
+    contrast: Contrast
+    members: list[int] = field(default_factory=list)
+
+
+def read_series(source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None) -> list[Series]:
+    """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
+
+    The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
+    decoded. Checksums are compared of every member that is decoded, and of those ignored that could be damaged slices.
+    No manifest is consulted: nothing in it can change the result.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False sends every slice through pydicom (same result).
+        left_out: counts the series that are named like water or fat and are neither.
+
+    Returns:
+        Series in the order of first appearance, slices in the order of the container.
+
+    Raises:
+        ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of
+            :class:`~ukb_infer.imaging.readers.dicom.SliceParser`.
+    """
+    if use_fast_path:
+        found = LeftOut()
+        plans = _identify(source, use_fast_path, _STRIDE, found)
+        try:
+            series = _decode(source, plans, use_fast_path)
+        except ScanError:
+            pass  # perhaps a member was not what its neighbours made it seem: look at every one
+        else:
+            if left_out is not None:
+                left_out.update(found)
+            return series
+    return _decode(
+        source, _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out), use_fast_path
+    )
+
+
+def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut) -> list[_Plan]:
+    """Tell which members form which water and fat series, by their first bytes.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False lets pydicom read every member whole.
+        stride: where three members of one series lie so that the last is this far from the others, those in between
+            are taken for the same series unseen; decoding verifies that. 0 to look at every member.
+        left_out: counts the series that are named like water or fat and are neither.
+    """
+    plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
+    peeker = _Peeker(source, use_fast_path)
+    ignored: dict[Identity, list[int]] = {}
+    any_dicom, enhanced = False, None
+    last: _Plan | None = None
+    members = _members_of_stations(source.names, left_out)
+    at, next_jump = 0, 0
+    while at < len(members):
+        index = members[at]
+        identity = peeker.identity(index)
+        if identity is None:
+            source.verify(index)
+            _refuse_damaged(source.names[index])
+        else:
+            any_dicom = True
+            enhanced = index if identity.enhanced else enhanced
+            _count_left_out(identity, left_out)
+        plan = _plan_of(identity, plans)
+        if identity is not None and plan is None:
+            ignored.setdefault(identity, []).append(index)
+        if plan is not None:
+            plan.members.append(index)
+            if plan is not last:
+                next_jump = at
+            elif stride and at >= next_jump and at + stride < len(members):
+                if _plan_of(peeker.identity(members[at + stride]), plans) is plan:
+                    plan.members.extend(members[at + 1 : at + stride])
+                    at += stride - 1  # the member at the end of the jump comes next
+                else:
+                    next_jump = at + stride
+        last = plan
+        at += 1
+    _verify_ignored(source, ignored, plans.values())
+    if not any_dicom and not left_out:
+        raise _no_dicom(source.names)
+    found = [plan for plan in plans.values() if plan.members]
+    if enhanced is not None and not found:
+        dicom.refuse_multiframe(source.read(enhanced))
+    return _merge_uids(found)
+
+
+def _no_dicom(names: Sequence[str]) -> ScanError:
+    """Say what an input without DICOM holds instead."""
+    nifti = sum(is_nifti(name.replace("\\", "/").rpartition("/")[2]) for name in names)
+    found = f"no DICOM slice among the {len(names)} files of the input"
+    if nifti:
+        return ScanError(
+            Reason.NO_DICOM, f"{found}, but {nifti} NIfTI files; put the water and fat of the stations into a folder"
+        )
+    return ScanError(Reason.NO_DICOM, f"{found}; check that it is a scan of field 20201, or a folder of its slices")
+
+
+def _members_of_stations(names: list[str], left_out: LeftOut) -> list[int]:
+    """Leave out the members in folders whose names say that they hold masks, maps or other derived images."""
+    derived: dict[str, bool] = {}
+    members = []
+    for index, name in enumerate(names):
+        folder = name.replace("\\", "/").rpartition("/")[0]
+        if folder not in derived:
+            derived[folder] = any(is_derived_folder(part) for part in folder.split("/") if part)
+        if derived[folder]:
+            left_out.add("folder named as derived images", folder)
+        else:
+            members.append(index)
+    return members
+
+
+def _verify_ignored(source: MemberSource, ignored: Mapping[Identity, Sequence[int]], plans: Iterable[_Plan]) -> None:
+    """Compare the checksums of slices that were ignored by their first bytes, where these may be damaged ones.
+
+    Verified is what belongs to a small series, and what shares its series with water or fat. Whole in-phase and
+    opposed-phase series are not: inflating them would double the time of a scan, and nothing of them is used.
+
+    Raises:
+        ScanError: ``unreadable_zip``.
+    """
+    used = {mark for plan in plans for mark in (plan.number, plan.uid) if mark not in (None, "")}
+    for identity, members in ignored.items():
+        if len(members) < _FEWEST_ALIKE or used.intersection((identity.number, identity.uid)):
+            for index in members:
+                source.verify(index)
+
+
+def _count_left_out(identity: Identity, left_out: LeftOut) -> None:
+    """Count a series that is named like water or fat and is neither."""
+    if identity.contrast in (Contrast.WATER, Contrast.FAT) and identity.marks.kind is not None:
+        left_out.add(identity.marks.kind, f"{identity.uid} {identity.number} {identity.contrast}")
+
+
+def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
+    """Find or begin the plan of a member's series; None for what is neither water nor fat."""
+    if identity is None or identity.marks.kind is not None:
+        return None
+    if identity.contrast is not Contrast.WATER and identity.contrast is not Contrast.FAT:
+        return None
+    key = (identity.number, identity.uid, identity.contrast)
+    plan = plans.get(key)
+    if plan is None:
+        plan = plans[key] = _Plan(*key)
+    return plan
+
+
+class _Peeker:
+    """Looks at as few first bytes of each member as suffice to identify it.
+
+    Args:
+        source: the zip or folder.
+        use_fast_path: False lets pydicom read every member whole.
+    """
+
+    def __init__(self, source: MemberSource, use_fast_path: bool) -> None:
+        self._source = source
+        self._sizes: tuple[int, ...] = _PEEK_BYTES if use_fast_path else ()
+        self._known: dict[tuple[bytes, ...], Identity] = {}
+
+    def identity(self, index: int) -> Identity | None:
+        """Identify a member; None where it is not DICOM."""
+        for size in self._sizes:
+            head = self._source.peek(index, size)
+            if not dicom.looks_like_dicom(head):
+                return None
+            identity = dicom.peek_identity(head, self._known)
+            if identity is not None:
+                self._sizes = _PEEK_BYTES[_PEEK_BYTES.index(size) :]
+                return identity
+        data = self._source.read(index)
+        return dicom.full_identity(data) if dicom.looks_like_dicom(data) else None
+
+
+def _refuse_damaged(name: str) -> None:
+    """Ignore what is not DICOM, unless its name says that it should be.
+
+    Raises:
+        ScanError: ``unreadable_dicom``.
+    """
+    base = name.replace("\\", "/").rpartition("/")[2].lower()
+    if base.endswith(_DICOM_SUFFIXES) and not base.startswith("._"):  # "._x.dcm" is what macOS leaves in zips
+        raise ScanError(
+            Reason.UNREADABLE_DICOM,
+            "a file named as DICOM does not begin like one; copy it again, or remove it if it is none",
+        )
+
+
+def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
+    """Undo the splitting of series whose slices were each given a SeriesInstanceUID of their own.
+
+    A number used by two whole series (a repeat under the same number) stays two series.
+    """
+    groups: dict[tuple[int | None, Contrast], list[_Plan]] = {}
+    for plan in plans:
+        groups.setdefault((plan.number, plan.contrast), []).append(plan)
+    merged: list[_Plan] = []
+    for (number, contrast), group in groups.items():
+        members = sorted(index for plan in group for index in plan.members)
+        if number is not None and 2 * len(group) > len(members):
+            merged.append(_Plan(number, "", contrast, members))
+        else:
+            merged.extend(group)
+    return merged
+
+
+class _Arena:
+    """Memory for the voxels of a scan in one piece, so that the system can back it with large pages."""
+
+    def __init__(self) -> None:
+        self._budget = Budget()
+        self._free = np.empty(0, np.uint16)
+
+    def take(self, shape: tuple[int, int, int], label: str) -> NDArray[np.uint16]:
+        """Return room for a series, not initialized.
+
+        Args:
+            shape: (slices, rows, cols).
+            label: names the series in the message.
+
+        Raises:
+            ScanError: ``too_large``.
+        """
+        self._budget.take(shape, label)
+        size = math.prod(shape)
+        if self._free.size < size:
+            self._free = np.empty(max(size, _ARENA_VOXELS), np.uint16)
+        taken, self._free = self._free[:size], self._free[size:]
+        return taken.reshape(shape)
+
+
+@dataclass
+class _Stack:
+    """The slices of one series as they come in."""
+
+    plan: _Plan
+    parser: dicom.SliceParser
+    header: SeriesHeader | None = None
+    voxels: Voxels | None = None
+    positions: list[tuple[float, float, float]] = field(default_factory=list)
+    instances: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    locations: list[float] = field(default_factory=list)
+    headers: list[SeriesHeader] = field(default_factory=list)
+    findings: dict[Finding, None] = field(default_factory=dict)
+
+    def add(self, data: bytes, arena: _Arena) -> None:
+        """Parse a slice and append it.
+
+        Args:
+            data: the file of the slice.
+            arena: gives room for the voxels with the first slice.
+        """
+        part = self.parser.parse(data)
+        if part.header is not self.header:
+            self._check_identity(part.header)
+        if self.header is None or self.voxels is None:
+            self.header = part.header
+            shape = (len(self.plan.members), part.header.rows, part.header.cols)
+            self.voxels = arena.take(shape, part.header.label)
+        elif part.header is not self.header:
+            _check_alike(part.header, self.header)
+        if part.pixels.dtype != self.voxels.dtype:
+            self.voxels = self.voxels.astype(np.float32)
+        self.voxels[len(self.positions)] = part.pixels
+        self.positions.append(part.position_mm)
+        self.instances.append(part.instance)
+        self.times.append(part.header.time_s)
+        self.locations.append(part.location_mm)
+        self.headers.append(part.header)
+        if part.findings:
+            self.findings.update(dict.fromkeys(part.findings))
+
+    def _check_identity(self, header: SeriesHeader) -> None:
+        """Refuse a slice of another series, which a jump over members may have taken in.
+
+        Raises:
+            ScanError: ``geometry_inconsistent``, never seen outside: it makes reading look at every member.
+        """
+        uid = header.uid if self.plan.uid else ""
+        if (header.number, uid, header.contrast) != (self.plan.number, self.plan.uid, self.plan.contrast):
+            raise ScanError(Reason.GEOMETRY_INCONSISTENT, f"{header.label} among the slices of another series")
+
+    def finish(self) -> Series:
+        """Return the series."""
+        if self.header is None or self.voxels is None:
+            raise RuntimeError("a planned series has at least one member")
+        distinct = list({id(header): header for header in self.headers}.values())
+        for header in distinct:
+            self.findings.update(dict.fromkeys(header.findings))
+        series = Series(
+            header=replace(self.header, time_s=max(self.times)),
+            voxels=self.voxels,
+            positions_mm=np.array(self.positions),
+            instances=np.array(self.instances, np.int64),
+            times_s=np.array(self.times),
+        )
+        self.findings.update(dict.fromkeys(location_finding(series.positions_mm, np.array(self.locations))))
+        self.findings.update(dict.fromkeys(frame_finding(distinct)))
+        series, scaled = scale_slices(series, self.headers) if len(distinct) > 1 else (series, ())
+        return replace(series, findings=(*self.findings, *scaled))
+
+
+def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> list[Series]:
+    """Decode the planned members in the order of the container, which is that of the disk."""
+    verified: set[int] = set()
+    stacks = [_Stack(plan, dicom.SliceParser(use_fast_path, verified)) for plan in plans]
+    order = sorted((index, stack) for stack in range(len(stacks)) for index in plans[stack].members)
+    arena = _Arena()
+    for index, chosen in order:
+        stacks[chosen].add(source.read(index), arena)
+    return [stack.finish() for stack in stacks]
+
+
+def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
+    """Refuse a slice that does not belong to the series of the first.
+
+    Raises:
+        ScanError: ``several_scans`` or ``geometry_inconsistent``.
+    """
+    if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
+        raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
+    if header.scaling != first.scaling:
+        raise ScanError(
+            Reason.GEOMETRY_INCONSISTENT,
+            f"values of slices of {first.label} cannot be compared: the {first.scaling} slope holds for some, the "
+            f"{header.scaling} slope for others; export them with the same elements",
+        )
+    for name in ("rows", "cols", "orientation", "pixel_spacing_mm"):
+        found, expected = getattr(header, name), getattr(first, name)
+        if not np.allclose(found, expected, rtol=_ALIKE, atol=_ALIKE):
+            raise ScanError(
+                Reason.GEOMETRY_INCONSISTENT,
+                f"slices of {first.label} differ in {name}: {found} and {expected}; "
+                "export the scan again with one series per contrast and station",
+            )

@@ -1,0 +1,57 @@
+"""What a recipe is; the recipes there are stand in :mod:`ukb_infer.imaging.recipes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ukb_infer.records import Station, Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How checked stations become the array that a network sees.
+
+    Attributes:
+        name: in options, manifests and runs.
+        shape: (channels, rows, cols) of the projection; with ``dtype`` it tells the recipes apart.
+        dtype: NumPy's name of the projection's type, e.g. ``uint8``.
+        channels: one name a channel.
+        project: stations, head first, to the projection; raises ScanError where they cannot be projected.
+        fuse: stations, head first, to the fused pair behind the projection; raises ScanError.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    dtype: str
+    channels: tuple[str, ...]
+    project: Callable[[Sequence[Station]], NDArray[Any]]
+    fuse: Callable[[Sequence[Station]], Volume]
+
+    @property
+    def form(self) -> str:
+        """Type and shape in words, e.g. ``uint8 (3, 256, 256)``."""
+        return form_of(self.dtype, self.shape)
+
+    def fits(self, dtype: object, shape: Sequence[int]) -> bool:
+        """Whether an array of this type and shape may be a projection of this recipe.
+
+        Args:
+            dtype: of NumPy or torch.
+            shape: of one projection, (channels, rows, cols).
+        """
+        return form_of(dtype, shape) == self.form
+
+
+def form_of(dtype: object, shape: Sequence[int]) -> str:
+    """Type and shape of an array in words.
+
+    Args:
+        dtype: of NumPy or torch.
+        shape: of the array.
+    """
+    return f"{str(dtype).removeprefix('torch.')} {tuple(shape)}"

@@ -1,0 +1,1 @@
+"""Fused volumes: written for other programs."""

@@ -1,0 +1,138 @@
+"""Which scans a run is about, and which of them are still to be worked on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ukb_infer.execution import Journal, JournalInput, Shard, parse_shard
+from ukb_infer.inference.config import CommonConfig
+from ukb_infer.inference.fingerprints import content_digest
+from ukb_infer.inference.inputs import ScanInput, describe_exclusions, is_excluded, read_exclusions, resolve_inputs
+from ukb_infer.reasons import Reason
+from ukb_infer.runs.files import SCANS
+from ukb_infer.runs.summary import RunSummary
+
+#: Failures of the machine rather than of the scan: the same command tries these scans again.
+TRANSIENT = frozenset(
+    {
+        Reason.WORKER_DIED,
+        Reason.TIMED_OUT,
+        Reason.INTERNAL_ERROR,
+        Reason.INPUT_CHANGED,
+        Reason.INPUT_MISSING,
+        Reason.INPUT_UNREADABLE,
+        Reason.STORAGE_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The scans of a run and which of them are to be worked on.
+
+    Attributes:
+        scans: all that the inputs name, in key order, whatever the shard.
+        excluded: names of those left out.
+        shard: part of the work that is this run's; None for all. Decided before exclusions, so that a new withdrawal
+            moves no scan to another shard.
+        notes: what the exclusion lists did; ``warnings``: lists of which nothing matches.
+    """
+
+    scans: tuple[ScanInput, ...]
+    excluded: frozenset[str]
+    shard: Shard | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mine(self) -> list[ScanInput]:
+        """Scans of this shard, excluded ones too."""
+        return [s for k, s in enumerate(self.scans) if self.shard is None or self.shard.holds(k)]
+
+    @property
+    def included(self) -> list[ScanInput]:
+        """Scans of this shard that are not excluded, in key order."""
+        return [s for s in self.mine if s.key.scan not in self.excluded]
+
+    def journal_inputs(self) -> Iterator[JournalInput]:
+        """All scans, for the journal."""
+        for position, s in enumerate(self.scans):
+            mine = self.shard is None or self.shard.holds(position)
+            yield JournalInput(key=s.key, given=s.given, excluded=s.key.scan in self.excluded, mine=mine)
+
+
+def make_plan(config: CommonConfig) -> Plan:
+    """Find the scans, apply the exclusion lists and the shard.
+
+    Raises:
+        UsageError: inputs, lists or shard make no sense.
+        RunError: there is no scan.
+    """
+    not_searched: list[str] = []
+    scans = resolve_inputs(
+        config.inputs, config.root, base=config.base, outputs=config.outputs, say=not_searched.append
+    )
+    exclusions = read_exclusions(config.exclude, config.base)
+    excluded = frozenset(s.key.scan for s in scans if s.excluded or is_excluded(s.key, exclusions))
+    notes, warnings = describe_exclusions(exclusions, [s.key for s in scans])
+    if before := sum(s.excluded for s in scans):
+        notes.append(f"{before} projections are left out because the {SCANS} beside them says excluded")
+    return Plan(
+        scans=tuple(scans), excluded=excluded, shard=parse_shard(config.shard),
+        notes=(*notes, *not_searched), warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
+    """Scans without a result: new ones, changed inputs, and those that failed for reasons of the machine.
+
+    Args:
+        plan: of the run.
+        journal: of the run.
+        verify: notice changes by the SHA-256 of the content instead of size and time of change.
+    """
+    finished = journal.finished()
+    todo, unsure = [], []
+    for scan in plan.included:
+        known = finished.get(scan.key.scan)
+        if known is None or (known.status == "failed" and TRANSIENT.intersection(known.reasons)):
+            todo.append(scan)
+        elif verify and scan.problem is None:
+            unsure.append((scan, known.digest))
+        elif known.fingerprint != scan.fingerprint:
+            todo.append(scan)
+    if unsure:
+        with ThreadPoolExecutor(8) as pool:
+            digests = pool.map(lambda pair: content_digest(pair[0].path), unsure)
+            todo += [scan for (scan, before), now in zip(unsure, digests, strict=True) if now != before]
+        todo.sort(key=lambda s: s.key.sort_key)
+    return todo
+
+
+# -- dry runs ----------------------------------------------------------------------------------------------------------
+
+
+def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnings: tuple[str, ...] = ()) -> RunSummary:
+    """What a dry run tells.
+
+    Args:
+        config: of the run.
+        plan: its scans.
+        notes: lines for the user.
+        warnings: of the modules.
+    """
+    counts = {"ok": 0, "flagged": 0, "failed": 0, "excluded": len(plan.excluded)}
+    return RunSummary(
+        out=config.out, counts=counts, warnings=plan.warnings + warnings, dry_run=True, notes=(*plan.notes, *notes)
+    )
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Time of a call, s, once it has been made before."""
+    call()
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started

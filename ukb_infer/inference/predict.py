@@ -1,0 +1,303 @@
+"""``predict``: scans in, tables of estimates out.
+
+Projecting runs in worker processes, inference in this one as batches fill, so the two overlap. Every finished batch is
+committed to the journal before the next; the tables are written from the journal, so they are the same whether the run
+was interrupted or not, and whatever the number of workers or the order of the inputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer._version import __version__
+from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.execution import JournalRow
+from ukb_infer.imaging.readers.projection_file import load_projection
+from ukb_infer.imaging.recipe import Recipe
+from ukb_infer.inference.config import PredictConfig
+from ukb_infer.inference.dry_run import dry_run
+from ukb_infer.inference.engine import Engine, Launched, OutputTarget, resolve_modules
+from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.layout import interval_warnings, output_spec
+from ukb_infer.inference.passes import outcomes
+from ukb_infer.inference.plan import make_plan, still_to_do
+from ukb_infer.inference.session import Session, journal_row, open_session
+from ukb_infer.inference.work import Job, Outcome
+from ukb_infer.modules.manifest import MANIFEST_NAME
+from ukb_infer.networks.device import choose_batch_size, choose_device, choose_precision, prepare_device
+from ukb_infer.reasons import Reason
+from ukb_infer.runs.columns import OutputSpec
+from ukb_infer.runs.summary import Progress, RunSummary
+from ukb_infer.runs.tables import require_parquet
+
+
+def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunSummary:
+    """Predict every scan of a run, continuing what is there.
+
+    Args:
+        config: of the run.
+        progress: told how far it is.
+
+    Returns:
+        Counts, reasons, files and the exit code.
+
+    Raises:
+        UsageError: contradictory options, two files of one key, or another run in ``--out``.
+        RunError: no inputs, an unusable folder, a locked run.
+        ModuleError: a module does not load.
+    """
+    started = time.monotonic()
+    if config.parquet:
+        require_parquet()
+    plan = make_plan(config)
+    engine = load_engine(config)
+    check_cache(config, engine.recipe)
+    spec = output_spec(config, engine)
+    loaded = time.monotonic()
+    if config.dry_run:
+        return dry_run(config, plan, engine, spec)
+    warnings = engine.warnings + interval_warnings(spec, sets_wanted=config.prediction_sets)
+    with open_session(config, plan) as session:
+        facts = run_facts(config, engine, spec)
+        session.begin("predict", run_identity(config, engine), output=spec.to_plain(), facts=facts)
+        todo = still_to_do(plan, session.journal, verify=config.verify)
+        with session.working_on(todo):
+            Batches(config, engine, session).run(todo, len(plan.included), progress)
+        return session.end(todo, started, loaded=loaded, warnings=warnings)
+
+
+def load_engine(config: PredictConfig) -> Engine:
+    """Modules on the device the configuration names."""
+    folders = resolve_modules([_place_of(name, config) for name in config.modules])
+    device = choose_device(config.device)
+    prepare_device(device)
+    return Engine(
+        folders,
+        device,
+        choose_precision(config.precision, device),
+        choose_batch_size(config.batch_size, device),
+        config.backend,
+    )
+
+
+def _place_of(module: str, config: PredictConfig) -> str:
+    """A module's folder where the name leads to one from the run's base; else the name."""
+    try:
+        return str(folder) if ((folder := config.at(module)) / MANIFEST_NAME).is_file() else module
+    except (OSError, ValueError):  # a name that no file system takes
+        return module
+
+
+def check_cache(config: PredictConfig, recipe: Recipe) -> None:
+    """Refuse a cache folder that is a file, or holds projections that are not of the modules' recipe.
+
+    Args:
+        config: of the run.
+        recipe: of the modules.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if config.projections is None:
+        return
+    folder = config.at(config.projections)
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file, expected a folder", field="projections")
+    for path in islice(folder.glob("*.npy"), 1):
+        try:
+            load_projection(path, (recipe,))
+        except ScanError:
+            raise UsageError(
+                f"{folder} holds projections of another recipe than the modules' {recipe.name} ({recipe.form}); "
+                "choose another folder",
+                field="projections",
+            ) from None
+
+
+def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
+    """Everything that decides the estimates; intervals, targets and formats can change between calls.
+
+    Args:
+        config: of the run.
+        engine: the loaded modules.
+    """
+    names = [m.manifest.name for m in engine.modules]
+    unique = [n if names.count(n) == 1 else f"{n} {m.hash[:8]}" for n, m in zip(names, engine.modules, strict=True)]
+    together = {"combination": engine.combination_hash or "mixture"}
+    return (
+        config.base_identity(engine.recipe.name)
+        | (together if engine.has_combined else {})
+        | {
+            "modules": {n: m.hash for n, m in zip(unique, engine.modules, strict=True)},
+            "targets": [t.spec.name for t in engine.targets],
+            "device": engine.device.type,
+            "backends": {n: m.backend for n, m in zip(unique, engine.modules, strict=True)},
+            "precision": engine.precision,
+            "batch_size": engine.batch_size,
+        }
+    )
+
+
+# -- computing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Batches:
+    """Works through scans, a batch at a time; every batch is committed before the next."""
+
+    config: PredictConfig
+    engine: Engine
+    session: Session
+    _pending: tuple[list[tuple[ScanInput, Outcome]], Launched | None, list[JournalRow]] | None = None
+
+    def run(self, todo: Sequence[ScanInput], total: int, progress: Progress | None) -> None:
+        """Until all is done, or the run is asked to stop.
+
+        Args:
+            todo: scans to work on.
+            total: scans of the run, the finished ones included.
+            progress: told the finished, all and failed scans; None for nobody.
+        """
+        config, engine = self.config, self.engine
+        done, failures = total - len(todo), 0
+        if config.projections is not None:
+            config.at(config.projections).mkdir(parents=True, exist_ok=True)
+        ready: list[tuple[ScanInput, Outcome]] = []
+        broken: list[JournalRow] = []
+        report = progress or (lambda *_: None)
+        report(done, total, failures)
+        for scan, outcome in outcomes(
+            [_job(config, scan, engine.recipe.name) for scan in todo], config, self.session.stop
+        ):
+            if outcome.image is None:
+                failures += 1
+                broken.append(journal_row(scan, outcome))
+            else:
+                ready.append((scan, outcome))
+            done += 1
+            if len(ready) == engine.batch_size or len(broken) >= 64:
+                failures += self._batch(ready, broken)
+                ready, broken = [], []
+            report(done, total, failures)
+        failures += self._batch(ready, broken)
+        failures += self._commit()
+        report(done, total, failures)
+
+    def _batch(self, ready: list[tuple[ScanInput, Outcome]], broken: list[JournalRow]) -> int:
+        """Launch a batch and commit it; on a GPU the one before it is committed while it runs."""
+        launched = None
+        if ready:
+            launched = self.engine.launch([outcome.image for _, outcome in ready if outcome.image is not None])
+        failures = self._commit() if self.engine.can_overlap else 0
+        self._pending = (ready, launched, broken)
+        return failures if self.engine.can_overlap else self._commit()
+
+    def _commit(self) -> int:
+        """Collect the batch that was launched last and commit it; returns how many of it failed."""
+        if self._pending is None:
+            return 0
+        ready, launched, broken = self._pending
+        self._pending = None
+        rows = list(broken)
+        failures = 0
+        if launched is not None:
+            values = self.engine.collect(launched)
+            for (scan, outcome), estimate in zip(ready, values, strict=True):
+                judged = _judge(outcome, estimate, self.engine.targets, strict=self.config.reading.strict)
+                failures += judged.image is None
+                rows.append(journal_row(scan, judged, b"" if judged.image is None else estimate.tobytes()))
+        self.session.commit(rows)
+        return failures
+
+
+def _job(config: PredictConfig, scan: ScanInput, recipe: str) -> Job:
+    """Project a scan and cache it where that is asked for, or take the cached projection that it is."""
+    if config.projections is None or scan.kind == "projection" or scan.problem is not None:
+        return Job(scan, config.reading, recipe, digest=config.verify)
+    return Job(scan, config.reading, recipe, config.at(config.projections), digest=config.verify)
+
+
+def _judge(
+    outcome: Outcome, estimate: NDArray[np.float64], targets: Sequence[OutputTarget], *, strict: bool
+) -> Outcome:
+    """Fail estimates that are not finite; flag means outside their physical limits.
+
+    A 0/1 regression is reported as a probability, clipped; its mean passes 0 or 1 by a little in half the scans and is
+    not flagged for that.
+    """
+    result = outcome.result
+    if not np.isfinite(estimate).all():
+        text = "the networks returned NaN or infinity; try --precision fp32"
+        return _refused(outcome, Reason.NON_FINITE_ESTIMATE, text)
+    outside = [
+        t.spec.name
+        for t, mean in zip(targets, estimate[0 : 3 * len(targets) : 3], strict=True)
+        if t.spec.kind == "continuous" and not _within(float(mean), t.spec.lower, t.spec.upper)
+    ]
+    if not outside:
+        return outcome
+    reason = Reason.MEAN_OUTSIDE_LIMITS
+    message = f"mean outside its physical limits: {', '.join(outside)}"
+    if strict:
+        return _refused(outcome, reason, f"{message} (a failure because of --strict)")
+    joined = "; ".join(part for part in (result.message, message) if part)
+    return outcome.changed(status="flagged", reasons=(*result.reasons, reason), message=joined)
+
+
+def _refused(outcome: Outcome, reason: Reason, message: str) -> Outcome:
+    """A scan that was read and projected, and yet has no estimate."""
+    return replace(outcome.changed(status="failed", reasons=(reason,), message=message), image=None)
+
+
+def _within(value: float, lower: float | None, upper: float | None) -> bool:
+    return (lower is None or value >= lower) and (upper is None or value <= upper)
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def run_facts(config: PredictConfig, engine: Engine, spec: OutputSpec) -> dict[str, Any]:
+    """What ``run.json`` says of the run before it has done anything.
+
+    Args:
+        config: of the run.
+        engine: the loaded modules.
+        spec: what the tables hold.
+    """
+    return {
+        "versions": package_versions(),
+        "configuration": run_identity(config, engine) | {
+            "inputs": len(config.inputs),
+            "workers": config.workers,
+            "uncertainty": config.uncertainty,
+            "timeout_s": config.timeout_s,
+        },
+        "modules": [
+            {
+                "name": m.manifest.name, "version": m.manifest.version, "sha256": m.hash,
+                "members": len(m.members), "warning": m.manifest.warning,
+            }
+            for m in engine.modules
+        ],
+        "targets": [
+            {"name": t.name, "unit": t.unit, "field": t.field, "kind": t.kind} for t in spec.targets
+        ],
+        "level": config.level,
+        "level_name": config.level_name,
+    }  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Versions that decide the numbers."""
+    import platform
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "numpy", "scipy", "pandas", "nibabel", "pydicom", "safetensors", "numba")
+    return {"ukb-infer": __version__, "python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,143 @@
+"""A run folder that this process works on: locked, with its journal and log, from the first line to the tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ukb_infer.execution import Journal, JournalRow, RunLock
+from ukb_infer.inference.config import CommonConfig
+from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.passes import StopOnTerminate
+from ukb_infer.inference.plan import Plan
+from ukb_infer.inference.work import Outcome
+from ukb_infer.runs.files import MISSING, open_run_folder
+from ukb_infer.runs.identity import check_same_run
+from ukb_infer.runs.log import RunLog
+from ukb_infer.runs.summary import RunSummary, count_results
+from ukb_infer.runs.tables import write_facts, write_tables
+from ukb_infer.text import shown
+
+
+def journal_row(scan: ScanInput, outcome: Outcome, payload: bytes = b"") -> JournalRow:
+    """Row of a finished scan.
+
+    Args:
+        scan: which.
+        outcome: what became of it.
+        payload: its estimates as bytes.
+    """
+    result = replace(outcome.result, message=shown(outcome.result.message))
+    return JournalRow(scan=scan.key.scan, result=result, payload=payload)
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run under way; made by :func:`open_session`."""
+
+    config: CommonConfig
+    plan: Plan
+    lock: RunLock
+    journal: Journal
+    log: RunLog
+    stop: StopOnTerminate
+    facts: dict[str, Any] | None = None
+    files: list[Path] = field(default_factory=list)
+
+    def begin(
+        self, name: str, identity: dict[str, Any], *,
+        output: dict[str, Any] | None = None, facts: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Put into the journal what the tables, ``status``, ``retry``, ``merge`` and ``export`` need.
+
+        Args:
+            name: of the command.
+            identity: what decides its results.
+            output: layout of the estimates; None for projections.
+            facts: of ``run.json``; None for projections.
+
+        Raises:
+            UsageError: the folder holds a run with another identity.
+        """
+        check_same_run(self.journal, identity)
+        self.facts = facts
+        self.journal.set_inputs(self.plan.journal_inputs())
+        if output is not None:
+            self.journal.put("output", output)
+            self.journal.put("facts", facts)
+        given_in = str(self.config.base.absolute())
+        self.journal.put("command", {"name": name, "cwd": given_in, "config": self.config.to_plain()})
+
+    @contextmanager
+    def working_on(self, todo: Sequence[ScanInput]) -> Iterator[None]:
+        """Log the start; write the tables at the end, however it comes."""
+        for line in (*self.plan.notes, *self.plan.warnings):
+            self.log.write(line)
+        self.log.write(f"start: {len(todo)} of {len(self.plan.included)} scans to do")
+        try:
+            yield
+        finally:
+            self.lock.refresh()  # a run that another process took over leaves the tables to it
+            self.files = write_tables(self.config.out, self.journal)
+
+    def commit(self, rows: Sequence[JournalRow]) -> None:
+        """Record finished scans, all or none."""
+        self.lock.refresh()
+        self.journal.record(rows)
+        self.log.failures(rows)
+
+    def end(
+        self, todo: Sequence[ScanInput], started: float, *, loaded: float = 0.0, warnings: tuple[str, ...] = ()
+    ) -> RunSummary:
+        """Count, write ``run.json``, log the end.
+
+        Args:
+            todo: scans that were worked on.
+            started: when the command began; monotonic, s.
+            loaded: when its modules were there; monotonic, s.
+            warnings: of the modules.
+        """
+        counts = count_results(self.journal)
+        seconds = time.monotonic() - started
+        timings = {}
+        if not counts.unfinished:
+            (self.config.out / MISSING).unlink(missing_ok=True)  # of a merge that this run has completed
+        if self.facts is not None:
+            timings = {"load_s": round(loaded - started, 3), "total_s": round(seconds, 3)}
+            now = {**counts.to_plain(), "computed_now": len(todo), "timings": timings}
+            self.files.append(write_facts(self.config.out, self.facts | now))
+        stopped = self.stop()
+        self.log.write(
+            f"{'stopped on request' if stopped else 'end'}: {counts.statuses}, {counts.unfinished} unfinished"
+        )
+        return RunSummary(
+            out=self.config.out, counts=counts.statuses, reasons=counts.reasons, computed=len(todo), seconds=seconds,
+            warnings=self.plan.warnings + warnings, files=tuple(self.files),
+            notes=(*([self.lock.note] if self.lock.note else []), *self.plan.notes), timings=timings,
+            unfinished=counts.unfinished, stopped=stopped,
+        )  # fmt: skip
+
+
+@contextmanager
+def open_session(config: CommonConfig, plan: Plan) -> Iterator[Session]:
+    """Take the run folder; SIGTERM then asks to stop.
+
+    Args:
+        config: of the run.
+        plan: its scans.
+
+    Raises:
+        RunError: the folder cannot be used, or another process works on it.
+    """
+    open_run_folder(config.out, overwrite=config.overwrite, lock=config.lock)
+    with (
+        StopOnTerminate() as stop,
+        RunLock(config.out, config.lock) as lock,
+        Journal(config.out, locks=lock.locks_work) as journal,
+        RunLog(config.out, show_ids=config.log_ids) as log,
+    ):
+        yield Session(config=config, plan=plan, lock=lock, journal=journal, log=log, stop=stop)

@@ -1,0 +1,95 @@
+"""Calibrations of several modules together: ``combinations.json`` in each of their folders.
+
+An entry holds for exactly the modules it was fitted on, told by their hashes: one that was calibrated or trained anew
+is another module, and the entry is not used any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ukb_infer.errors import ModuleError
+from ukb_infer.modules.calibration import Calibration
+from ukb_infer.modules.checks import expected, from_json, load_json, read_object
+from ukb_infer.storage import atomic_write_text
+
+COMBINATIONS_NAME = "combinations.json"
+SCHEMA_VERSION = 1
+#: Larger files are refused unread.
+MAX_BYTES = 16 << 20
+
+
+def combination_key(hashes: Iterable[str]) -> str:
+    """Key of a set of modules, whatever their order."""
+    return "+".join(sorted(hashes))
+
+
+def read_combinations(folders: Sequence[Path]) -> dict[tuple[str, str], Calibration]:
+    """Calibrations kept in some module folders.
+
+    Args:
+        folders: of modules.
+
+    Returns:
+        (key of the modules, target) to calibration.
+
+    Raises:
+        ModuleError: a file is damaged.
+    """
+    return {
+        (key, name): calibration
+        for folder in folders
+        for key, targets in _read(folder / COMBINATIONS_NAME).items()
+        for name, calibration in targets.items()
+    }
+
+
+def write_combination(folders: Sequence[Path], key: str, targets: Mapping[str, Calibration]) -> None:
+    """Keep a calibration in the folder of each module; the same modules' earlier one is replaced.
+
+    Args:
+        folders: of the modules.
+        key: from :func:`combination_key`.
+        targets: by name.
+
+    Raises:
+        ModuleError: a file is damaged or cannot be written.
+    """
+    for folder in folders:
+        path = folder / COMBINATIONS_NAME
+        kept = {**_read(path), key: targets}
+        entries = {k: {name: c.to_dict() for name, c in found.items()} for k, found in kept.items()}
+        text = json.dumps({"schema_version": SCHEMA_VERSION, "combinations": entries}, indent=2, allow_nan=False)
+        try:
+            atomic_write_text(path, text + "\n")
+        except OSError as error:
+            raise ModuleError(
+                f"{path}: cannot be written ({error.strerror}); restore access and run the command again"
+            ) from error
+
+
+@from_json
+@dataclass(frozen=True)
+class _Combinations:
+    schema_version: Annotated[Literal[1], expected("1")]
+    combinations: dict[str, dict[str, Calibration]]
+
+
+def _read(path: Path) -> Mapping[str, Mapping[str, Calibration]]:
+    """Entries of one file; none where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModuleError(f"{path.stat().st_size} bytes, expected at most {MAX_BYTES}")
+        plain = load_json(path.read_text(encoding="utf-8"), path.name)
+        return read_object(_Combinations, plain, path.name).combinations
+    except (OSError, UnicodeDecodeError, ModuleError) as error:
+        raise ModuleError(
+            f"{path}: is damaged ({error}); remove it, and run `ukb-infer calibrate --combine` again to have one "
+            "interval for the modules together"
+        ) from error

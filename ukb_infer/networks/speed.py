@@ -1,0 +1,78 @@
+"""Wrappers that make networks fast: each takes a call and gives one back, and has one meaning.
+
+A call takes images (N, channels, rows, cols), already scaled, to the raw outputs of K members, (K, N, T, 2). Together
+they are put in :meth:`ukb_infer.modules.InferenceModule.launch`; the networks themselves stay differentiable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Call = Callable[[Tensor], Tensor]
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def without_gradients(call: Call) -> Call:
+    """Keep nothing for a backward pass: less memory and time."""
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return call(images)
+
+    return run
+
+
+def on_device(call: Call, device: torch.device) -> Call:
+    """Send images to the device first; from pinned memory this does not wait for a GPU.
+
+    Args:
+        call: to be wrapped.
+        device: it runs on.
+    """
+    return lambda images: call(images.to(device, non_blocking=True))
+
+
+def channels_last(call: Call) -> Call:
+    """Lay images out as a GPU's convolutions read them."""
+    return lambda images: call(images.contiguous(memory_format=torch.channels_last))
+
+
+def mixed_precision(call: Call, device: torch.device, precision: Precision) -> Call:
+    """Compute in a precision of 16 bits where it does no harm (autocast); heads compute in fp32 all the same.
+
+    Args:
+        call: to be wrapped.
+        device: it runs on.
+        precision: bf16 or fp16.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, DTYPES[precision]):
+            return call(images)
+
+    return run
+
+
+def one_thread(call: Call) -> Call:
+    """Run on one thread of the CPU: for small networks.
+
+    They gain nothing from more, lose much when other processes use the cores, and one thread gives the same bits on
+    every machine of a kind whatever its number of cores.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        before = torch.get_num_threads()
+        if before == 1:
+            return call(images)
+        torch.set_num_threads(1)
+        try:
+            return call(images)
+        finally:
+            torch.set_num_threads(before)
+
+    return run

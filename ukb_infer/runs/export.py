@@ -1,0 +1,37 @@
+"""``export``: the tables of what a run has finished so far."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.execution import Journal
+from ukb_infer.runs.summary import count_results
+from ukb_infer.runs.tables import write_facts, write_tables
+
+
+def run_export(folder: Path, out: Path) -> list[Path]:
+    """Write the tables of what a run has finished into another folder, also while it is going on.
+
+    Args:
+        folder: of the run.
+        out: where to write them.
+
+    Raises:
+        UsageError: both are the same folder.
+        RunError: no run, or the folder cannot be written.
+    """
+    if os.path.realpath(out) == os.path.realpath(folder):
+        raise UsageError("--out is the run itself, which writes its tables at its end; choose another folder")
+    with Journal(folder, read_only=True) as journal:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--out {out}: cannot be used as a folder ({error.strerror})") from error
+        files = write_tables(out, journal)
+        facts = journal.get("facts")
+        if facts is not None:
+            counts = count_results(journal)
+            files.append(write_facts(out, facts | counts.to_plain() | {"partial": counts.unfinished > 0}))
+    return files

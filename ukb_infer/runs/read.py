@@ -1,0 +1,344 @@
+"""The one reader of a run's tables, typed to the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.reasons import Reason
+from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.runs.columns import Column
+from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, SCANS
+from ukb_infer.runs.tables import DICTIONARY_COLUMNS, KEY_COLUMNS, KEY_TYPES, SCAN_COLUMNS, SCHEMA_VERSION, plain_cell
+from ukb_infer.storage import from_plain
+
+if TYPE_CHECKING:  # the rows of scans.csv are read without it
+    import pandas as pd
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScan:
+    """A row of ``scans.csv``.
+
+    Attributes:
+        key: of the scan; ``given``: its path as the user gave it.
+        result: what became of it; fingerprint and digest stay in the journal.
+    """
+
+    key: ScanKey
+    given: str
+    result: ScanResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTarget:
+    """A target of the estimates, as ``run.json`` describes it."""
+
+    name: str
+    unit: str = ""
+    field: str = ""
+    kind: Literal["continuous", "binary"] = "continuous"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What ``run.json`` says.
+
+    Attributes:
+        level: of the intervals; ``level_name``: as in the columns, e.g. ``ci95``.
+        targets: of the estimates, in their order.
+        modules: that made them (name, version, sha256, warning); ``configuration``: of the run; both as written.
+    """
+
+    level: float
+    level_name: str
+    targets: tuple[RunTarget, ...]
+    modules: tuple[Mapping[str, Any], ...] = ()
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str:
+        """What the modules warn of, in one line."""
+        return "; ".join(m["warning"] for m in self.modules if m.get("warning"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetEstimates:
+    """Estimates of one target: (N,) float64 in its unit, NaN where there is none.
+
+    A binary target has a probability and, in tables of this version, no sd and interval; the others the reverse.
+    """
+
+    target: RunTarget
+    mean: Float64
+    sd: Float64
+    lower: Float64
+    upper: Float64
+    probability: Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        folder: of the run.
+        scans: every row of ``scans.csv``; empty where the folder has no such table.
+        table: ``estimates.csv``, key columns typed (eid and scan text, instance and array Int64); None for projections.
+        facts: of ``run.json``; None for projections.
+        dictionary: meaning and unit of the columns of ``table``.
+    """
+
+    folder: Path
+    scans: tuple[RunScan, ...] = ()
+    table: pd.DataFrame | None = None
+    facts: RunFacts | None = None
+    dictionary: tuple[Column, ...] = ()
+
+    @property
+    def estimated(self) -> tuple[pd.DataFrame, RunFacts]:
+        """Table and facts of a run of ``predict``.
+
+        Raises:
+            RunError: it has none.
+        """
+        if self.table is None or self.facts is None:
+            raise RunError(f"{self.folder}: holds no estimates; expected a folder written by `ukb-infer predict`")
+        return self.table, self.facts
+
+    @property
+    def keys(self) -> tuple[ScanKey, ...]:
+        """(N,) scans of the estimates, in the order of the table."""
+        import pandas as pd
+
+        table, _ = self.estimated
+        columns = (table[name].tolist() for name in KEY_COLUMNS)
+        return tuple(
+            ScanKey(eid, None if pd.isna(instance) else int(instance), None if pd.isna(array) else int(array), scan)
+            for eid, instance, array, scan in zip(*columns, strict=True)
+        )
+
+    def estimates(self, name: str) -> TargetEstimates:
+        """Estimates of a target.
+
+        Args:
+            name: of the target.
+
+        Raises:
+            RunError: the table has none.
+        """
+        table, facts = self.estimated
+        target = next((t for t in facts.targets if t.name == name), None)
+        if target is None:
+            raise RunError(f"{self.folder}: has no estimates of {name!r} ({', '.join(t.name for t in facts.targets)})")
+        interval = {part: f"{facts.level_name}_{part}" for part in ("lower", "upper")}
+        optional = ("sd", "lower", "upper") if target.kind == "binary" else ("probability",)
+
+        def numbers(part: str) -> Float64:
+            return _numbers(table, self.folder, f"{name}_{interval.get(part, part)}", optional=part in optional)
+
+        parts = ("mean", "sd", "lower", "upper", "probability")
+        return TargetEstimates(target=target, **{part: numbers(part) for part in parts})
+
+
+def read_run(folder: Path) -> Run:
+    """Read the tables of a run, of this version of the program or an earlier one.
+
+    Args:
+        folder: written by ``predict``, ``project``, ``merge`` or ``export``.
+
+    Raises:
+        RunError: it holds no tables, or damaged ones.
+    """
+    has_estimates = (folder / ESTIMATES).is_file() and (folder / FACTS).is_file()
+    if not has_estimates and not (folder / SCANS).is_file():
+        raise RunError(f"{folder}: holds no tables; expected a folder written by `ukb-infer predict` or `project`")
+    scans = read_scans(folder) if (folder / SCANS).is_file() else ()
+    if not has_estimates:
+        return Run(folder=folder, scans=scans)
+    facts, table = _read_facts(folder), _read_estimates(folder)
+    return Run(folder=folder, scans=scans, table=table, facts=facts, dictionary=_read_dictionary(folder))
+
+
+def read_scans(folder: Path) -> tuple[RunScan, ...]:
+    """Read ``scans.csv``; codes that this version does not know are left out.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        RunError: the table is not there or damaged.
+    """
+    path = folder / SCANS
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            return tuple(_scan(row) for row in csv.DictReader(handle))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _damaged(path, error) from error
+
+
+def _scan(row: dict[str, str | None]) -> RunScan:
+    cells = {name: row.get(name) or "" for name in SCAN_COLUMNS}
+    instance, array = (int(cells[name]) if cells[name] else None for name in ("instance", "array"))
+    result = {
+        "status": cells["status"],
+        "reasons": [code for code in cells["reasons"].split(";") if code in _CODES],
+        "message": cells["message"],
+        "stations": cells["stations"] if cells["stations"].isdecimal() else 0,
+        "measures": {k: float(v) for k, v in row.items() if k and v and k not in SCAN_COLUMNS and _is_number(v)},
+    }
+    scan = plain_cell(cells["scan"])
+    key = ScanKey(cells["eid"], instance, array, scan) if cells["eid"] else ScanKey.from_name(scan)
+    return RunScan(key=key, given=plain_cell(cells["path"]), result=from_plain(ScanResult, result))
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell beside the table's own is a measure; columns of the user's own with text are left alone."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_CODES = frozenset(reason.value for reason in Reason)
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: damaged ({error}); run the same `ukb-infer` command again")
+
+
+def _read_facts(folder: Path) -> RunFacts:
+    path = folder / FACTS
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        version = plain.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RunError(f"{path}: tables of version {version}, this version reads {SCHEMA_VERSION}")
+        return from_plain(RunFacts, plain)
+    except (OSError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_estimates(folder: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    path = folder / ESTIMATES
+    try:
+        table = pd.read_csv(path, dtype=KEY_TYPES, keep_default_na=False, na_values=[""])
+        table["eid"] = table["eid"].fillna("")
+        table["scan"] = table["scan"].map(plain_cell).astype("string")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    return table
+
+
+def _read_dictionary(folder: Path) -> tuple[Column, ...]:
+    path = folder / DICTIONARY
+    if not path.is_file():
+        return ()
+    with path.open(newline="", encoding="utf-8") as handle:
+        return tuple(Column(*(row.get(name) or "" for name in DICTIONARY_COLUMNS)) for row in csv.DictReader(handle))
+
+
+def _numbers(table: pd.DataFrame, folder: Path, column: str, *, optional: bool) -> Float64:
+    """(N,) numbers of a column."""
+    if column not in table:
+        if optional:
+            return np.full(len(table), np.nan)
+        raise _damaged(folder / ESTIMATES, KeyError(column))
+    try:
+        return np.asarray(table[column], np.float64)
+    except (ValueError, TypeError) as error:
+        raise _damaged(folder / ESTIMATES, error) from error
+
+
+# -- for analysts ------------------------------------------------------------------------------------------------------
+
+
+def read_estimates(
+    run: str | Path, *, long: bool = False, columns: Literal["target", "field"] = "target"
+) -> pd.DataFrame:
+    """Read the estimates of a run into pandas.
+
+    Args:
+        run: folder written by ``predict``.
+        long: one row per scan and target: eid, instance, array, scan, target, unit, mean, sd, lower, upper, level,
+            probability. A binary target has a probability and no sd, lower and upper; the others the reverse.
+        columns: ``target`` keeps the columns of ``estimates.csv``, indexed by eid (text) and instance; ``field`` gives
+            one row an eid with the means in columns like ``est_p21002_i2`` (``est_age_i2`` for a target without field);
+            of several arrays the highest counts.
+
+    Returns:
+        The frame.
+
+    Raises:
+        RunError: the folder has no estimates, or tables of another version.
+        UsageError: ``long`` together with ``columns="field"``.
+    """
+    if long and columns == "field":
+        raise UsageError('read_estimates: long=True and columns="field" exclude each other')
+    if columns not in ("target", "field"):
+        raise UsageError(f'read_estimates: columns is {columns!r}, expected "target" or "field"')
+    return as_frame(read_run(Path(run)), long=long, by_field=columns == "field")
+
+
+def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.DataFrame:
+    """The estimates of a run as :func:`read_estimates` gives them.
+
+    Args:
+        run: as read.
+        long: one row per scan and target.
+        by_field: one row an eid.
+    """
+    table, facts = run.estimated
+    if long:
+        return _long(run, table, facts)
+    if by_field:
+        return _by_field(table, facts)
+    return table.set_index(["eid", "instance"]).sort_index()
+
+
+def _long(run: Run, table: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
+    import pandas as pd
+
+    keys = table[list(KEY_COLUMNS)]
+    parts = []
+    for target in facts.targets:
+        found = run.estimates(target.name)
+        parts.append(
+            keys.assign(
+                target=target.name, unit=target.unit, mean=found.mean, sd=found.sd, lower=found.lower,
+                upper=found.upper, level=facts.level, probability=found.probability,
+            )
+        )  # fmt: skip
+    if not parts:
+        return keys
+    return pd.concat(parts, ignore_index=True).sort_values([*KEY_COLUMNS, "target"], ignore_index=True)
+
+
+def _by_field(table: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
+    import pandas as pd
+
+    names = {t.name: f"est_p{t.field}" if t.field else f"est_{t.name}" for t in facts.targets}
+    latest = table[table["instance"].notna() & (table["eid"] != "")]
+    latest = latest.sort_values(["eid", "instance", "array"]).drop_duplicates(["eid", "instance"], keep="last")
+    pieces = {
+        f"{name}_i{instance}": group.set_index("eid")[f"{target}_mean"]
+        for instance, group in latest.groupby("instance")
+        for target, name in names.items()
+    }
+    result = pd.DataFrame(pieces)
+    result.index = result.index.astype("string")
+    result.index.name = "eid"
+    return result.sort_index()

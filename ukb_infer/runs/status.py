@@ -1,0 +1,91 @@
+"""``status``: how far a run is, how fast, and what failed last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from ukb_infer.execution import Journal, current_holder
+from ukb_infer.runs.log import ScanNames, describe
+from ukb_infer.runs.summary import count_results
+
+#: Scans over which the current rate is taken.
+RATE_SCANS = 500
+#: A pause longer than this between two commits was no computing, s.
+LONGEST_PAUSE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        command: predict or project.
+        shard: ``I/N``, or None.
+        counts: scans by status; ``reasons``: by code.
+        unfinished: scans without a result.
+        rate: scans a second while it was last computing, or None.
+        holder: process that works on it now, or None.
+        last_failures: (name for logs, words), newest first.
+    """
+
+    command: str
+    shard: str | None
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    unfinished: int
+    rate: float | None
+    holder: str | None
+    last_failures: tuple[tuple[str, str], ...]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time for the rest at that rate."""
+        return self.unfinished / self.rate if self.rate and self.unfinished else None
+
+
+def run_status(folder: Path, *, errors: int = 5, log_ids: bool = False) -> RunStatus:
+    """Look at a run, also while it is going on.
+
+    Args:
+        folder: of the run.
+        errors: how many of the last failures to name.
+        log_ids: name scans as they are.
+
+    Raises:
+        RunError: no run.
+    """
+    names = ScanNames(folder, show=log_ids)
+    with Journal(folder, read_only=True) as journal:
+        counts = count_results(journal)
+        identity, command = journal.get("identity") or {}, journal.get("command") or {}
+        rate = commit_rate(journal.recent_times(RATE_SCANS))
+        failures = tuple((names(r.scan), describe(r.result, show_ids=log_ids)) for r in journal.last_failures(errors))
+    return RunStatus(
+        command=str(command.get("name", "merge")),
+        shard=identity.get("shard"),
+        counts=counts.statuses,
+        reasons=counts.reasons,
+        unfinished=counts.unfinished,
+        rate=rate,
+        holder=current_holder(folder),
+        last_failures=failures,
+    )
+
+
+def commit_rate(times: Sequence[float]) -> float | None:
+    """Scans a second over the last commits up to a long pause; None where there are too few.
+
+    Args:
+        times: when scans were recorded, newest first, s.
+    """
+    kept = [times[0]] if times else []
+    for newer, older in pairwise(times):
+        if newer - older > LONGEST_PAUSE_S:
+            break
+        kept.append(older)
+    span = kept[0] - kept[-1] if kept else 0.0
+    first_batch = sum(t == kept[-1] for t in kept) if kept else 0  # committed when the clock started
+    return (len(kept) - first_batch) / span if span > 0 else None

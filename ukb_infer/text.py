@@ -1,0 +1,31 @@
+"""Wording helpers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def shown(text: str | Path) -> str:
+    r"""A name or message as every terminal, table and journal can hold it.
+
+    Bytes that are no UTF-8 (names made on Windows, unpacked on Linux) and control characters become ``\xNN``; a name
+    in UTF-8 is shown as it is, also in a C locale.
+
+    Args:
+        text: as the operating system gave it.
+    """
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        raw = str(text).encode("utf-8", "backslashreplace")
+    plain = raw.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in plain)
+
+
+def format_duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

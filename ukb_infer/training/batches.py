@@ -1,0 +1,91 @@
+"""Batches of training scans, one after another, read ahead by a thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.training.config import Augmentation
+from ukb_infer.training.dataset import Draws, augment
+
+Batch = tuple[NDArray[Any], NDArray[np.float32]]
+
+
+class BatchSampler:
+    """Endless seeded batches of row numbers: one shuffle of all rows after another, cut into batches.
+
+    Every row comes exactly once a shuffle. A batch may hold the end of one shuffle and the start of the next, and then,
+    rarely, a row twice. The state is three numbers.
+
+    Args:
+        rows: rows to draw from.
+        batch_size: rows a batch.
+        seed: of the shuffles.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows.size), seed
+
+    def batch(self, iteration: int) -> tuple[NDArray[np.int64], np.random.Generator]:
+        """Rows of one iteration and the generator for its augmentation; depends on nothing but the arguments."""
+        epoch, first = divmod(iteration * self.batch_size, self.rows.size)
+        stream = self._shuffle(epoch)
+        if first + self.batch_size > self.rows.size:
+            stream = np.concatenate([stream, self._shuffle(epoch + 1)])
+        return stream[first : first + self.batch_size], np.random.default_rng([self.seed, iteration, 2])
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch, 1]).permutation(self.rows)
+
+
+class Batches:
+    """Augmented images and standardized labels of any iteration.
+
+    Args:
+        images: (N, channels, rows, cols), usually a memory map.
+        labels: (N, T) float32 standardized, NaN where missing.
+        sampler: which scans an iteration takes.
+        augmentation: how they are varied.
+        share: which of a batch's scans are this process's.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.float32],
+        sampler: BatchSampler,
+        augmentation: Augmentation,
+        share: slice,
+    ) -> None:
+        self.images, self.labels, self.sampler = images, labels, sampler
+        self.augmentation, self.share = augmentation, share
+        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+
+    def read(self, iteration: int, *, whole: bool = False) -> Batch:
+        """One iteration's batch.
+
+        Args:
+            iteration: from 0.
+            whole: all of the batch instead of this process's share.
+        """
+        rows, rng = self.sampler.batch(iteration)
+        rows = np.sort(rows)
+        draws = Draws.draw(rows.size, self.augmentation, rng)
+        share = slice(None) if whole else self.share
+        return augment(np.asarray(self.images[rows[share]]), draws.part(share)), self.labels[rows[share]]
+
+    def take(self, iteration: int) -> Batch:
+        """One iteration's batch; the next is read meanwhile."""
+        ahead = self._ahead
+        batch = ahead[1].result() if ahead is not None and ahead[0] == iteration else self.read(iteration)
+        self._ahead = (iteration + 1, self._reader.submit(self.read, iteration + 1))
+        return batch
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._ahead = None
+        self._reader.shutdown(cancel_futures=True)

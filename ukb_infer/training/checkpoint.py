@@ -1,0 +1,81 @@
+"""A member's state on disk, and every generator's: whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ukb_infer.errors import RunError
+from ukb_infer.storage import atomic_path
+from ukb_infer.training.history import write_history
+
+#: Raised whenever the state has another form.
+CHECKPOINT_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a member's state is kept.
+
+    Attributes:
+        path: file; ``history.csv`` is written beside it.
+        device: of the training.
+        identity: everything that a continued training must have in common with the one that began.
+    """
+
+    path: Path
+    device: torch.device
+    identity: str
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state and its history; a full disk leaves the one before.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        on_cuda = self.device.type == "cuda"
+        generators = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_cuda else []}
+        whole = {"format": CHECKPOINT_FORMAT, "identity": self.identity, "generators": generators, "state": state}
+        try:
+            with atomic_path(self.path) as partial:
+                torch.save(whole, partial)
+            write_history(self.path.parent, state["history"])
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(
+                f"{self.path}: cannot be written ({reason}); free space or restore access, then run the same "
+                "command again: the checkpoint before is kept"
+            ) from error
+
+    def load(self) -> dict[str, Any] | None:
+        """The state, with all generators set to where they were; None where nothing was saved yet.
+
+        Raises:
+            RunError: it cannot be read, or belongs to another training or another version of the program.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            whole: Any = torch.load(self.path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise RunError(
+                f"{self.path}: cannot be read ({type(error).__name__}); remove it to train this member anew"
+            ) from error
+        if not isinstance(whole, dict) or whole.get("format") != CHECKPOINT_FORMAT:
+            raise RunError(
+                f"{self.path} was written by another version of ukb-infer, which alone can continue it; finish it "
+                f"there, or remove {self.path.parent} to train this member anew"
+            )
+        if whole["identity"] != self.identity:
+            raise RunError(
+                f"{self.path.name} in the work folder was made with other settings or data; use another folder or "
+                "remove it"
+            )
+        torch.set_rng_state(whole["generators"]["cpu"].cpu())
+        if len(whole["generators"]["cuda"]) == torch.cuda.device_count() and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all([s.cpu() for s in whole["generators"]["cuda"]])
+        state: dict[str, Any] = whole["state"]
+        return state

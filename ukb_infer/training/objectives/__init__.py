@@ -1,0 +1,9 @@
+"""What networks are trained for: every objective in a file of its own, and their registry."""
+
+from ukb_infer.training.objectives.objective import Objective
+from ukb_infer.training.objectives.regression import Regression
+
+#: Name to objective; ``[objective] name`` of a configuration chooses.
+OBJECTIVES: dict[str, type[Objective]] = {"regression": Regression}
+
+__all__ = ["OBJECTIVES", "Objective", "Regression"]

@@ -1,0 +1,197 @@
+"""What ``train`` and ``cross-validate`` share: from a request to trained members."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer._version import __version__
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.labels import Labels, read_definitions, read_labels
+from ukb_infer.modules import ModuleManifest
+from ukb_infer.networks import MeanVarianceNetwork
+from ukb_infer.records import ScanKey
+from ukb_infer.training.dataset import participant_folds
+from ukb_infer.training.distributed import Ranks
+from ukb_infer.training.ensemble import UNCALIBRATED, Standardization, make_manifest, train_members
+from ukb_infer.training.packing import Packed, excluded_scans, pack
+from ukb_infer.training.recipe import training_recipe
+from ukb_infer.training.request import TrainRequest
+from ukb_infer.training.work import claim_work
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything a training needs, resolved.
+
+    Attributes:
+        request: with numbers in place of every 0 that stands for a default.
+        labels: as read.
+        packed: projections and labels, lined up.
+        standardization: of the labels.
+        fold: (N,) fold of every scan, or None.
+        device: of this process.
+        processes: members trained at a time.
+        threads: of each member.
+    """
+
+    request: TrainRequest
+    labels: Labels
+    packed: Packed
+    standardization: Standardization
+    fold: NDArray[np.int64] | None
+    device: str
+    processes: int
+    threads: int
+
+    def train(self, *, show: bool = True) -> list[MeanVarianceNetwork]:
+        """Train all members, or go on; ``show`` displays progress on stderr."""
+        return train_members(
+            self.request.config,
+            self.packed.data,
+            self.standardization,
+            self.request.work_folder,
+            images_path=self.packed.images_path,
+            fold=self.fold,
+            device=self.device,
+            init=self.request.init,
+            processes=self.processes,
+            threads=self.threads,
+            show=show,
+        )
+
+    def recipe(self, networks: int) -> dict[str, Any]:
+        """Recipe of the networks just trained, of which so many predict a scan."""
+        return training_recipe(
+            self.request.config,
+            networks=networks,
+            targets=self.packed.data.targets,
+            keys=self.packed.keys,
+            labels=self.packed.data.labels,
+            projection_recipe=self.packed.recipe.name,
+            init=self.request.init,
+            stratify=self.request.stratify,
+        )
+
+    def manifest(self) -> ModuleManifest:
+        """Manifest of the networks just trained."""
+        request, data = self.request, self.packed.data
+        scans, people = len(data.labels), np.unique(data.participants).size
+        return make_manifest(
+            request.out.name,
+            "1.0.0",
+            request.config,
+            data.targets,
+            self.standardization,
+            intended_use=request.intended_use,
+            provenance=f"Trained by `ukb-infer train` {__version__} on {scans} scans of {people} participants.",
+            warning=" ".join(part for part in (request.warning, UNCALIBRATED) if part),
+            licence="",
+            specs=self.labels.specs,
+            training=self.recipe(request.config.ensemble.members),
+            recipe=self.packed.recipe.name,
+        )
+
+
+def read_request_labels(request: TrainRequest, say: Say) -> Labels:
+    """Labels of the targets to learn.
+
+    Args:
+        request: what to train.
+        say: receives a line a target.
+    """
+    definitions = read_definitions(request.define) if request.define else {}
+    labels = read_labels(request.labels, request.targets, units=request.units, definitions=definitions)
+    for summary in labels.summaries:
+        say(str(summary))
+    return labels
+
+
+def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Prepared:
+    """Line up projections and labels, and settle all that was left open.
+
+    Args:
+        request: what to train.
+        labels: of :func:`read_request_labels`.
+        device: of this process.
+        say: receives lines about the data.
+
+    Raises:
+        UsageError: a target that cannot be learned, or not so.
+        RunError: missing files, or a working folder with another training.
+    """
+    packed = pack(request.projections, labels, request.work_folder, say)
+    config = request.config.resolved(len(packed.keys))
+    config.network.scaling.check(packed.recipe.shape[1:])
+    request = replace(request, config=config)
+    _describe(packed, say)
+    if config.augmentation.flip and any(name.endswith(("Left", "Right")) for name in labels.targets):
+        raise UsageError("exchanges left and right, and targets of one side are to be learned", field="flip")
+    standardization = Standardization.fit(packed.data.labels, labels.targets)
+    fold = _folds(request, packed)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    processes = request.processes or (min(config.ensemble.members, cores) if device == "cpu" else 1)
+    if Ranks.current().world > 1:
+        processes = 1
+    return Prepared(
+        request=request,
+        labels=labels,
+        packed=packed,
+        standardization=standardization,
+        fold=fold,
+        device=device,
+        processes=processes,
+        threads=claim_work(request, packed, request.threads or max(1, cores // processes)),
+    )
+
+
+def _describe(packed: Packed, say: Say) -> None:
+    participants = np.unique(packed.data.participants).size
+    say(
+        f"{len(packed.keys)} labelled scans of {participants} participants; {packed.without_label} projections have no "
+        "label and are left out"
+    )
+    missing = np.isnan(packed.data.labels).mean(axis=0)
+    for name, share in zip(packed.data.targets, missing, strict=True):
+        if share > 0:
+            say(f"{name}: {100 * share:.0f} % of the labels are missing")
+
+
+def _folds(request: TrainRequest, packed: Packed) -> NDArray[np.int64] | None:
+    ensemble, targets, by = request.config.ensemble, packed.data.targets, None
+    if not ensemble.folds:
+        return None
+    if request.stratify:
+        if request.stratify not in targets:
+            raise UsageError(f"{request.stratify!r} is none of the targets ({', '.join(targets)})", field="stratify")
+        by = packed.data.labels[:, targets.index(request.stratify)]
+    return participant_folds(packed.data.participants, ensemble.folds, ensemble.seed, by)
+
+
+def count_only(request: TrainRequest, labels: Labels, say: Say) -> None:
+    """A dry run: say what would be trained.
+
+    Args:
+        request: what to train.
+        labels: of :func:`read_request_labels`.
+        say: receives lines for people.
+
+    Raises:
+        RunError: no projections.
+    """
+    if not request.projections.is_dir():
+        raise RunError(f"`projections` {request.projections}: no such folder")
+    excluded = excluded_scans(request.projections)
+    names = sorted(p.stem for p in request.projections.glob("*.npy"))
+    keys = [ScanKey.from_name(name) for name in names if name not in excluded]
+    labelled = int(np.isfinite(labels.matrix(keys)).any(axis=1).sum()) if keys else 0
+    members = request.config.ensemble.members
+    say(f"{labelled} of {len(keys)} projections have a label; {members} members would be trained")
+    say(f"about {0.2 * labelled:.0f} MB of packed projections in {request.work_folder}; nothing was written (dry run)")

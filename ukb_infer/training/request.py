@@ -1,0 +1,90 @@
+"""What ``train`` and ``cross-validate`` are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ukb_infer.errors import RunError, UsageError
+from ukb_infer.networks.build import Init
+from ukb_infer.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What ``train`` and ``cross-validate`` are asked for.
+
+    Attributes:
+        projections: folder written by ``project``.
+        labels: table of labels.
+        out: folder of the module, or of the out-of-fold predictions.
+        config: of the training.
+        targets: names, empty for all the table has.
+        units: unit of a column or target where it is not the target's own.
+        define: TOML with own targets, or None.
+        init: initial weights of the backbone.
+        work: working folder with checkpoints; None for ``<out>.work`` beside it.
+        device: auto, cpu or cuda.
+        processes: members trained at a time; 0 takes one a core on a CPU and one on CUDA.
+        threads: CPU threads of each member; 0 takes its share of the cores. Kept when a training is continued.
+        stratify: target whose distribution is alike in all folds, or "".
+        overwrite: replace an existing result.
+        dry_run: read, count and stop.
+        intended_use: sentence for the manifest.
+        warning: for the manifest, shown wherever the module is used.
+    """
+
+    projections: Path
+    labels: Path
+    out: Path
+    config: TrainConfig
+    targets: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    define: Path | None = None
+    init: Init = "random"
+    work: Path | None = None
+    device: str = "auto"
+    processes: int = 0
+    threads: int = 0
+    stratify: str = ""
+    overwrite: bool = False
+    dry_run: bool = False
+    intended_use: str = ""
+    warning: str = ""
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(field="device", got=self.device, expected="auto, cpu or cuda")
+        for name in ("processes", "threads"):
+            if getattr(self, name) < 0:
+                raise UsageError(field=name, got=getattr(self, name), expected="0 or more")
+        if self.stratify and not self.config.ensemble.folds:
+            raise UsageError("has no meaning without `folds`", field="stratify")
+        if self.config.numerics.precision == "bf16" and self.device == "cpu":
+            raise UsageError("bf16 needs CUDA; on a CPU use fp32", field="precision")
+
+    @property
+    def work_folder(self) -> Path:
+        """Where checkpoints live."""
+        return self.work or self.out.with_name(f"{self.out.name}.work")
+
+    def check_out(self, result: str) -> None:
+        """Refuse to replace a finished result before hours are spent on a new one.
+
+        Args:
+            result: name of the file that a finished result has.
+
+        Raises:
+            UsageError: ``out`` is a file.
+            RunError: it holds something.
+        """
+        if self.out.is_file():
+            raise UsageError(f"{self.out} is a file, expected a folder", field="out")
+        if self.overwrite or not self.out.is_dir() or not any(self.out.iterdir()):
+            return
+        if (self.out / result).is_file():
+            raise RunError(
+                f"`out` {self.out} holds a finished result ({result}); choose another folder or pass `overwrite`"
+            )
+        raise RunError(f"`out` {self.out} is not empty; choose another folder")

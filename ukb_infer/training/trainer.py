@@ -1,0 +1,242 @@
+"""The training of one member, resumable to the last bit on a CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from ukb_infer.errors import RunError
+from ukb_infer.networks.build import Init
+from ukb_infer.storage import atomic_write_bytes
+from ukb_infer.training.averaging import BestWeights, batches_to_recalibrate, copy_of, recalibrate, update_average
+from ukb_infer.training.batches import Batches, BatchSampler
+from ukb_infer.training.checkpoint import Checkpoint
+from ukb_infer.training.config import TrainConfig
+from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.distributed import Ranks
+from ukb_infer.training.history import TensorBoardLog
+from ukb_infer.training.optimizer import learning_rate_at, make_optimizer
+from ukb_infer.training.recipe import TRAINING_VERSION
+
+Progress = Callable[[int, int, float, float], None]
+
+#: Training scans on which a network is judged beside those that validate it, at least.
+MIN_JUDGED = 32
+#: Scans at a time while judging.
+JUDGED_AT_ONCE = 64
+
+
+class Trainer:
+    """Trains one member, or goes on where its checkpoint is.
+
+    Args:
+        config: how.
+        member: number of the member from 0; its seed is the ensemble's + member.
+        data: projections and labels.
+        standardized: (N, T) float32 standardized labels.
+        train_rows: rows to learn from.
+        valid_rows: rows to validate on (may be empty).
+        folder: where checkpoint.pt and history.csv go.
+        device: torch device.
+        init: initial weights.
+
+    Attributes:
+        iteration: optimizer steps done.
+        network: as trained; ``average`` is what is validated and kept.
+        best: weights that are kept.
+        history: one row a validation.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        member: int,
+        data: LabelledProjections,
+        standardized: NDArray[np.float32],
+        train_rows: NDArray[np.int64],
+        valid_rows: NDArray[np.int64],
+        folder: Path,
+        device: str = "cpu",
+        init: Init = "random",
+    ) -> None:
+        self.config = config = config.resolved(len(data.labels))
+        self.objective, self.ranks = config.objective, Ranks.current()
+        self.train_rows, self.valid_rows, self.folder = train_rows, valid_rows, folder
+        self.device = torch.device(device)
+        seed = config.ensemble.seed + member
+        torch.manual_seed(seed)
+        self.network = self._build(len(data.targets), init)
+        self.average = self._build(len(data.targets), "random")
+        self.average.load_state_dict(self.network.state_dict())
+        self.model = self.ranks.wrap(self.network, self.device)
+        self.optimizer = make_optimizer(self.network, config.optimization)
+        sampler = BatchSampler(train_rows, config.optimization.batch_size, seed)
+        self.batches = Batches(data.images, standardized, sampler, config.augmentation, self.ranks.share())
+        self.iteration, self.history = 0, list[dict[str, float]]()
+        self.best = BestWeights(copy_of(self.average))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = Checkpoint(folder / "checkpoint.pt", self.device, self._identity(data.targets))
+        self._resume()
+
+    def run(self, progress: Progress | None = None, stop_at: int | None = None) -> dict[str, Tensor]:
+        """Train to the end and return the weights that are kept.
+
+        Args:
+            progress: called after every iteration.
+            stop_at: iteration to stop at, for tests.
+
+        Raises:
+            RunError: the loss is not finite, or a checkpoint cannot be written.
+        """
+        settings = self.config.optimization
+        last, losses = settings.iterations if stop_at is None else stop_at, list[float]()
+        log = TensorBoardLog(self.folder)
+        try:
+            while self.iteration < last and not self.is_done:
+                loss = self._step()
+                losses.append(loss)
+                self.iteration += 1
+                if self.iteration % self.config.validation.every == 0 or self.iteration == settings.iterations:
+                    loss = float(np.mean(losses))
+                    losses.clear()
+                    self._validate(loss)
+                    if self.ranks.is_first:
+                        self.save()
+                        log.write(self.history[-1])
+                if progress is not None and self.ranks.is_first:
+                    progress(self.iteration, settings.iterations, loss, self.best.value)
+        finally:
+            log.close()
+            self.batches.close()
+            self.ranks.wait()
+        if self.is_done and self.ranks.is_first:
+            self._keep_weights()
+        return self.best.weights
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all iterations are over, or validation has not improved for longer than the patience."""
+        validation = self.config.validation
+        waited = (self.iteration - self.best.iteration) / max(1, validation.every)
+        impatient = validation.patience > 0 and self.valid_rows.size > 0 and waited >= validation.patience
+        over = self.iteration >= self.config.optimization.iterations
+        return over or (impatient and self.objective.is_settled(self.iteration))
+
+    # -- one iteration ---------------------------------------------------------------------------------------------
+
+    def _step(self) -> float:
+        """One optimizer step; returns the loss."""
+        images, labels = (torch.from_numpy(part).to(self.device) for part in self.batches.take(self.iteration))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.config.optimization, self.iteration)
+        self.network.train()
+        outputs = self._forward(self.model, images)
+        loss = self.objective.loss(outputs, labels, self.iteration, self.ranks.label_count(labels))
+        value = self.ranks.mean(loss.detach())
+        if not math.isfinite(value):
+            raise RunError(
+                f"the loss became {value} at iteration {self.iteration}; the last good checkpoint is kept. "
+                "Lower `learning_rate`, lengthen a warm-up, or check the labels for extreme values"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.optimization.gradient_clip > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimization.gradient_clip)
+        self.optimizer.step()
+        update_average(self.average, self.network, self.config.validation.average_decay, self.iteration)
+        return value
+
+    def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """(N, channels, rows, cols) to the network's outputs in float32."""
+        scaled = self.config.network.scaling.apply(images)
+        if self.device.type == "cuda":
+            scaled = scaled.contiguous(memory_format=torch.channels_last)
+        half = self.config.numerics.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            outputs: Tensor = network(scaled)
+        return outputs.float()
+
+    # -- one validation --------------------------------------------------------------------------------------------
+
+    def _validate(self, train_loss: float) -> None:
+        """Judge the averaged network, keep it if it is the best, and note the curves."""
+        some = range(batches_to_recalibrate(self.train_rows.size, self.config.optimization))
+        whole = (torch.from_numpy(self.batches.read(k, whole=True)[0]).to(self.device) for k in some)
+        recalibrate(self.average, whole, self._forward)
+        first = self.objective.measures[0]
+        learned = self._judge(self.train_rows[: max(MIN_JUDGED, self.valid_rows.size)])
+        judged = self._judge(self.valid_rows)
+        # all processes stop at the same iteration
+        judged[first] = self.ranks.mean(torch.tensor(judged[first], device=self.device))
+        self.best.offer(self.average, judged[first], self.iteration)
+        self.history.append(
+            {
+                "iteration": self.iteration,
+                "learning_rate": learning_rate_at(self.config.optimization, self.iteration),
+                "train_loss": train_loss,
+                f"train_{first}": learned[first],
+            }
+            | {f"valid_{name}": judged[name] for name in self.objective.measures}
+        )
+
+    def _judge(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """The objective's measures of the averaged network on some rows as they are; NaN where there are none."""
+        if not rows.size:
+            return dict.fromkeys(self.objective.measures, math.nan)
+        rows = np.sort(rows)
+        return self.objective.judge(self.predict(rows), torch.from_numpy(self.batches.labels[rows]))
+
+    @torch.inference_mode()
+    def predict(self, rows: NDArray[np.int64]) -> Tensor:
+        """Outputs of the averaged network, on the CPU: (rows, ...)."""
+        self.average.eval()
+        outputs = [
+            self._forward(self.average, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device)).cpu()
+            for part in np.array_split(np.sort(rows), max(1, math.ceil(rows.size / JUDGED_AT_ONCE)))
+        ]
+        return torch.cat(outputs)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def _build(self, n_targets: int, init: Init) -> nn.Module:
+        network = self.objective.build_network(self.config.network.backbone, n_targets, init)
+        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+    def _identity(self, targets: tuple[str, ...]) -> str:
+        rows = [len(self.train_rows), len(self.valid_rows)]
+        facts = {"targets": targets, "rows": rows, "training_version": TRAINING_VERSION}
+        return json.dumps(self.config.flat() | facts, sort_keys=True)
+
+    def save(self) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
+        own = {"iteration": self.iteration, "history": self.history, "best": vars(self.best)}
+        self.checkpoint.save(parts | own)
+
+    def _resume(self) -> None:
+        state: dict[str, Any] | None = self.checkpoint.load()
+        if state is None:
+            return
+        for name in ("network", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.iteration, self.history, self.best = state["iteration"], state["history"], BestWeights(**state["best"])
+
+    def _keep_weights(self) -> None:
+        """Leave the best and the last weights beside the checkpoint, as safetensors."""
+        for name, state in (("best", self.best.weights), ("last", self.average.state_dict())):
+            plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+            atomic_write_bytes(self.folder / f"{name}.safetensors", to_bytes(plain))

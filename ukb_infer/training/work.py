@@ -1,0 +1,79 @@
+"""The working folder of a training: whose checkpoints it holds, and whether they may be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ukb_infer.errors import RunError
+from ukb_infer.storage import atomic_write_text, sha256_file
+from ukb_infer.training.packing import INDEX_NAME, Packed
+from ukb_infer.training.request import TrainRequest
+
+SETTINGS_NAME = "training.json"
+
+
+def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
+    """Note in the working folder what is trained there, and refuse to continue another training.
+
+    Args:
+        request: of the training, its configuration resolved.
+        packed: the data.
+        threads: of a member, where the folder is new.
+
+    Returns:
+        The threads of a member: they decide the bits, so that a continued training keeps the first call's.
+
+    Raises:
+        RunError: the folder holds checkpoints of another training, or is damaged.
+    """
+    work = request.work_folder
+    path, settings = work / SETTINGS_NAME, _settings(request, packed, threads)
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path}: damaged ({error}); remove {work} to start again") from error
+        differences = _differences(before, settings)
+        if not differences:
+            return int(before["threads"])
+        if not request.overwrite:
+            raise RunError(
+                f"{work} holds the checkpoints of another training: {'; '.join(differences[:6])}. Repeat that command, "
+                "choose another `work`, or pass `overwrite` to start again"
+            )
+        for member in work.glob("member*"):
+            if (member / "history.csv").is_file() or (member / "checkpoint.pt").is_file():
+                shutil.rmtree(member)
+    atomic_write_text(path, json.dumps(settings, indent=2) + "\n")
+    return threads
+
+
+def _settings(request: TrainRequest, packed: Packed, threads: int) -> dict[str, Any]:
+    """Everything that decides the weights, as plain values."""
+    index = json.loads((request.work_folder / INDEX_NAME).read_text(encoding="utf-8"))
+    return {
+        "config": json.loads(json.dumps(request.config.flat())),
+        "targets": list(packed.data.targets),
+        "projections": index["stamp"],
+        "labels": hashlib.sha256(np.ascontiguousarray(packed.data.labels).tobytes()).hexdigest(),
+        "init": sha256_file(request.init) if isinstance(request.init, Path) else str(request.init),
+        "stratify": request.stratify,
+        "threads": threads,
+    }
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, in words; the number of threads may (the first call's is kept)."""
+    old, new = before.get("config", {}), now["config"]
+    found = [f"{k} was {old.get(k)}, now {new.get(k)}" for k in {**new, **old} if old.get(k) != new.get(k)]
+    for key in ("targets", "projections", "labels", "init", "stratify"):
+        if before.get(key) != now[key]:
+            plain = key in ("targets", "stratify", "init")
+            found.append(f"{key} was {before.get(key)}, now {now[key]}" if plain else f"the {key} have changed")
+    return found
