@@ -288,12 +288,7 @@ class Reason(StrEnum):
         "the header says that text is drawn into the pixels",
         "look at the projection",
     )
-    BAD_PROJECTION = (
-        "bad_projection",
-        _F,
-        "a .npy that is no projection of the recipe",
-        "project the scan again",
-    )
+    BAD_PROJECTION = ("bad_projection", _F, "a .npy that is no projection of the recipe", "project the scan again")
     QUALITY_UNKNOWN = (
         "quality_unknown",
         _G,
