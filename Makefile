@@ -11,7 +11,7 @@ JOBS ?= 2
 
 help:
 	@echo "make demo       set up and run the demonstration"
-	@echo "make test       set up and run the tests (make test-slow: slow tests; make soak: hours)"
+	@echo "make test       set up and run the tests (make test-slow: slow tests; make soak: long tests, never in CI)"
 	@echo "make bench      measure this machine"
 	@echo "make fuzz       100,000 mutated inputs for every reader"
 	@echo "make check      lint, types, import contracts (make format: format the code)"
