@@ -93,10 +93,7 @@ def table(found: dict[tuple[int, int], pd.Series]) -> str:
     frame = 100 * pd.DataFrame(found).T
     frame.index.names = ["labels", "seed"]
     names = list(frame.columns)
-    lines = [
-        "| labels | seed | " + " | ".join(names) + " | mean |",
-        "|---|---|" + "---|" * (len(names) + 1),
-    ]
+    lines = ["| labels | seed | " + " | ".join(names) + " | mean |", "|---|---|" + "---|" * (len(names) + 1)]
     for labels, rows in frame.groupby(level="labels"):
         for (_, seed), row in rows.iterrows():
             lines.append(f"| {labels} | {seed} | " + " | ".join(f"{v:.1f}" for v in row) + f" | {row.mean():.1f} |")

@@ -23,13 +23,7 @@ from small_scans import (
 )
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging import (
-    input_kind,
-    project_path,
-    read_projection,
-    read_stations,
-    scan_name,
-)
+from ukb_infer.imaging import input_kind, project_path, read_projection, read_stations, scan_name
 from ukb_infer.imaging.readers import containers, dicom_series
 from ukb_infer.imaging.recipes import RECIPES
 from ukb_infer.phantom import render, sample_subject, write_scan

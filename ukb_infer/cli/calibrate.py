@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 def calibrate(
     folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="CV...", help="Folders of `cross-validate`; several with --combine."),
+        list[Path], typer.Argument(metavar="CV...", help="Folders of `cross-validate`; several with --combine.")
     ],
     modules: Annotated[
-        list[str],
-        typer.Option("--module", metavar="MODULE", help="Module to calibrate; several with --combine."),
+        list[str], typer.Option("--module", metavar="MODULE", help="Module to calibrate; several with --combine.")
     ],
     combine: Annotated[
         bool,

@@ -21,10 +21,7 @@ def evaluate(
     targets: Annotated[
         str,
         typer.Option(
-            "--targets",
-            metavar="A,B,...",
-            help="Targets to judge [default: all].",
-            autocompletion=completion.targets,
+            "--targets", metavar="A,B,...", help="Targets to judge [default: all].", autocompletion=completion.targets
         ),
     ] = "",
     units: options.Units = None,

@@ -11,11 +11,7 @@ from ukb_infer.cli import completion
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.show import table
 
-app = typer.Typer(
-    help="List, show, import and verify modules.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(help="List, show, import and verify modules.", no_args_is_help=True, rich_markup_mode=None)
 
 
 Name = Annotated[str, typer.Argument(help="Name or folder of a module.", autocompletion=completion.modules)]

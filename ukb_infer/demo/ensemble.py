@@ -25,12 +25,7 @@ from ukb_infer.targets import TARGETS
 from ukb_infer.training.calibrate import fit_module
 from ukb_infer.training.config import TrainConfig, make_config
 from ukb_infer.training.dataset import LabelledProjections
-from ukb_infer.training.ensemble import (
-    Standardization,
-    make_manifest,
-    predict_in_batches,
-    train_members,
-)
+from ukb_infer.training.ensemble import Standardization, make_manifest, predict_in_batches, train_members
 
 WARNING = "Demonstration on synthetic bodies: it was trained on computer-made phantoms and knows nothing about people."
 COMMAND = "python scripts/make_phantom_demo.py --work WORK --out models/phantom-demo --overwrite"

@@ -271,10 +271,7 @@ def make_manifest(
 
 
 def predict_in_batches(
-    module: InferenceModule,
-    images: NDArray[Any],
-    batch_size: int = 50,
-    rows: NDArray[np.int64] | None = None,
+    module: InferenceModule, images: NDArray[Any], batch_size: int = 50, rows: NDArray[np.int64] | None = None
 ) -> Mixture:
     """Estimates of many projections in natural units: (N, T) each part.
 

@@ -18,12 +18,7 @@ Array = NDArray[Any]
 
 
 @compiled
-def slice_sums(
-    volume: Array,
-    body_rows: int,
-    column_sums: Array,
-    row_sums: Array,
-) -> None:
+def slice_sums(volume: Array, body_rows: int, column_sums: Array, row_sums: Array) -> None:
     """Sum every slice of integers over its rows and over its columns, in place.
 
     Args:
@@ -46,11 +41,7 @@ def slice_sums(
 
 @compiled
 def weighted_slice_sums(
-    volume: Array,
-    row_weights: Array,
-    col_weights: Array,
-    column_sums: Array,
-    row_sums: Array,
+    volume: Array, row_weights: Array, col_weights: Array, column_sums: Array, row_sums: Array
 ) -> None:
     """Weighted sums of every slice over its rows and over its columns, in place.
 
@@ -203,12 +194,7 @@ def add_trilinear(
 
 
 @compiled
-def block_histograms(
-    block: Array,
-    low: Array,
-    high: Array,
-    counts: Array,
-) -> None:
+def block_histograms(block: Array, low: Array, high: Array, counts: Array) -> None:
     """Extremes and histogram of every row of a block over z and x, in place.
 
     Args:
@@ -251,12 +237,7 @@ def block_histograms(
 
 
 @compiled
-def block_mask_counts(
-    block: Array,
-    threshold: np.float32,
-    by_row: Array,
-    by_col: Array,
-) -> None:
+def block_mask_counts(block: Array, threshold: np.float32, by_row: Array, by_col: Array) -> None:
     """Count the voxels not below the threshold.
 
     Args:
@@ -282,13 +263,7 @@ def block_mask_counts(
 
 @compiled
 def uncertain_pixels(
-    image: Array,
-    doubt: Array,
-    magnitude: float,
-    bottom: float,
-    top: float,
-    scale: float,
-    found: Array,
+    image: Array, doubt: Array, magnitude: float, bottom: float, top: float, scale: float, found: Array
 ) -> int:
     """Pixels that reach an extreme, or whose truncated grey level is open, within their uncertainty.
 
