@@ -125,8 +125,8 @@ def report(sizes: list[int], judged: dict[int, list], spreads: dict[str, float],
         "## Error by number of labelled scans",
         "",
         f"Median over the {len(determined)} continuous targets that the anatomy determines; ensembles, uncalibrated. "
-        "All sizes are trained for the same number of iterations, so that for the larger sizes the training length, not the "
-        "number of labels, limits the error.",
+        "All sizes are trained for the same number of iterations, so that for the larger sizes the training length, "
+        "not the number of labels, limits the error.",
         "",
         "| labelled scans | MAE, in sd of the label | R² | covered by the 95 % interval |",
         "|---|---|---|---|",
@@ -144,7 +144,9 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=16, help="fresh phantoms for the evaluation")
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--members", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=None, help="folder of phantoms and checkpoints; a repeated call resumes")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="folder of phantoms and checkpoints; a repeated call resumes"
+    )
     parser.add_argument("--out", type=Path, default=None, help="file of the tables [default: print them]")
     given = parser.parse_args()
     started = time.monotonic()

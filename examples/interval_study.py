@@ -2,10 +2,10 @@
 
     python examples/interval_study.py --work WORK --full --labels 100 --seeds 3 --folds 5 --members 2 --batch-size 16
 
-It runs ``phantom``, ``project``, ``train``, ``cross-validate``, ``calibrate`` and ``predict``, as a user would. Each seed
-draws its own labelled scans from one pool; the evaluation scans are not in the pool. Networks see projections averaged
-to 64 x 64, so that the study takes some hours on two cores; a repeated call resumes. Without --full it uses only a few
-scans and iterations, and the coverage is meaningless.
+It runs ``phantom``, ``project``, ``train``, ``cross-validate``, ``calibrate`` and ``predict``, as a user would. Each
+seed draws its own labelled scans from one pool; the evaluation scans are not in the pool. Networks see projections
+averaged to 64 x 64, so that the study takes some hours on two cores; a repeated call resumes. Without --full it uses
+only a few scans and iterations, and the coverage is meaningless.
 The table goes to standard output and to WORK/table.md. Synthetic bodies: this says nothing about people.
 """
 
@@ -104,7 +104,7 @@ def table(found: dict[tuple[int, int], pd.Series]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the study; with --full, return 1 if a mean is off by more than 2 points or a target's coverage is below 84 %."""
+    """Run the study; with --full, return 1 if a mean is off by over 2 points or a target's coverage below 84 %."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="working folder [default: a temporary one]")
     parser.add_argument("--full", action="store_true", help="the full study: 1,000 scans in the pool, 400 fresh ones")
