@@ -17,18 +17,6 @@ from typing import Literal
 
 from ukb_infer.errors import UsageError
 
-__all__ = [
-    "TARGETS",
-    "PublishedAccuracy",
-    "TargetSpec",
-    "fields_of",
-    "find_target",
-    "get_target",
-    "registry_csv",
-    "spec_of_field",
-    "suggest",
-]
-
 
 @dataclass(frozen=True)
 class PublishedAccuracy:
