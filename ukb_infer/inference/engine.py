@@ -20,7 +20,8 @@ from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.find import default_modules
 from ukb_infer.networks.speed import Precision
 from ukb_infer.regression import Mixture, calibrate, combine_modules
-from ukb_infer.targets import TARGETS, suggest
+from ukb_infer.targets import TARGETS
+from ukb_infer.text import suggest
 
 
 def resolve_modules(names: Sequence[str]) -> list[Path]:
