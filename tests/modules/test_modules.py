@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY_TARGETS, make_tiny_module
+from tests.support.tiny_module import TINY_TARGETS, make_tiny_module
 from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.modules import (
     Calibration,
@@ -548,4 +548,4 @@ def test_the_fast_route_gives_the_numbers_of_forward(tiny_module: Path, backend:
     tolerance = 1e-4 if backend == "torch" else 1e-3
     assert np.abs(fast[..., 0] - output.mean.numpy()).max() < tolerance
     assert np.abs(fast[..., 1] - output.log_variance.numpy()).max() < tolerance
-    assert not module.launch(images).requires_grad
+    assert not module.launch(images).heads.requires_grad

@@ -24,6 +24,7 @@ def predict(
     backend: options.Backend = "auto",
     uncertainty: options.Uncertainty = "total",
     prediction_sets: options.PredictionSets = False,
+    ood_threshold: options.OodThreshold = 99.5,
     strict: options.Strict = False,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
@@ -37,11 +38,11 @@ def predict(
     overwrite: options.Overwrite = False,
     log_ids: options.LogIds = False,
 ) -> None:
-    """Estimate all targets of every scan, with prediction intervals.
+    """Estimate all targets of every scan, with intervals.
 
-    Writes estimates.csv, scans.csv, dictionary.csv and run.json to --out. Interrupted runs are continued by the same
-    command; SIGTERM finishes the batch first. Exit code 0: all scans used; 3: some or all failed (see scans.csv); 2:
-    wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command again.
+    Writes estimates.csv, scans.csv, dictionary.csv and run.json to --out. To resume an interrupted run, repeat the
+    command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed (see
+    scans.csv); 2: wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command again.
 
     Example:
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8
@@ -57,6 +58,7 @@ def predict(
         workers=default_workers() if workers is None else workers,
         modules=tuple(modules or ()), targets=options.split_names(targets), projections=projections,
         device=device, batch_size=batch_size, level=level, prediction_sets=prediction_sets, parquet=parquet,
+        ood_threshold=ood_threshold,
         backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip

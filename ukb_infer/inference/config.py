@@ -20,6 +20,8 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 #: Longest time for reading and projecting one scan before its worker is stopped, s.
 DEFAULT_TIMEOUT_S = 600.0
+#: Outlier percentile from which scans are flagged: one ordinary scan in 200.
+DEFAULT_OOD_THRESHOLD = 99.5
 
 
 def default_workers() -> int:
@@ -156,6 +158,7 @@ class PredictConfig(CommonConfig):
         parquet: also write Parquet.
         prediction_sets: for binary targets with calibrated probability also write the classes not ruled out.
         backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
+        ood_threshold: outlier percentile from which a scan is flagged; 100 flags none.
     """
 
     modules: tuple[str, ...] = ()
@@ -169,6 +172,7 @@ class PredictConfig(CommonConfig):
     parquet: bool = False
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prediction_sets: bool = False
+    ood_threshold: float = DEFAULT_OOD_THRESHOLD
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -179,6 +183,8 @@ class PredictConfig(CommonConfig):
         super().__post_init__()
         if not 0.0 < self.level < 1.0:
             raise UsageError(f"--ci: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
+        if not 50.0 <= self.ood_threshold <= 100.0:
+            raise UsageError(f"--ood-threshold: got {self.ood_threshold:g}, expected a percentile from 50 to 100")
         if self.batch_size < 0 or self.batch_size > 4096:
             raise UsageError(f"--batch-size: got {self.batch_size}, expected 1 to 4096 (0 for the default)")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

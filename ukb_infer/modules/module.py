@@ -26,6 +26,7 @@ from ukb_infer.modules.manifest import (
     SCHEMA_VERSION,
     MemberFile,
     ModuleManifest,
+    ModuleOutputs,
     OutlierFile,
     check_member_file,
     parse_manifest,
@@ -192,7 +193,7 @@ class InferenceModule:
             return RawOutput(self._call(images, precision, features=False), None)
         packed = self._call(images, precision, features=True)
         numbers = 2 * len(self.manifest.targets)
-        return RawOutput(packed[..., :numbers].unflatten(-1, (-1, 2)), packed[..., numbers:])
+        return RawOutput(packed[..., :numbers].reshape(*packed.shape[:2], -1, 2), packed[..., numbers:])
 
     def _call(self, images: Tensor, precision: Precision, *, features: bool) -> Tensor:
         self._check(images, exact=True)
@@ -361,8 +362,24 @@ def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNet
                 )
 
 
+def _write_outliers(
+    folder: Path, manifest: ModuleManifest, reference: OutlierReference, fitted_on: str
+) -> ModuleOutputs:
+    """Write a reference; the file's name says its content, so that a manifest never meets another's file."""
+    data = reference.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"outliers-{digest[:8]}.safetensors"
+    atomic_write_bytes(folder / name, data)
+    return replace(manifest.outputs, outliers=OutlierFile(name, digest, fitted_on))
+
+
 def _write_files(
-    new: Path, manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork], half: bool, extra: Mapping[str, str]
+    new: Path,
+    manifest: ModuleManifest,
+    networks: Sequence[MeanVarianceNetwork],
+    half: bool,
+    extra: Mapping[str, str],
+    outliers: tuple[OutlierReference, str] | None,
 ) -> ModuleManifest:
     """Write all files of a module into an empty folder and read the manifest back."""
     files = []
@@ -371,7 +388,10 @@ def _write_files(
         state = {name: _to_store(value, half) for name, value in network.model.state_dict().items()}
         atomic_write_bytes(path, to_bytes(state))
         files.append(MemberFile(path.name, sha256_file(path)))
-    manifest = replace(manifest, network=replace(manifest.network, members=tuple(files)), schema_version=SCHEMA_VERSION)
+    manifest = replace(
+        manifest, network=replace(manifest.network, members=tuple(files)), schema_version=SCHEMA_VERSION,
+        outputs=_write_outliers(new, manifest, *outliers) if outliers else replace(manifest.outputs, outliers=None),
+    )  # fmt: skip
     try:
         text = manifest.to_json()
     except ValueError as error:
@@ -430,20 +450,18 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
         ModuleError: the module cannot be read or written.
     """
     manifest = read_manifest(folder)
-    data = reference.to_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"outliers-{digest[:8]}.safetensors"  # the old manifest goes on fitting its own file until it is replaced
-    entry = OutlierFile(name, digest, fitted_on)
-    changed = replace(manifest, outputs=replace(manifest.outputs, outliers=entry), schema_version=SCHEMA_VERSION)
     try:
+        outputs = _write_outliers(folder, manifest, reference, fitted_on)
+        changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
         text = changed.to_json()
         parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
-        atomic_write_bytes(folder / name, data)
         atomic_write_text(folder / MANIFEST_NAME, text)
-        if (before := manifest.outputs.outliers) is not None and before.file != name:
+        if (before := manifest.outputs.outliers) is not None and before != outputs.outliers:
             (folder / before.file).unlink(missing_ok=True)
     except OSError as error:
-        raise ModuleError(f"{folder}: cannot be written ({error.strerror or error}); free space or restore access") from error
+        raise ModuleError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
+        ) from error
     return changed
 
 
@@ -455,6 +473,7 @@ def save_module(
     half: bool = False,
     overwrite: bool = False,
     extra: Mapping[str, str] | None = None,
+    outliers: tuple[OutlierReference, str] | None = None,
 ) -> ModuleManifest:
     """Write a complete module: a folder that appears whole or not at all.
 
@@ -465,6 +484,7 @@ def save_module(
         half: store weights as fp16 (they are used as fp32).
         overwrite: replace an existing module.
         extra: further text files, name to content (a README).
+        outliers: reference of ordinary scans, and which those are.
 
     Returns:
         The manifest as written.
@@ -480,7 +500,7 @@ def save_module(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             new = Path(work) / "module"
             new.mkdir()
-            manifest = _write_files(new, manifest, networks, half, extra or {})
+            manifest = _write_files(new, manifest, networks, half, extra or {}, outliers)
             _exchange(new, folder, Path(work) / "replaced")
     except OSError as error:
         raise ModuleError(

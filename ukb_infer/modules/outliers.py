@@ -5,9 +5,9 @@ directions on reference scans give the score: the squared Mahalanobis distance w
 plus the squared distance from them, relative to that of the reference scans (Lee et al. 2018; Moghaddam and Pentland
 1997). Distances to the nearest neighbours were compared and find less: see docs/quality.md.
 
-A score becomes a percentile by the scores of reference scans that had no part in the fit (cross-fitting in five
-folds). Above the 95th the scores are extended by a Pareto tail (Hill 1975), so that a module with few reference scans
-can flag a scan too, and does so late rather than early.
+A score becomes a percentile by the scores of reference scans that had no part in the fit (cross-fitting in ten
+folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
+reference scans can flag a scan too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
+from scipy.linalg import eigh
 
 from ukb_infer.errors import ModuleError, UsageError
 
@@ -33,12 +34,12 @@ Float64 = NDArray[np.float64]
 
 OUTLIERS_NAME = "outliers.safetensors"
 #: Principal directions kept, and reference scans needed for each.
-DIRECTIONS, SCANS_PER_DIRECTION = 64, 4
-#: Fewest reference scans.
-MIN_SCANS = 40
-FOLDS = 5
-#: Scores above this quantile follow the Pareto tail.
-TAIL = 0.95
+DIRECTIONS, SCANS_PER_DIRECTION = 64, 10
+#: Fewest reference scans, and most; of more these many are drawn.
+MIN_SCANS, MAX_SCANS = 40, 2000
+FOLDS = 10
+#: Share of the scores that the Pareto tail describes, and fewest of them.
+TAIL, MIN_TAIL = 0.05, 10
 _SEED = 20_201
 _BATCH = 16
 _VECTORS = ("mean", "variances", "rest", "scores")
@@ -72,7 +73,7 @@ class OutlierReference:
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
-        return to_bytes({name: np.ascontiguousarray(value) for name, value in asdict(self).items()})
+        return bytes(to_bytes({name: np.asarray(value, order="C") for name, value in asdict(self).items()}))
 
 
 def join_features(features: NDArray[Any]) -> Float64:
@@ -89,27 +90,34 @@ def _score(joined: Float64, mean: Any, components: Any, variances: Any, rest: fl
     return np.asarray((along**2 / variances).mean(axis=1) + outside / rest)
 
 
-def _directions(joined: Float64) -> tuple[Float64, Float64, Float64, float]:
-    """Mean, principal directions, the variances along them and the variance outside."""
+def _directions(joined: Float64, count: int) -> tuple[Float64, Float64, Float64, float]:
+    """Mean, the first principal directions, the variances along them and the variance outside."""
     mean = joined.mean(axis=0)
-    _, lengths, rows = np.linalg.svd(joined - mean, full_matrices=False)
-    variances = lengths**2 / len(joined)
-    count = min(DIRECTIONS, len(joined) // SCANS_PER_DIRECTION)
-    smallest = 1e-12 * max(float(variances.sum()), 1e-30)  # identical scans have no variance at all
-    return mean, rows[:count], np.maximum(variances[:count], smallest), max(float(variances[count:].sum()), smallest)
+    offset = joined - mean
+    wide = len(joined) <= joined.shape[1]
+    products = offset @ offset.T if wide else offset.T @ offset
+    side = len(products)
+    lengths, vectors = eigh(products, subset_by_index=(max(0, side - count), side - 1))
+    rows = (vectors.T @ offset if wide else vectors.T)[::-1]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    variances = np.maximum(lengths[::-1], 0.0) / len(joined)
+    total = float((offset**2).sum()) / len(joined)
+    smallest = 1e-12 * max(total, 1e-30)  # identical scans have no variance at all
+    return mean, rows, np.maximum(variances, smallest), max(total - float(variances.sum()), smallest)
 
 
 def _percentile(score: Float64, reference: Float64) -> Float64:
-    """Rank among the reference scores; above their 95th percentile by a Pareto tail."""
+    """Rank among the reference scores; beyond the 95th percentile by a Pareto tail."""
     n = len(reference)
     rank = (np.searchsorted(reference, score, side="left") + np.searchsorted(reference, score, side="right")) / 2
     ordinary = (rank + 0.5) / (n + 1)
-    start = float(np.quantile(reference, TAIL))
+    share = max(TAIL, MIN_TAIL / n)
+    start = float(np.quantile(reference, 1.0 - share))
     beyond = reference[reference > start]
     exponent = 1.0 / max(float(np.log(beyond / start).mean()), 1e-9) if len(beyond) and start > 0 else np.inf
     with np.errstate(divide="ignore"):
-        tail = 1.0 - (1.0 - TAIL) * np.exp(-exponent * np.log(np.maximum(score / start, 1.0)))
-    found = np.where(score > start, np.maximum(tail, TAIL), np.minimum(ordinary, TAIL))
+        tail = 1.0 - share * np.exp(-exponent * np.log(np.maximum(score / start, 1.0)))
+    found = np.where(score > start, tail, np.minimum(ordinary, 1.0 - share))
     return np.asarray(np.where(np.isfinite(score), 100.0 * found, np.nan))
 
 
@@ -130,11 +138,13 @@ def fit_outliers(features: NDArray[Any]) -> OutlierReference:
         raise UsageError(f"{len(joined)} scans, expected at least {MIN_SCANS} to know what an ordinary scan looks like")
     if not np.isfinite(joined).all():
         raise UsageError("the networks returned features that are NaN or infinite, expected finite ones")
-    fold = np.random.default_rng(_SEED).permutation(len(joined)) % FOLDS
+    order = np.random.default_rng(_SEED).permutation(len(joined))[:MAX_SCANS]
+    joined, fold = joined[order], np.arange(len(order)) % FOLDS
+    count = min(DIRECTIONS, int((fold != 0).sum()) // SCANS_PER_DIRECTION, max(1, joined.shape[1] // 2))
     scores = np.empty(len(joined))
     for k in range(FOLDS):
-        scores[fold == k] = _score(joined[fold == k], *_directions(joined[fold != k]))
-    mean, components, variances, rest = _directions(joined)
+        scores[fold == k] = _score(joined[fold == k], *_directions(joined[fold != k], count))
+    mean, components, variances, rest = _directions(joined, count)
     small = np.float32
     return OutlierReference(
         mean.astype(small), components.astype(small), variances.astype(small), np.asarray(rest, small),
@@ -162,7 +172,7 @@ def features_of(
         parts.append(module.predict_features(torch.from_numpy(np.stack(batch))))
         done += len(batch)
         report(done)
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32)
 
 
 def read_outliers(path: Path, width: int) -> OutlierReference:

@@ -57,7 +57,7 @@ def choose_backend(name: str, backbone: str, device: torch.device, precision: st
 
 
 class _WithFeatures(torch.nn.Module):
-    """What is compiled where features are wanted: the whole batch at once, also for backbones that torch runs singly."""
+    """What is compiled where features are wanted: the whole batch at once, for every backbone."""
 
     def __init__(self, network: MeanVarianceNetwork) -> None:
         super().__init__()
@@ -114,5 +114,7 @@ class CompiledMembers:
         """(N, 3, rows, cols) float32 -> (K, N, T, 2) float32; with features (K, N, 2T + F)."""
         shape = tuple(images.shape)
         if shape not in self._compiled:
-            self._compiled[shape] = [CompiledNetwork(member, shape, features=self._features) for member in self._members]
+            self._compiled[shape] = [
+                CompiledNetwork(member, shape, features=self._features) for member in self._members
+            ]
         return torch.stack([member(images) for member in self._compiled[shape]])
