@@ -44,7 +44,12 @@ class Reason(StrEnum):
         return member
 
     # -- the container
-    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist", "check the list and --root")
+    INPUT_MISSING = (
+        "input_missing",
+        _F,
+        "a listed path or key does not exist",
+        "check the path, or the list and its root",
+    )
     INPUT_UNREADABLE = (
         "input_unreadable",
         _F,
@@ -161,7 +166,7 @@ class Reason(StrEnum):
         "station_missing",
         _FG,
         "fewer stations than expected",
-        "set --expected-stations, or accept with --allow-missing-stations",
+        "set the number of expected stations, or allow missing stations",
     )
     STATION_EXTRA = ("station_extra", _G, "more stations than expected", "look at the projection")
     STATION_TOO_SHORT = (
@@ -307,7 +312,7 @@ class Reason(StrEnum):
         "an estimated mean lies outside the target's physical limits",
         "treat the row with care",
     )
-    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try --precision fp32")
+    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")
     STORAGE_FAILED = (
@@ -317,7 +322,7 @@ class Reason(StrEnum):
         "restore access to the storage; run the command again",
     )
     INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it with the message")
-    EXCLUDED = ("excluded", _T, "named by an --exclude list", "none needed")
+    EXCLUDED = ("excluded", _T, "named by an exclusion list", "none needed")
     # -- tolerated variants of the files
     MANIFEST_MISSPELLED = ("manifest_misspelled", _T, "manifest.cvs instead of manifest.csv", "none needed")
     MANIFEST_MISSING = ("manifest_missing", _T, "no manifest", "none needed")

@@ -59,10 +59,21 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
                 for name in OWN_FILES:
                     (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        present = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        if not ours:
+            check_run_folder(out)
     except OSError as error:
-        raise RunError(f"--out {out}: cannot be used as a folder ({error}); choose another") from error
-    if present and not ours:
-        raise RunError(
-            f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
-        )
+        raise RunError(f"`out` {out}: cannot be used as a folder ({error.strerror}); choose another") from error
+
+
+def check_run_folder(out: Path) -> None:
+    """Make sure that a folder is a run's, empty, or not there yet; writes nothing.
+
+    Raises:
+        RunError: it holds other files.
+        OSError: it cannot be listed.
+    """
+    if holds_run(out) or not out.exists():
+        return
+    if present := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
+        names = ", ".join(present[:3]) + (" ..." if len(present) > 3 else "")
+        raise RunError(f"`out` {out}: holds other files ({names}); choose an empty or new folder")
