@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,18 @@ LINE_EVERY_S = 30.0
 
 
 class Command(TyperCommand):
-    """A command whose errors call options by their flags: "--batch-size" where the library says "`batch_size`".
+    """A command whose errors name flags: "--batch-size" instead of the library's "`batch_size`".
 
-    The parameters of its function have the names of the library's arguments.
+    The parameters of its function are named like the library's arguments.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.help:  # \b keeps click from wrapping the examples, so that they can be copied
+            self.help = re.sub(r"(?<=\n\n)(?=Example:|    ukb-infer)", "\b\n", self.help)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the command, naming flags in errors."""
         try:
             return super().invoke(ctx)
         except UkbInferError as error:
@@ -51,31 +57,29 @@ def report_error(error: UkbInferError) -> int:
 
 
 def report_system_error(error: OSError) -> int:
-    """Say which file the system refused and why; such an error is the machine's, not the user's input."""
+    """Report an operating system error with its file; returns the exit code."""
     name = f"{error.filename}: " if error.filename else ""
     typer.echo(
-        f"ukb-infer: {name}the system says: {error.strerror}; free space or restore access, then run the same command "
-        "again: what is finished is kept",
+        f"ukb-infer: {name}{error.strerror}; free space or restore access, then run the same command again; finished "
+        "work is kept",
         err=True,
     )
     return EXIT_RUN
 
 
 def report_lost_output(error: OSError) -> int:
-    """Say that what the command printed did not arrive; returns the exit code."""
+    """Report that output on stdout was lost; returns the exit code."""
     typer.echo(
-        f"ukb-infer: stdout: the system says: {error.strerror}; what was printed is lost; free space, then run the "
-        "same command again",
-        err=True,
+        f"ukb-infer: stdout: {error.strerror}; output was lost; free space, then run the same command again", err=True
     )
     return EXIT_RUN
 
 
 class ProgressDisplay:
-    """A line at once; then a progress bar with rate and ETA on a terminal, a line now and then elsewhere.
+    """A line at once; then a progress bar with rate and ETA on a terminal, a line every 30 s elsewhere.
 
     Args:
-        what: what is counted.
+        what: name of the task.
     """
 
     def __init__(self, what: str) -> None:
@@ -86,7 +90,7 @@ class ProgressDisplay:
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, failures: int = 0) -> None:
-        """Show how far it is."""
+        """Show progress; called with finished, total and failed scans."""
         if stderr_is_terminal():
             self._draw(done, total, failures)
         else:
@@ -128,7 +132,7 @@ class ProgressDisplay:
 
 
 def explain_reasons(reasons: dict[str, int]) -> None:
-    """Each code with its number, meaning and what to do."""
+    """Print each code with its count, meaning and advice."""
     if not reasons:
         return
     known = [(number, Reason(code)) for code, number in reasons.items()]
@@ -140,12 +144,12 @@ def explain_reasons(reasons: dict[str, int]) -> None:
 
 
 def print_summary(summary: RunSummary) -> None:
-    """Counts, what failed and why, where the files are, and what the modules warn of."""
+    """Print counts, reasons of failures, written files and the modules' warnings."""
     for note in summary.notes:
         typer.echo(note)
     if not summary.dry_run:
         counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items())
-        typer.echo(f"{counts}; {summary.computed} worked on now, {summary.seconds:.1f} s")
+        typer.echo(f"{counts}; {summary.computed} processed now, {summary.seconds:.1f} s")
         explain_reasons(summary.reasons)
         if summary.exit_code == EXIT_AGAIN:
             why = "stopped on request" if summary.stopped else "the machine or its storage failed"

@@ -12,14 +12,16 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scans and results go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for scans and results.")] = Path(
         "ukb-infer-demo"
     ),
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of synthetic scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the phantoms.")] = 2026,
     workers: options.Workers = None,
 ) -> None:
-    """Try everything without data: write synthetic scans, predict them, compare with their true values.
+    """Try everything without data of your own.
+
+    Writes synthetic scans, predicts them and prints the estimates next to their true values.
 
     Example:
         ukb-infer demo --count 2

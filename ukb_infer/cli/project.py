@@ -32,8 +32,8 @@ def project(
 ) -> None:
     """Fuse and project every scan, without estimating anything.
 
-    Writes FOLDER/<scan>.npy, of the recipe's type and shape, and scans.csv. `predict` takes the folder as input, by
-    modules of the same recipe.
+    Writes FOLDER/<scan>.npy, with the recipe's type and shape, and scans.csv. `predict` accepts the folder as input if
+    its modules use the same recipe.
 
     Example:
         ukb-infer project /data/20201 --out projections --png

@@ -10,15 +10,7 @@ import numpy as np
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.engine import Engine
 from ukb_infer.inference.inputs import ScanInput
-from ukb_infer.inference.plan import (
-    Plan,
-    count_words,
-    empty_summary,
-    left_to_do,
-    seconds_of,
-    still_to_do,
-    time_words,
-)
+from ukb_infer.inference.plan import Plan, count_words, empty_summary, left_to_do, seconds_of, still_to_do, time_words
 from ukb_infer.inference.work import Job, process_scan
 from ukb_infer.runs.columns import OutputSpec
 from ukb_infer.runs.summary import RunSummary

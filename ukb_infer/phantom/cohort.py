@@ -129,14 +129,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, fl
 
 
 def _check(
-    out: Path,
-    count: int,
-    seed: int,
-    format: str,
-    size: str,
-    anomalies: Sequence[Reason],
-    workers: int,
-    overwrite: bool,
+    out: Path, count: int, seed: int, format: str, size: str, anomalies: Sequence[Reason], workers: int, overwrite: bool
 ) -> None:
     if not 1 <= count <= 999_999:
         raise UsageError(f"`count`: got {count}, expected 1 to 999999")

@@ -96,10 +96,9 @@ def _add_sequence(ds: Dataset, series: SeriesPlan) -> None:
 
 
 def _syntax(series: SeriesPlan) -> str:
-    return {
-        "implicit": str(ImplicitVRLittleEndian),
-        "undecodable": _UNKNOWN_SYNTAX,
-    }.get(series.encoding, str(ExplicitVRLittleEndian))
+    return {"implicit": str(ImplicitVRLittleEndian), "undecodable": _UNKNOWN_SYNTAX}.get(
+        series.encoding, str(ExplicitVRLittleEndian)
+    )
 
 
 @dataclass(frozen=True)

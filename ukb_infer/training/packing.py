@@ -89,10 +89,7 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
     recipe = find_recipe(images.dtype, images.shape[1:])
     assert recipe is not None  # it was read by that
     data = LabelledProjections(
-        images,
-        values[labelled],
-        np.array([key.eid or key.scan for key in keys]),
-        labels.targets,
+        images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
     )
     return Packed(tuple(keys), data, recipe, path, int((~labelled).sum()))
 
