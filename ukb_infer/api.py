@@ -15,7 +15,7 @@ from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.imaging import project_path
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 from ukb_infer.records import Projection, ReadingOptions
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
