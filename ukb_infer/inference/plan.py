@@ -14,7 +14,8 @@ from ukb_infer.execution import Journal, JournalInput, Shard, parse_shard
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.fingerprints import content_digest
 from ukb_infer.inference.inputs import ScanInput, describe_exclusions, is_excluded, read_exclusions, resolve_inputs
-from ukb_infer.reasons import Reason
+from ukb_infer.reasons import Kind, Reason
+from ukb_infer.records import ScanResult
 from ukb_infer.runs.files import SCANS, check_run_folder, holds_run
 from ukb_infer.runs.identity import check_same_run
 from ukb_infer.runs.summary import RunSummary
@@ -92,7 +93,7 @@ def make_plan(config: CommonConfig) -> Plan:
 
 
 def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
-    """Scans without a result: new ones, changed inputs, and those that failed for reasons of the machine.
+    """Scans without a result: new ones, those with other files or flags, and those that the machine failed.
 
     Args:
         plan: of the run.
@@ -103,7 +104,11 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
     todo, unsure = [], []
     for scan in plan.included:
         known = finished.get(scan.key.scan)
-        if known is None or (known.status == "failed" and TRANSIENT.intersection(known.reasons)):
+        if (
+            known is None
+            or (known.status == "failed" and TRANSIENT.intersection(known.reasons))
+            or _is_told_anew(scan, known)
+        ):
             todo.append(scan)
         elif verify and scan.problem is None:
             unsure.append((scan, known.digest))
@@ -115,6 +120,17 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
             todo += [scan for (scan, before), now in zip(unsure, digests, strict=True) if now != before]
         todo.sort(key=lambda s: s.key.sort_key)
     return todo
+
+
+def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
+    """Whether the table beside a cached projection says other flags than the result carries."""
+    if scan.kind != "projection" or scan.problem is not None:
+        return False
+    told = {Reason.QUALITY_UNKNOWN} if scan.known is None else set(scan.known.reasons)
+    carried = set(result.reasons) - {Reason.MEAN_OUTSIDE_LIMITS}
+    if result.status == "failed":  # of its flags only the first, where flags are refused
+        return any(r not in told and r.kind in (Kind.FLAG, Kind.FAILURE_OR_FLAG) for r in carried)
+    return carried != told
 
 
 # -- dry runs ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from ukb_infer.execution import Journal
@@ -9,6 +10,7 @@ from ukb_infer.inference.config import ProjectConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.passes import outcomes
 from ukb_infer.inference.plan import (
+    TRANSIENT,
     Plan,
     count_words,
     empty_summary,
@@ -19,7 +21,7 @@ from ukb_infer.inference.plan import (
     time_words,
 )
 from ukb_infer.inference.session import Session, journal_row, open_session
-from ukb_infer.inference.work import Job, process_scan
+from ukb_infer.inference.work import Job, Outcome, process_scan
 from ukb_infer.runs.files import projection_files
 from ukb_infer.runs.summary import Progress, RunSummary
 
@@ -84,11 +86,21 @@ def _project_scans(config: ProjectConfig, session: Session, todo: list[ScanInput
                 batch, rows = rows, []
                 session.commit(batch)
             done += 1
-            failures += outcome.image is None
+            if outcome.image is None:
+                failures += 1
+                _remove_outdated(config, scan, outcome)
             report(done, total, failures)
     finally:
         session.journal.record(rows)
         session.log.failures(rows)
+
+
+def _remove_outdated(config: ProjectConfig, scan: ScanInput, outcome: Outcome) -> None:
+    """Remove the projection of what the input was before, unless only the machine failed."""
+    if not TRANSIENT.intersection(outcome.result.reasons):
+        for path in projection_files(config.out, scan.key.scan):
+            with contextlib.suppress(OSError):  # none there, or a name that no file can have
+                path.unlink()
 
 
 def _expected_time(config: ProjectConfig, readable: list[ScanInput]) -> str:
