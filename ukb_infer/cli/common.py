@@ -124,6 +124,10 @@ class ProgressDisplay:
             self._bar.close()
 
 
+def _in_flags(advice: str) -> str:
+    return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", advice)
+
+
 def explain_reasons(reasons: dict[str, int]) -> None:
     """Print each code with its count, meaning and advice."""
     if not reasons:
@@ -131,8 +135,8 @@ def explain_reasons(reasons: dict[str, int]) -> None:
     known = [(number, Reason(code)) for code, number in reasons.items()]
     show.table(
         (">scans", "reason", "meaning", "what to do"),
-        [(str(number), r.value, r.meaning, r.advice) for number, r in known],
-        [f"  {number} x {r.value}: {r.meaning}; {r.advice}" for number, r in known],
+        [(str(number), r.value, r.meaning, _in_flags(r.advice)) for number, r in known],
+        [f"  {number} x {r.value}: {r.meaning}; {_in_flags(r.advice)}" for number, r in known],
     )
 
 

@@ -40,11 +40,11 @@ def dry_run(config: PredictConfig, plan: Plan, engine: Engine, spec: OutputSpec)
         megabytes += 0.2 * len(plan.included)
     notes = (
         f"{len(plan.included)} scans ({', '.join(f'{n} {k}' for k, n in sorted(kinds.items()))}), "
-        f"{len(plan.excluded)} excluded, {len(plan.included) - len(todo)} finished before",
+        f"{len(plan.excluded)} excluded, {len(plan.included) - len(todo)} already finished",
         f"{len(spec.targets)} targets from {', '.join(m.manifest.name for m in engine.modules)} on {engine.device} "
         f"({engine.precision}, batches of {engine.batch_size}, {config.workers} workers)",
         _expected_time(config, todo, engine),
-        f"about {megabytes:.1f} MB in {config.out}; nothing was written (--dry-run)",
+        f"about {megabytes:.1f} MB in {config.out}; nothing was written",
     )
     return empty_summary(config, plan, notes, engine.warnings)
 

@@ -93,9 +93,9 @@ def resolve_inputs(
     for given in inputs:
         path = base / _expand(given)
         if not _exists(path):
-            raise UsageError(f"INPUT {shown(given)}: does not exist or cannot be reached; check the path")
+            raise UsageError(f"{shown(given)} does not exist or cannot be reached; check the path", field="inputs")
         if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
-            found.extend(_from_list(path, f"INPUT {_expand(given)}", index))
+            found.extend(_from_list(path, f"`inputs` {_expand(given)}", index))
         else:
             found.extend(_from_path(path, given, own))
     if own.words:
@@ -103,7 +103,7 @@ def resolve_inputs(
     if not found:
         raise RunError(
             f"no scan in {', '.join(inputs)}: expected 20201 zips, folders of DICOM slices or NIfTI stations, or "
-            "projections (.npy); folders named as derived images (derivatives, masks) are not searched"
+            "projections (.npy); folders named like derived images (derivatives, masks) are not searched"
             f"{'; ' if own.words else ''}{own.words}"
         )
     return _unique(found)
@@ -151,7 +151,7 @@ class _OwnFolders:
         names = ", ".join(self._left_out[:3]) + (" ..." if len(self._left_out) > 3 else "")
         return (
             f"{len(self._left_out)} folders below the inputs hold results of a run and are not searched ({names}); to "
-            "use what is in one, name it as an input"
+            "use one, pass it as an input"
         )
 
 
@@ -188,8 +188,8 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
         yield from _search(path, given, own)
     else:
         raise UsageError(
-            f"INPUT {shown(given)}: neither a zip, a projection (.npy), a folder nor a list "
-            f"({', '.join(_LIST_SUFFIXES)})"
+            f"{shown(given)} is neither a zip, a projection (.npy), a folder nor a list ({', '.join(_LIST_SUFFIXES)})",
+            field="inputs",
         )
 
 
@@ -294,7 +294,7 @@ def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
 
 
 class _RootIndex:
-    """Scans below --root by name and by participant, found on first use; in the folders of other runs, too.
+    """Scans below the root by name and by participant, found on first use; also in the folders of other runs.
 
     Args:
         root: of the scans; ``base``: folder that relative paths start from.
@@ -317,10 +317,12 @@ class _RootIndex:
 
     def _index(self) -> dict[str, ScanInput]:
         if self.root is None:
-            raise UsageError("--root: a list with eids or `eid 20201_2_0` keys needs the folder that holds the scans")
+            raise UsageError(
+                "missing; a list of eids or `eid 20201_2_0` keys needs the folder of the scans", field="root"
+            )
         if self._names is None:
             if not (folder := self.base / self.root).is_dir():
-                raise UsageError(f"--root {self.root}: is no folder")
+                raise UsageError(f"{self.root} is not a folder; check the path", field="root")
             self._names = {}
             for item in _search(folder, str(self.root), self.below_root):
                 self._names.setdefault(plain_scan(item.key.scan), item)
@@ -369,7 +371,7 @@ def _from_key(scan: str, index: _RootIndex) -> Iterator[ScanInput]:
 
 
 def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
-    """Where a listed path is: as it stands, below --root, here, or beside the list."""
+    """Where a listed path is: as it stands, below the root, here, or next to the list."""
     folders = [index.base / index.root] if index.root is not None else []
     places = [folder / _listed(text) for folder in (*folders, index.base, listing.parent)]
     return next((p for p in places if _exists(p)), None)
@@ -417,8 +419,8 @@ def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
             continue
         elif item.problem is None and other.problem is None:
             raise UsageError(
-                f"two different files are the same scan: {other.given} and {item.given}; give one of them "
-                "(or, for projections made from the zips, only the folder of projections)"
+                f"two different files are the same scan: {other.given} and {item.given}; pass only one of them "
+                "(for projections made from the zips: only the folder of projections)"
             )
         else:
             better, worse = (item, other) if item.problem is None else (other, item)
@@ -453,8 +455,8 @@ def read_exclusions(files: Sequence[Path], base: Path = Path()) -> tuple[IdList,
     """
     for path in files:
         if not (base / path).is_file():
-            raise UsageError(f"--exclude {path}: is no file; check the path")
-    return tuple(replace(read_id_list(base / path, f"--exclude {path}"), path=path) for path in files)
+            raise UsageError(f"{path} is not a file; check the path", field="exclude")
+    return tuple(replace(read_id_list(base / path, f"`exclude` {path}"), path=path) for path in files)
 
 
 def is_excluded(key: ScanKey, exclusions: Sequence[IdList]) -> bool:
@@ -480,15 +482,15 @@ def describe_exclusions(exclusions: Sequence[IdList], keys: Sequence[ScanKey]) -
     notes, warnings = [], []
     for listed in exclusions:
         ids, matching, scans = listed.count_matches(keys)
-        header = "; its first line was taken for a header" if listed.guessed_header else ""
+        header = "; its first line was read as a header" if listed.guessed_header else ""
         if not ids:
-            warnings.append(f"--exclude {listed.path}: holds no id, nothing is excluded by it{header}")
+            warnings.append(f"exclusion list {listed.path}: has no ids, excludes nothing{header}")
         elif not matching:
             warnings.append(
-                f"--exclude {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans of the inputs, "
-                f"nothing is excluded by it; check that it is of this project{header}"
+                f"exclusion list {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans; "
+                f"check that it belongs to this project{header}"
             )
         else:
             rest = f", {ids - matching} match no scan of the inputs" if matching < ids else ""
-            notes.append(f"--exclude {listed.path}: {matching} of {ids} ids match {scans} scans{rest}{header}")
+            notes.append(f"exclusion list {listed.path}: {matching} of {ids} ids match {scans} scans{rest}{header}")
     return notes, warnings

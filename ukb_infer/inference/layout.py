@@ -53,9 +53,11 @@ def _written(config: PredictConfig, engine: Engine, target: OutputTarget, tail: 
         words = _interval_words(calibrations[0], config.level, together=target.combination is not None)
     elif any(half_width_of(c, config.level) is None for c in calibrations):
         percent = f"{100 * config.level:g} %"
-        words, tail, parts = f"none at {percent}: the labels of a module's calibration do not support it", -1, ()
+        words, tail, parts = f"none at {percent}: too few labels in a module's calibration", -1, ()
     else:
-        words = f"quantiles of the mixture of {len(calibrations)} modules, not calibrated together: rather too wide"
+        words = (
+            f"quantiles of the mixture of {len(calibrations)} modules, not calibrated together: tends to be too wide"
+        )
     return WrittenTarget(
         name=spec.name, unit=spec.unit, field=spec.field, kind=spec.kind, lower=spec.lower, upper=spec.upper,
         half_width=half, interval=words, parts=parts if tail >= 0 or spec.kind == "binary" else (),
@@ -68,12 +70,12 @@ def _interval_words(calibration: Calibration, level: float, *, together: bool) -
     whose = " of the modules together" if together else ""
     fitted = f" ({calibration.fitted_on})" if calibration.fitted_on else ""
     if calibration.method == "none":
-        return "not calibrated: Gaussian, as wide as the networks guessed"
+        return "not calibrated: Gaussian with the networks' own sd"
     if calibration.method == "variance-factor":
         return f"Gaussian with calibrated variance{whose}{fitted}"
     if half_width_of(calibration, level) is None:
         highest = f"at most {100 * calibration.half_widths[-1][0]:g} %" if calibration.half_widths else "no level"
-        return f"none at {100 * level:g} %: the labels of its calibration support {highest}{fitted}"
+        return f"none at {100 * level:g} %: the calibration has labels for {highest}{fitted}"
     return f"conformal{whose}{fitted}"
 
 
@@ -104,8 +106,12 @@ def interval_warnings(spec: OutputSpec, *, sets_wanted: bool) -> tuple[str, ...]
     bare = [t.name for t in spec.targets if t.kind != "binary" and not t.has_interval]
     without = [t.name for t in spec.targets if sets_wanted and t.kind == "binary" and t.sets is None]
     reasons = (
-        (bare, "interval", f"too few labels calibrated them; {DICTIONARY} says more"),
-        (without, "prediction sets", "not calibrated, by too few labels of a class, or by several modules apart"),
+        (bare, "interval", f"too few labels in their calibration; see {DICTIONARY}"),
+        (
+            without,
+            "prediction sets",
+            "not calibrated, or with too few labels of a class, or by several modules separately",
+        ),
     )
     return tuple(f"no {percent} {what} for {_listed(names)}: {why}" for names, what, why in reasons if names)
 

@@ -79,7 +79,7 @@ def make_plan(config: CommonConfig) -> Plan:
     excluded = frozenset(s.key.scan for s in scans if s.excluded or is_excluded(s.key, exclusions))
     notes, warnings = describe_exclusions(exclusions, [s.key for s in scans])
     if before := sum(s.excluded for s in scans):
-        notes.append(f"{before} projections are left out because the {SCANS} beside them says excluded")
+        notes.append(f"{before} projections are left out because their {SCANS} says excluded")
     return Plan(
         scans=tuple(scans), excluded=excluded, shard=parse_shard(config.shard),
         notes=(*notes, *not_searched), warnings=tuple(warnings),

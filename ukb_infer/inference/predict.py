@@ -234,7 +234,7 @@ def _judge(
     """
     result = outcome.result
     if not np.isfinite(estimate).all():
-        text = "the networks returned NaN or infinity; try --precision fp32"
+        text = "the networks returned NaN or infinity; try `precision` fp32"
         return _refused(outcome, Reason.NON_FINITE_ESTIMATE, text)
     outside = [
         t.spec.name
@@ -246,7 +246,7 @@ def _judge(
     reason = Reason.MEAN_OUTSIDE_LIMITS
     message = f"mean outside its physical limits: {', '.join(outside)}"
     if strict:
-        return _refused(outcome, reason, f"{message} (a failure because of --strict)")
+        return _refused(outcome, reason, f"{message} (a failure because of `strict`)")
     joined = "; ".join(part for part in (result.message, message) if part)
     return outcome.changed(status="flagged", reasons=(*result.reasons, reason), message=joined)
 

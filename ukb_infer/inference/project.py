@@ -98,6 +98,6 @@ def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:
     notes = (
         f"{len(plan.included)} scans, {len(plan.excluded)} excluded",
         _expected_time(config, readable),
-        f"about {megabytes:.0f} MB in {config.out}; nothing was written (--dry-run)",
+        f"about {megabytes:.0f} MB in {config.out}; nothing was written",
     )
     return empty_summary(config, plan, notes)

@@ -37,10 +37,10 @@ def run_retry(
     known = [r.value for r in Reason]
     for code in codes:
         if code not in known:
-            raise UsageError(f"--code: unknown reason {code!r}{suggest(code, known)}")
+            raise UsageError(f"unknown reason {code!r}{suggest(code, known)}", field="codes")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
-        raise RunError(f"{folder}: is no run; expected a folder written by `predict` or `project`")
+        raise RunError(f"{folder} is not a run; expected a folder written by `predict` or `project`")
     with RunLock(folder, lock) as held, Journal(folder, read_only=True, locks=held.locks_work) as journal:
         command = journal.get("command")
         if command is None:
@@ -62,7 +62,7 @@ def _repetition(folder: Path, command: dict[str, Any], shard: str) -> Callable[[
     base = Path(command["cwd"])
     if not base.is_dir():
         raise RunError(
-            f"{folder}: the command was given in {base}, which is gone; run it by hand, its inputs are "
+            f"{folder}: the command was given in {base}, which no longer exists; run it by hand, its inputs are "
             f"{', '.join(plain['inputs'][:3])}"
         )
     if command["name"] == "project":

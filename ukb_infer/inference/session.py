@@ -77,7 +77,7 @@ class Session:
         """Log the start; write the tables at the end, however it comes."""
         for line in (*self.plan.notes, *self.plan.warnings):
             self.log.write(line)
-        self.log.write(f"start: {len(todo)} of {len(self.plan.included)} scans to do")
+        self.log.write(f"start: {len(todo)} of {len(self.plan.included)} scans to process")
         try:
             yield
         finally:

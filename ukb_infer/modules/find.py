@@ -16,7 +16,7 @@ DEMO = "phantom-demo"
 _HOW_TO_IMPORT = (
     "convert the published ones (module_organs, module_bodycomp, module_age, module_experimental) with "
     "`ukb-infer modules import-mimir FOLDER --out MODULES/NAME` and set "
-    f"{ENVIRONMENT}=MODULES; to try the demonstration on synthetic bodies add `--modules {DEMO}`"
+    f"{ENVIRONMENT}=MODULES; to try the demonstration on synthetic bodies use `modules` {DEMO}"
 )
 
 
@@ -66,7 +66,7 @@ def default_modules() -> list[Path]:
     """
     folder = environment_folder()
     if folder is None:
-        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and --modules was not given; {_HOW_TO_IMPORT}")
+        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and no `modules` were given; {_HOW_TO_IMPORT}")
     found = [p for p in _modules_in(folder) if p.name != DEMO or p == folder]
     if not found:
         raise ModuleError(

@@ -304,11 +304,11 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
 
 def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(field="format", got=format, expected="zip, dicom or nifti")
     if not ScanKey.from_name(scan).is_safe:
-        raise UsageError(f"scan: got {scan!r}, expected a name of the characters A-Z a-z 0-9 . _ -")
+        raise UsageError(field="scan", got=scan, expected="a name with only A-Z a-z 0-9 . _ -")
     if not stations:
-        raise UsageError("stations: got none, expected at least one")
+        raise UsageError("got none, expected at least one", field="stations")
     for number, station in enumerate(stations, start=1):
         if station.water.dtype != np.uint16 or station.fat.dtype != np.uint16 or station.fat.shape != station.shape:
             raise UsageError(

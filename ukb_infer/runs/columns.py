@@ -109,7 +109,7 @@ class OutputSpec:
         try:
             return from_plain(cls, plain)
         except ValueError as error:
-            raise RunError(f"the journal's layout of the tables is damaged ({error}); use --overwrite") from error
+            raise RunError(f"the journal's layout of the tables is damaged ({error}); use `overwrite`") from error
 
 
 def estimate_columns(spec: OutputSpec) -> list[Column]:
@@ -145,7 +145,7 @@ def _binary_entries(target: WrittenTarget) -> list[tuple[str, str, str]]:
     entries = [
         ("mean", "raw output of the 0/1 regression; for ranking, not a probability", target.unit),
         ("probability", f"probability of 1; {target.interval or 'not calibrated: the mean clipped to 0-1'}", ""),
-        ("class", "1 where the probability is at least 0.5", ""),
+        ("class", "1 if the probability is at least 0.5", ""),
     ]
     if target.sets is not None:
         words = (

@@ -14,7 +14,7 @@ SCANS_PARQUET, ESTIMATES_PARQUET = "scans.parquet", "estimates.parquet"
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans that a merge found no result of.
 MISSING = "missing.csv"
-#: What ``--overwrite`` may remove.
+#: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, SCANS_PARQUET, ESTIMATES_PARQUET,
     LOG, LOG_KEY, MISSING,
@@ -61,8 +61,8 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         out.mkdir(parents=True, exist_ok=True)
         present = [p.name for p in out.iterdir() if not p.name.startswith(".")]
     except OSError as error:
-        raise RunError(f"--out {out}: cannot be used as a folder ({error}); choose another") from error
+        raise RunError(f"`out` {out} cannot be used as a folder ({error}); choose another") from error
     if present and not ours:
         raise RunError(
-            f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
+            f"`out` {out} contains other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
         )

@@ -25,8 +25,8 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
     differences = identity_differences(before, identity)
     if differences:
         raise UsageError(
-            f"--out holds a run made with other settings ({differences}); "
-            "use the same settings, another --out, or --overwrite"
+            f"`out` contains a run with other settings ({differences}); "
+            "use the same settings, another `out`, or `overwrite`"
         )
 
 

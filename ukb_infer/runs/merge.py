@@ -58,9 +58,9 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         RunError: a folder is no run, or cannot be written.
     """
     if not folders:
-        raise UsageError("RUN: name the folders of the shards")
+        raise UsageError("none given; name the folders of the shards", field="runs")
     if os.path.realpath(out) in {os.path.realpath(f) for f in folders}:
-        raise UsageError(f"--out {out} is one of the runs to merge; choose another folder")
+        raise UsageError(f"`out` {out} is one of the runs to merge; choose another folder")
     shards = [_read_shard(f) for f in folders]
     first = shards[0]
     for shard in shards[1:]:
@@ -69,7 +69,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
     open_run_folder(out, overwrite=overwrite, lock=lock)
     with RunLock(out, lock) as held, Journal(out, locks=held.locks_work) as journal:
         if journal.get("identity") is not None:
-            raise RunError(f"--out {out} holds a run already; choose another folder or pass --overwrite")
+            raise RunError(f"`out` {out} already contains a run; choose another folder or use `overwrite`")
         journal.set_inputs(inputs)
         journal.record(rows)
         if first.output is not None:
@@ -109,7 +109,7 @@ def _read_shard(folder: Path) -> _ShardRun:
     with Journal(folder, read_only=True) as journal:
         identity = journal.get("identity")
         if identity is None:
-            raise RunError(f"{folder}: the run has not begun; run its command first")
+            raise RunError(f"{folder}: the run has not started; run its command first")
         rows = {row.scan: row for _, row in journal.results() if row is not None}
         return _ShardRun(
             folder=folder, identity=identity, output=journal.get("output"), facts=journal.get("facts"),
@@ -128,8 +128,8 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
         raise UsageError(f"{first.folder} and {other.folder} were made with different settings ({differences})")
     if first.output != other.output:
         raise UsageError(
-            f"{first.folder} and {other.folder} write different tables (--ci, --targets, --uncertainty or --parquet); "
-            "run one of them again with the options of the other, which computes nothing anew"
+            f"{first.folder} and {other.folder} write different tables (level, targets, uncertainty or Parquet); "
+            "repeat one run with the options of the other, which recomputes nothing"
         )
 
 
@@ -159,7 +159,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
     if conflicts:
         raise UsageError(
             f"{conflicts} scans have different results in different runs (first in {example[0]} and {example[1]}); "
-            "they are no shards of one run, or an input changed in between: run the shards again, then merge"
+            "they are not shards of one run, or an input changed: run the shards again, then merge"
         )
     ordered = sorted(inputs.values(), key=lambda i: i.key.sort_key)
     wanted = {i.key.scan for i in ordered if not i.excluded}

@@ -113,7 +113,7 @@ class Run:
             RunError: it has none.
         """
         if self.table is None or self.facts is None:
-            raise RunError(f"{self.folder}: holds no estimates; expected a folder written by `ukb-infer predict`")
+            raise RunError(f"{self.folder} has no estimates; expected a folder written by `ukb-infer predict`")
         return self.table, self.facts
 
     @property
@@ -140,7 +140,9 @@ class Run:
         table, facts = self.estimated
         target = next((t for t in facts.targets if t.name == name), None)
         if target is None:
-            raise RunError(f"{self.folder}: has no estimates of {name!r} ({', '.join(t.name for t in facts.targets)})")
+            raise RunError(
+                f"{self.folder} has no estimates of {name!r}, only of {', '.join(t.name for t in facts.targets)}"
+            )
         interval = {part: f"{facts.level_name}_{part}" for part in ("lower", "upper")}
         optional = ("sd", "lower", "upper") if target.kind == "binary" else ("probability",)
 
@@ -162,7 +164,7 @@ def read_run(folder: Path) -> Run:
     """
     has_estimates = (folder / ESTIMATES).is_file() and (folder / FACTS).is_file()
     if not has_estimates and not (folder / SCANS).is_file():
-        raise RunError(f"{folder}: holds no tables; expected a folder written by `ukb-infer predict` or `project`")
+        raise RunError(f"{folder} has no tables; expected a folder written by `ukb-infer predict` or `project`")
     scans = read_scans(folder) if (folder / SCANS).is_file() else ()
     if not has_estimates:
         return Run(folder=folder, scans=scans)
@@ -287,9 +289,9 @@ def read_estimates(
         UsageError: ``long`` together with ``columns="field"``.
     """
     if long and columns == "field":
-        raise UsageError('read_estimates: long=True and columns="field" exclude each other')
+        raise UsageError('`long` and `columns`="field" exclude each other; use one of them')
     if columns not in ("target", "field"):
-        raise UsageError(f'read_estimates: columns is {columns!r}, expected "target" or "field"')
+        raise UsageError(f'`columns`: got {columns!r}, expected "target" or "field"')
     return as_frame(read_run(Path(run)), long=long, by_field=columns == "field")
 
 

@@ -32,12 +32,12 @@ KEY_TYPES: dict[str, Any] = {"eid": "string", "instance": "Int64", "array": "Int
 BLOCK = 1024
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KEYS = (
-    Column("eid", "UK Biobank participant ID as text; empty where the scan's name has none"),
+    Column("eid", "UK Biobank participant ID as text; empty if the scan's name has none"),
     Column("instance", "visit: 2 first imaging visit, 3 repeat"),
     Column("array", "array index of the field"),
     Column("scan", "name of the input without extension"),
 )
-_KEPT = "what is finished is kept in the journal"
+_KEPT = "finished scans are kept in the journal"
 
 
 def safe_cell(text: str) -> str:
@@ -218,4 +218,4 @@ def require_parquet() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise UsageError('--parquet needs pyarrow: pip install "ukb-infer[parquet]"') from error
+        raise UsageError('needs pyarrow; pip install "ukb-infer[parquet]"', field="parquet") from error
