@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,20 @@ def test_no_more_is_loaded_than_needed(statements: str, absent: set[str], small_
     script = f"import sys\n{statements}\nprint(sorted(sys.modules))"
     loaded = fresh(script, small_cohort / "0000001_20201_2_0.zip")
     assert {name for name in absent if f"'{name}'" in loaded} == set()
+
+
+@pytest.mark.parametrize(
+    "room", ["", ".imaging", ".inference", ".labels", ".modules", ".networks", ".phantom", ".runs"]
+)
+def test_every_public_name_is_what_the_type_checker_takes_it_for(room: str) -> None:
+    package = import_module(f"ukb_infer{room}")
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    (typing_only,) = (node for node in tree.body if isinstance(node, ast.If))
+    promised = [
+        (node.module, name.name) for node in typing_only.body if isinstance(node, ast.ImportFrom) for name in node.names
+    ]
+    assert promised
+    for home, name in promised:
+        assert getattr(package, name) is getattr(import_module(str(home)), name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018

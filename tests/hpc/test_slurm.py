@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.faults import command, make_inputs, run, tables
+from tests.support.faults import command, make_inputs, run, tables
 from ukb_infer.runs.merge import run_merge
 
 ROOT = Path(__file__).parents[2]

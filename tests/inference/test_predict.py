@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import make_tiny_module
+from tests.support.tiny_module import make_tiny_module
+from ukb_infer import read_estimates
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.inference import PredictConfig, read_estimates, run_predict
+from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.inference.session import Session
 from ukb_infer.modules import load_module
 from ukb_infer.records import ReadingOptions

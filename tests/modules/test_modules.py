@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY_TARGETS, make_tiny_module
+from tests.support.tiny_module import TINY_TARGETS, make_tiny_module
 from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.modules import (
     Calibration,

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import make_tiny_module
-from tests.reliability.faults import make_inputs, run, tables
-from tests.reliability.test_survival import config
+from tests.support.faults import config, make_inputs, run, tables
+from tests.support.tiny_module import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.cluster import read_cluster_file, run_on_cluster

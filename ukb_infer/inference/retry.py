@@ -13,7 +13,7 @@ from ukb_infer.execution.lock import LockMode
 from ukb_infer.inference.config import PredictConfig, ProjectConfig
 from ukb_infer.reasons import Reason
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 
 def run_retry(

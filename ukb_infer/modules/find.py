@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.modules.manifest import MANIFEST_NAME
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 ENVIRONMENT = "UKB_INFER_MODULES"
 #: The demonstration module; found only when asked for by name.

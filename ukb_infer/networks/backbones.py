@@ -11,7 +11,7 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 
 def _encode(model: Any, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ukb_infer.errors import UsageError
 from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, SlicePlan
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 Alter = Callable[[ScanPlan, int], None]
 

@@ -307,6 +307,3 @@ def truths(subject: Subject) -> dict[str, float]:
     }
     values |= _latent(subject, values)
     return {name: values[name] for name in TARGETS}
-
-
-__all__ = ["ANATOMY_DETERMINED", "NOT_DETERMINED", "TissueVolumes", "truths"]

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, model_v
 
 from ukb_infer.errors import UsageError
 from ukb_infer.networks import InputScaling
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
 from ukb_infer.training.settings import Section
 

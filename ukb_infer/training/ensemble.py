@@ -17,15 +17,8 @@ from numpy.typing import NDArray
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
-from ukb_infer.modules import (
-    Calibration,
-    InferenceModule,
-    ModuleInput,
-    ModuleManifest,
-    ModuleNetwork,
-    ModuleOutputs,
-    ModuleTarget,
-)
+from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
+from ukb_infer.modules.manifest import ModuleInput, ModuleNetwork, ModuleOutputs
 from ukb_infer.networks import MeanVarianceNetwork
 from ukb_infer.networks.build import Init
 from ukb_infer.regression import Mixture
