@@ -195,7 +195,7 @@ def reason_table() -> str:
         "# Reason codes",
         "",
         "Generated from `ukb_infer/reasons.py` by `scripts/make_reason_table.py`. `ukb-infer phantom --anomaly` takes",
-        "the same names. Under \"what to do\", options are in backticks: `expected_stations` is `--expected-stations`.",
+        'the same names. Under "what to do", options are in backticks: `expected_stations` is `--expected-stations`.',
         "",
         "| kind | what it means for the scan |",
         "|---|---|",

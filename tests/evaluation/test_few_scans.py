@@ -280,7 +280,7 @@ def test_a_divisor_belongs_to_a_target_of_a_published_table(tmp_path: Path) -> N
         read_predictions(_table(tmp_path), {"liverVolume": -1000.0})
     with pytest.raises(UsageError, match="no such target"):
         read_predictions(_table(tmp_path), {"weight": 1.0})
-    with pytest.raises(UsageError, match="no table of the published system"):
+    with pytest.raises(UsageError, match="not a table of the published system"):
         read_predictions(make_cross_validation(tmp_path / "cv"), {"weight": 1000.0})
 
 
