@@ -87,7 +87,7 @@ def test_the_command_line_names_its_flags(tmp_path: Path) -> None:
     command = ["train", "--projections", str(tmp_path), "--labels", "labels.csv", "--out", str(tmp_path / "mod")]
     for arguments, words in (
         (["--batch-size", "1"], "--batch-size: got 1"),
-        (["--stratify", "height"], "--stratify: has no meaning without --folds"),
+        (["--stratify", "height"], "--stratify: is useless without --folds"),
         (["--unit", "weight"], "--unit: got 'weight'"),
         (["--config", str(tmp_path / "none.toml")], "--config: "),
     ):
