@@ -103,7 +103,7 @@ def test_rows_are_keyed_by_ids_as_spreadsheets_and_r_write_them(tmp_path: Path, 
     assert labels.count_matches([_key("0000002")]) == (1, 0)
 
 
-@pytest.mark.parametrize(("eid", "words"), [("9.1E+06", "rounded"), ("9,100,001", "thousands"), ("12.5", "not whole")])
+@pytest.mark.parametrize(("eid", "words"), [("9.1E+06", "rounded"), ("9,100,001", "thousands"), ("12.5", "fractional")])
 def test_ids_of_labels_that_were_rounded_are_refused(tmp_path: Path, eid: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"row 3.*{words}"):
         read_labels(_write(tmp_path, f'eid,height\n0000001,170\n"{eid}",171\n'))

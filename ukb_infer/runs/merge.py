@@ -75,7 +75,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         if first.output is not None:
             journal.put("output", first.output)
         _bring_files(shards, out)
-        journal.put("identity", first.identity | {"shard": None})  # last: a merge cut short is not taken for a run
+        journal.put("identity", first.identity | {"shard": None})  # last: an interrupted merge does not count as a run
         files = write_tables(out, journal)
         counts = count_results(journal)
         files += _write_facts(out, journal, first, len(shards), counts)
