@@ -1,4 +1,4 @@
-"""Configuration of a run: frozen, and refusing contradictions in the option's own name."""
+"""Configuration of a run: frozen and validated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ukb_infer.storage import from_plain
 DeviceName = str
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
-#: Longest time for reading and projecting one scan before its worker is stopped, s.
+#: Time limit for reading and projecting one scan, s.
 DEFAULT_TIMEOUT_S = 600.0
 
 
@@ -30,24 +30,24 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """What ``project`` and ``predict`` have in common.
+    """Common configuration of ``project`` and ``predict``.
 
     Attributes:
         inputs: paths as given; ``out``: folder of the run.
-        root: where listed keys and relative paths are looked up.
+        root: folder in which listed keys and relative paths are looked up.
         reading: how scans are read and checked.
         workers: processes; 0 works in this one.
-        timeout_s: longest time for one scan.
+        timeout_s: time limit for one scan.
         exclude: lists of scans or eids to leave out.
-        overwrite: start again where the folder holds another run.
-        dry_run: look, but write nothing.
-        log_ids: names of scans may appear in logs.
+        overwrite: replace an existing run.
+        dry_run: write nothing.
+        log_ids: show scan names in logs.
         shard: part of the work, ``I/N`` or ``slurm/N``; "" for all.
-        verify: notice changed inputs by the SHA-256 of their content.
-        scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for processes of this machine.
+        verify: detect changed inputs by SHA-256.
+        scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for local processes.
         lock: how the folder is locked: auto, flock or file.
-        retry_waits_s: waits before failures of the storage are tried again.
-        base: folder that relative paths start from; ``Path()`` is the folder of the process.
+        retry_waits_s: waits before storage failures are retried.
+        base: folder that relative paths start from; ``Path()`` is the working directory.
     """
 
     inputs: tuple[str, ...]
@@ -74,7 +74,7 @@ class CommonConfig:
             raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
 
     def at(self, path: str | Path) -> Path:
-        """Where a path of the configuration is."""
+        """Resolve a path of the configuration."""
         return self.base / path
 
     @property
@@ -83,22 +83,22 @@ class CommonConfig:
         return (self.out,)
 
     def base_identity(self, recipe: str) -> dict[str, Any]:
-        """What decides the results of both commands; the recipe is the one given, or the modules'."""
+        """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
         return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything, as values that JSON can hold; the shard as ``I/N``, which outlives the task of the job array."""
+        """All settings as JSON values; the shard as ``I/N``, which is valid outside the job array too."""
         plain = {k: _plain(v) for k, v in asdict(self).items() if k != "base"}
         shard = parse_shard(self.shard)
         return plain | {"shard": "" if shard is None else str(shard)}
 
     @classmethod
     def from_journal(cls, plain: dict[str, Any], base: Path = Path()) -> Self:
-        """Back from :meth:`to_plain`.
+        """Inverse of :meth:`to_plain`.
 
         Args:
-            plain: as the journal holds it.
+            plain: as stored in the journal.
             base: folder that the command was given in.
 
         Raises:
@@ -123,8 +123,8 @@ class ProjectConfig(CommonConfig):
     """Configuration of ``project``; attributes as in :class:`CommonConfig`, and:
 
     Attributes:
-        recipe: by which scans are projected.
-        png: also write a picture; ``volumes``: the fused volumes as NIfTI.
+        recipe: of the projections.
+        png: also write pictures; ``volumes``: also write the fused volumes as NIfTI.
     """
 
     recipe: str = DEFAULT_RECIPE
@@ -136,7 +136,7 @@ class ProjectConfig(CommonConfig):
         get_recipe(self.recipe)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the results."""
+        """Settings that affect the results."""
         return self.base_identity(self.recipe) | {"png": self.png, "volumes": self.volumes}
 
 
@@ -147,15 +147,15 @@ class PredictConfig(CommonConfig):
     Attributes:
         modules: names or folders; empty uses ``UKB_INFER_MODULES``.
         device: auto, cpu, cuda or cuda:N.
-        batch_size: scans a batch, 0 for the device's default; batches are padded to it.
+        batch_size: scans per batch, 0 for the device's default; batches are padded to it.
         level: of the intervals, in (0, 1).
-        targets: names to write, empty for all that the modules have.
+        targets: names to write, empty for all of the modules.
         projections: folder of cached projections to write and use.
         precision: arithmetic of the networks.
         uncertainty: ``full`` also writes the aleatoric and epistemic parts.
         parquet: also write Parquet.
-        prediction_sets: for binary targets with calibrated probability also write the classes not ruled out.
-        backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
+        prediction_sets: also write prediction sets of calibrated binary targets.
+        backend: what runs the networks on a CPU; ``auto`` uses OpenVINO where it is installed and faster.
     """
 
     modules: tuple[str, ...] = ()
@@ -206,7 +206,7 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
     Args:
         inputs: as given.
         workers: processes, 0 to 256.
-        timeout_s: longest time for one scan, above 0.
+        timeout_s: time limit for one scan, above 0.
         reading: how scans are read and checked.
 
     Raises:
@@ -227,11 +227,11 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
 
 
 def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
-    """Recipe and reading options: what decides a projection.
+    """Recipe and reading options, which determine a projection.
 
     Args:
         reading: how scans are read and checked.
-        recipe: by which they are projected.
+        recipe: of the projections.
     """
     return {
         "recipe": recipe,

@@ -19,13 +19,13 @@ from ukb_infer.text import format_duration
 
 
 def dry_run(config: PredictConfig, plan: Plan, engine: Engine, spec: OutputSpec) -> RunSummary:
-    """What ``predict`` would do, without writing anything; the time is measured on one scan and one batch.
+    """Report what ``predict`` would do, writing nothing; time is measured on one scan and one batch.
 
     Args:
         config: of the run.
         plan: its scans.
         engine: the loaded modules.
-        spec: what the tables would hold.
+        spec: layout of the tables.
     """
     kinds: dict[str, int] = {}
     for scan in plan.included:
@@ -50,7 +50,7 @@ def dry_run(config: PredictConfig, plan: Plan, engine: Engine, spec: OutputSpec)
 
 
 def _expected_time(config: PredictConfig, todo: Sequence[ScanInput], engine: Engine) -> str:
-    """Expected time of what is left, in words."""
+    """Expected time of the rest, in words."""
     readable = [s for s in todo if s.problem is None]
     if not readable:
         return "nothing to read"

@@ -1,4 +1,4 @@
-"""From what the user names to the scans of a run."""
+"""Find the scans of a run in its inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ukb_infer.text import shown
 
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
 _SCAN_SUFFIXES = (".zip", ".npy")
-#: Errors that say something about one file, not about the storage it is on.
+#: Errors of a single file, not of its storage.
 OF_THE_FILE = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ,
@@ -39,9 +39,9 @@ class ScanInput:
         key: of the scan.
         path: what to read.
         given: the path as the user gave it, for ``scans.csv``.
-        kind: what the path is, None where it is missing or unusable.
-        problem: reason code found before reading, or None.
-        known: what the ``scans.csv`` beside a cached projection says of its scan; None where nothing is known.
+        kind: of the path; None if missing or unusable.
+        problem: reason found before reading, or None.
+        known: row of a cached projection in its folder's ``scans.csv``; None if there is none.
     """
 
     key: ScanKey
@@ -58,7 +58,7 @@ class ScanInput:
 
     @property
     def fingerprint(self) -> str:
-        """What the file is now; what was read is in its result."""
+        """Fingerprint of the file now; that of the content read is in its result."""
         return fingerprint(self.path)
 
 
@@ -74,18 +74,18 @@ def resolve_inputs(
 
     Args:
         inputs: zips, folders, projections, or lists of paths and keys.
-        root: where keys and relative paths of lists are looked up.
+        root: folder in which keys and relative paths of lists are looked up.
         base: folder that relative paths start from; ``Path()`` is the folder of the process.
-        outputs: folders that the run writes to; below an input neither they nor folders that hold them are searched,
-            nor the folders of other runs.
-        say: receives what was not searched, in words.
+        outputs: folders that the run writes to; they, folders that contain them, and folders of other runs are not
+            searched.
+        say: receives a message about folders not searched.
 
     Returns:
-        One entry per scan; missing listed ones, unusable names and what cannot be opened carry a ``problem``.
+        One entry per scan; missing ones, invalid names and unreadable files have a ``problem``.
 
     Raises:
-        UsageError: an input does not exist, or two files have one key.
-        RunError: there is no scan at all, or the storage failed.
+        UsageError: an input does not exist, or two files have the same key.
+        RunError: there are no scans, or the storage failed.
     """
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
@@ -115,11 +115,11 @@ def _make_input(path: Path, given: str, kind: InputKind | None, problem: Reason 
 
 
 class _OwnFolders:
-    """Folders below an input that are not searched, since they belong to this run or another one.
+    """Folders below an input that are not searched, because they belong to this run or another one.
 
     Args:
-        outputs: folders the run writes to; those that do not exist yet hold nothing to be searched.
-        other_runs: whether the folders of other runs are left out too.
+        outputs: folders the run writes to; those that do not exist yet are irrelevant.
+        other_runs: whether folders of other runs are skipped too.
     """
 
     def __init__(self, outputs: Sequence[Path], *, other_runs: bool = True) -> None:
@@ -129,7 +129,7 @@ class _OwnFolders:
         self._left_out: list[str] = []
 
     def holds(self, path: Path, label: str) -> bool:
-        """Whether a folder is an output, holds one, or is the folder of another run.
+        """Whether a folder is an output, contains one, or is the folder of another run.
 
         Args:
             path: of the folder.
@@ -145,7 +145,7 @@ class _OwnFolders:
 
     @property
     def words(self) -> str:
-        """What was left out beside the outputs themselves; "" for nothing."""
+        """Message about skipped folders of other runs; "" for none."""
         if not self._left_out:
             return ""
         names = ", ".join(self._left_out[:3]) + (" ..." if len(self._left_out) > 3 else "")
@@ -156,7 +156,7 @@ class _OwnFolders:
 
 
 def _refuse_storage(error: OSError, label: str) -> None:
-    """Let a file's own trouble pass; that of the storage ends the run, since what is behind it is not known.
+    """Raise for storage failures, which hide an unknown number of scans; ignore errors of a single file.
 
     Raises:
         RunError: the storage failed.
@@ -194,20 +194,20 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
 
 
 def _is_projection_folder(path: Path) -> bool:
-    """Whether a folder was written by ``project``: whatever else it holds, its projections are the scans."""
+    """Whether a folder was written by ``project``: its projections are then the scans."""
     return _exists(path / SCANS) and any(path.glob("*.npy"))
 
 
 def _projections(folder: Path, given: str) -> list[ScanInput]:
-    """Every projection of a folder, with the flags its table records."""
+    """Every projection of a folder, with the flags in its table."""
     paths = [p for p in sorted(folder.glob("*.npy")) if not p.name.startswith(".")]
     return _with_known_flags([_from_file(p, f"{given.rstrip('/')}/{p.name}") for p in paths], folder)
 
 
 def _search(folder: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
-    """Scans below a folder; every real folder is entered once, so that links cannot go round.
+    """Scans below a folder; every real folder is searched once, so that link loops end.
 
-    What cannot be opened is a scan that failed, so that it is seen, and the rest is found.
+    Anything that cannot be opened becomes a failed scan, and the search continues.
     """
     seen: set[tuple[int, int]] = set()
     stack = [(folder, given)]
@@ -222,7 +222,7 @@ def _search(folder: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
                 raise RunError(
                     f"{shown(given)}: cannot be listed ({error.strerror}); check access to the folder"
                 ) from error
-            if error.errno != errno.ENOENT:  # removed meanwhile
+            if error.errno != errno.ENOENT:  # removed in the meantime
                 yield _unreadable(here, label_here, error)
             continue
         if (stat.st_dev, stat.st_ino) in seen:
@@ -253,7 +253,7 @@ def _look_at(entry: os.DirEntry[str], path: Path, label: str, own: _OwnFolders) 
     try:
         if not entry.is_dir():
             return _from_file(path, label) if named else None
-        if is_derived_folder(entry.name) or own.holds(path, label):  # masks of a scan are not another scan
+        if is_derived_folder(entry.name) or own.holds(path, label):  # masks of a scan are not a scan
             return None
         kind = None if _is_projection_folder(path) else input_kind(path)
     except OSError as error:
@@ -263,7 +263,7 @@ def _look_at(entry: os.DirEntry[str], path: Path, label: str, own: _OwnFolders) 
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path leads to something; a link to itself, or one that may not be followed, does not."""
+    """Whether a path exists; False for circular links and links that cannot be followed."""
     try:
         return path.exists()
     except OSError as error:
@@ -277,12 +277,12 @@ def _from_file(path: Path, label: str) -> ScanInput:
         kind = input_kind(path)
     except OSError as error:
         return _unreadable(path, label, error)
-    unusable = kind is None and not _exists(path)  # a link to itself, or to nothing
+    unusable = kind is None and not _exists(path)  # a circular or broken link
     return _make_input(path, label, kind, Reason.INPUT_UNREADABLE if unusable else None)
 
 
 def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
-    """Give projections the flags that ``scans.csv`` of their folder records."""
+    """Add the flags in their folder's ``scans.csv`` to projections."""
     table = folder / SCANS
     if not any(item.kind == "projection" for item in found) or not _exists(table):
         return found
@@ -307,7 +307,7 @@ class _RootIndex:
         self._people: dict[str, list[ScanInput]] = {}
 
     def find(self, scan: str) -> ScanInput | None:
-        """The scan of a key, whatever its leading zeros."""
+        """The scan of a key, ignoring leading zeros."""
         return self._index().get(plain_scan(scan))
 
     def find_participant(self, eid: str) -> list[ScanInput]:
@@ -348,7 +348,7 @@ def _is_path(text: str) -> bool:
 
 
 def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    """All scans of a participant, or the file or folder that is called like it."""
+    """All scans of a participant, or the file or folder of that name."""
     if _is_path(text) or _place_of(text, listing, index) is not None:
         yield from _from_listed_path(text, listing, index)
     elif found := index.find_participant(eid):
@@ -358,7 +358,7 @@ def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator
 
 
 def _expand(text: str) -> Path:
-    """A path with ``~`` replaced where the user is known."""
+    """A path with ``~`` expanded if the user is known."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -378,12 +378,12 @@ def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
 
 
 def _listed(text: str) -> Path:
-    """A path out of a list, whose text is UTF-8 with the bytes that are none kept, whatever the locale's encoding."""
+    """A path from a list, whose text is UTF-8 with other bytes kept, whatever the locale."""
     return _expand(os.fsdecode(text.encode("utf-8", "surrogateescape")))
 
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    """Scans of a line; one that leads to no scan is a scan that failed, and the others of the list go on."""
+    """Scans of a line; a line without scan becomes a failed scan."""
     path = _place_of(text, listing, index)
     if path is None:
         yield _make_input(_listed(text), text, None, Reason.INPUT_MISSING)
@@ -401,10 +401,10 @@ def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[S
 
 
 def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
-    """One entry a key, sorted; the same file named twice is fine, two files that could both be read are not.
+    """One entry per key, sorted; the same file given twice is fine, two readable files are not.
 
     Raises:
-        UsageError: names two files of one key.
+        UsageError: two files have the same key.
     """
     by_key: dict[tuple[object, ...], ScanInput] = {}
     by_scan: dict[str, ScanInput] = {}
@@ -426,13 +426,13 @@ def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
             better, worse = (item, other) if item.problem is None else (other, item)
             del by_scan[other.key.scan]
             by_key[identity] = by_scan[better.key.scan] = better
-            if worse.problem is not Reason.INPUT_MISSING:  # of a list, and found under another input
+            if worse.problem is not Reason.INPUT_MISSING:  # listed, and found in another input
                 spare |= {worse.given: _named_by_its_path(worse)}
     return sorted((*by_key.values(), *spare.values()), key=lambda item: item.key.sort_key)
 
 
 def _named_by_its_path(item: ScanInput) -> ScanInput:
-    """A file that cannot be used and whose scan's name belongs to another file: a row of its own."""
+    """Name an unusable file by its path, because another file has its scan's name."""
     return replace(item, key=replace(item.key, scan=item.given.replace("/", ":")))
 
 
@@ -451,7 +451,7 @@ def read_exclusions(files: Sequence[Path], base: Path = Path()) -> tuple[IdList,
         base: folder that relative paths start from.
 
     Raises:
-        UsageError: a file cannot be read, or a line of it is no id.
+        UsageError: a file cannot be read, or has a line without id.
     """
     for path in files:
         if not (base / path).is_file():
@@ -470,14 +470,14 @@ def is_excluded(key: ScanKey, exclusions: Sequence[IdList]) -> bool:
 
 
 def describe_exclusions(exclusions: Sequence[IdList], keys: Sequence[ScanKey]) -> tuple[list[str], list[str]]:
-    """What each list did, in words and without ids.
+    """Describe the effect of each list, without ids.
 
     Args:
         exclusions: the lists.
         keys: all scans of the inputs.
 
     Returns:
-        Remarks, and warnings of lists of which nothing matches.
+        Notes, and warnings about lists without matches.
     """
     notes, warnings = [], []
     for listed in exclusions:

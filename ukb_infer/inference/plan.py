@@ -1,4 +1,4 @@
-"""Which scans a run is about, and which of them are still to be worked on."""
+"""The scans of a run, and which of them are still to be processed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ukb_infer.reasons import Reason
 from ukb_infer.runs.files import SCANS
 from ukb_infer.runs.summary import RunSummary
 
-#: Failures of the machine rather than of the scan: the same command tries these scans again.
+#: Machine failures: the same command retries these scans.
 TRANSIENT = frozenset(
     {
         Reason.WORKER_DIED,
@@ -31,14 +31,14 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The scans of a run and which of them are to be worked on.
+    """The scans of a run and which of them to process.
 
     Attributes:
-        scans: all that the inputs name, in key order, whatever the shard.
-        excluded: names of those left out.
-        shard: part of the work that is this run's; None for all. Decided before exclusions, so that a new withdrawal
+        scans: all scans of the inputs, of all shards, in key order.
+        excluded: names of excluded scans.
+        shard: of this run; None for all. Determined before exclusions, so that a new withdrawal
             moves no scan to another shard.
-        notes: what the exclusion lists did; ``warnings``: lists of which nothing matches.
+        notes: effect of the exclusion lists; ``warnings``: lists without matches.
     """
 
     scans: tuple[ScanInput, ...]
@@ -68,8 +68,8 @@ def make_plan(config: CommonConfig) -> Plan:
     """Find the scans, apply the exclusion lists and the shard.
 
     Raises:
-        UsageError: inputs, lists or shard make no sense.
-        RunError: there is no scan.
+        UsageError: invalid inputs, lists or shard.
+        RunError: there are no scans.
     """
     not_searched: list[str] = []
     scans = resolve_inputs(
@@ -87,12 +87,12 @@ def make_plan(config: CommonConfig) -> Plan:
 
 
 def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
-    """Scans without a result: new ones, changed inputs, and those that failed for reasons of the machine.
+    """Scans to process: new ones, changed inputs, and machine failures.
 
     Args:
         plan: of the run.
         journal: of the run.
-        verify: notice changes by the SHA-256 of the content instead of size and time of change.
+        verify: detect changes by SHA-256 instead of size and modification time.
     """
     finished = journal.finished()
     todo, unsure = [], []
@@ -116,7 +116,7 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
 
 
 def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnings: tuple[str, ...] = ()) -> RunSummary:
-    """What a dry run tells.
+    """The summary of a dry run.
 
     Args:
         config: of the run.
@@ -131,7 +131,7 @@ def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnin
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time of a call, s, once it has been made before."""
+    """Time of a call after a first call, s."""
     call()
     started = time.monotonic()
     call()

@@ -1,4 +1,4 @@
-"""``retry``: forget failures and run the same command again, from the folder it was given in."""
+"""``retry``: forget failures and repeat the run's command, from its working directory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ukb_infer.text import suggest
 def run_retry(
     folder: Path, codes: Sequence[str] = (), progress: Progress | None = None, *, lock: LockMode = "auto"
 ) -> tuple[int, RunSummary]:
-    """Forget failures and run the same command again.
+    """Forget failures and repeat the run's command.
 
     Args:
         folder: of the run.
-        codes: reason codes; failed scans with one of them are worked on again. Empty for all failures.
-        progress: told how far it is.
+        codes: reason codes; failed scans with one of them are processed again. Empty for all failures.
+        progress: receives the progress.
         lock: how the folder is locked.
 
     Returns:
-        How many results were forgotten, and the summary of the run.
+        Number of failures forgotten, and the summary of the run.
 
     Raises:
         UsageError: an unknown code.
-        RunError: no run, or one that was merged.
+        RunError: not a run, or a merged one.
     """
     known = [r.value for r in Reason]
     for code in codes:
@@ -57,7 +57,7 @@ def run_retry(
 
 
 def _repetition(folder: Path, command: dict[str, Any], shard: str) -> Callable[[Progress | None], RunSummary]:
-    """The command of a run, with the folder it was given in; outside the job array that named the shard, too."""
+    """The command of a run, with its working directory; works outside its job array too."""
     plain = command["config"] | {"out": str(folder), "overwrite": False, "dry_run": False, "shard": shard}
     base = Path(command["cwd"])
     if not base.is_dir():

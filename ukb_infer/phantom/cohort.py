@@ -36,7 +36,7 @@ class _Job:
 
 
 def scan_name(index: int) -> str:
-    """Name of a synthetic scan; ids start with 0, as no participant's does."""
+    """Name of a synthetic scan; its id starts with 0, unlike any participant's."""
     return f"{index:07d}_20201_2_0"
 
 
@@ -77,16 +77,16 @@ def write_cohort(
         seed: of the population; the same seed gives the same scans.
         format: zip, dicom or nifti.
         size: ``full`` (the protocol's matrix) or ``small``.
-        anomalies: given to the first scans, one each; the others are flawless.
-        workers: processes; they change nothing in the files.
-        progress: told (written, count).
+        anomalies: given to the first scans, one each; the others have none.
+        workers: processes; the files do not depend on them.
+        progress: called with (written, count).
         overwrite: remove an earlier cohort first: its tables and the scans that its ``truth.csv`` names.
 
     Returns:
         Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
 
     Raises:
-        UsageError: contradictory arguments, or the folder holds a cohort.
+        UsageError: contradictory arguments, or the folder has a cohort.
     """
     _check(out, count, seed, format, size, anomalies, workers, overwrite)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write_cohort(
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove an earlier cohort, so that no scan is left without its truth or in two formats; the table goes last."""
+    """Remove an earlier cohort, its table last, so that no scan is left without truth or in two formats."""
     table = out / TRUTH_NAME
     if not table.exists():
         return

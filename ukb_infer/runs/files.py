@@ -1,4 +1,4 @@
-"""The files of a run folder: each name is spelled here only."""
+"""File names of a run folder, defined only here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ukb_infer.execution.lock import LockMode
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
 SCANS_PARQUET, ESTIMATES_PARQUET = "scans.parquet", "estimates.parquet"
 LOG, LOG_KEY = "run.log", ".log-key"
-#: Scans that a merge found no result of.
+#: Scans without result after a merge.
 MISSING = "missing.csv"
 #: What ``overwrite`` may remove.
 OWN_FILES = (
@@ -22,7 +22,7 @@ OWN_FILES = (
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is a run."""
     return (folder / JOURNAL_NAME).exists()
 
 
@@ -32,7 +32,7 @@ def holds_estimates(folder: Path) -> bool:
 
 
 def projection_files(folder: Path, scan: str) -> list[Path]:
-    """What ``project`` may have written of a scan, whether it is there or not.
+    """Files that ``project`` may have written for a scan, whether or not they exist.
 
     Args:
         folder: of the run.
@@ -42,18 +42,18 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
 
 
 def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> None:
-    """Create the run folder, or make sure it is one of ours.
+    """Create the run folder, or check that it is one.
 
     Args:
         out: the folder.
-        overwrite: remove what an earlier run left there, unless a process is still at it.
+        overwrite: remove an earlier run, unless a process is working on it.
         lock: how the folder is locked.
 
     Raises:
-        RunError: it holds other files, cannot be written, or is in use.
+        RunError: it has other files, cannot be written, or is in use.
     """
     try:
-        ours = holds_run(out)  # also once its journal is removed: projections stay until they are written again
+        ours = holds_run(out)  # also after its journal is removed: projections stay until they are rewritten
         if overwrite and ours:
             with RunLock(out, lock):
                 for name in OWN_FILES:

@@ -1,4 +1,4 @@
-"""What decides the results of a run, and whether a folder is continued with the same."""
+"""Identity of a run: settings that affect its results, which must not change on resuming."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ukb_infer.execution import Journal
 
 
 def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
-    """Make sure that a folder is continued with what it was begun with.
+    """Check that a run is resumed with its original identity.
 
     Args:
-        journal: of the run; a new one keeps the identity.
-        identity: what decides the results of this call.
+        journal: of the run; a new one stores the identity.
+        identity: of this call.
 
     Raises:
-        UsageError: spells out the differences.
+        UsageError: lists the differences.
     """
     before = journal.get("identity")
     if before is None:
@@ -31,11 +31,11 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
 
 
 def identity_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two identities, in words; "" where nothing does.
+    """Differences between two identities, in words; "" for none.
 
     Args:
         before: identity of the run.
-        now: identity that is compared with it.
+        now: identity to compare.
     """
     keys = [k for k in sorted(set(before) | set(now)) if before.get(k) != now.get(k)]
     return "; ".join(f"{k}: {before.get(k)!r} before, {now.get(k)!r} now" for k in keys)

@@ -1,4 +1,4 @@
-"""``merge``: the runs of shards become one run, as if one machine had done it."""
+"""``merge``: merge the runs of shards into one, as if one machine had done it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ukb_infer.storage import atomic_path
 
 @dataclass(frozen=True, kw_only=True)
 class MergeResult:
-    """What merging did.
+    """Result of a merge.
 
     Attributes:
         counts: scans by status of the merged run.
         reasons: by code.
-        missing: names of scans that no shard has finished.
+        missing: names of scans that no shard finished.
         files: written.
     """
 
@@ -45,17 +45,17 @@ class MergeResult:
 
 
 def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lock: LockMode = "auto") -> MergeResult:
-    """Join the runs of shards into one run, as if one machine had done it.
+    """Merge the runs of shards into one run, as if one machine had done it.
 
     Args:
-        folders: of the shards, complete or not.
+        folders: of the shards, possibly incomplete.
         out: folder of the merged run.
         overwrite: replace an earlier one.
         lock: how the folder is locked.
 
     Raises:
-        UsageError: runs that do not belong together, or the same scan with different results.
-        RunError: a folder is no run, or cannot be written.
+        UsageError: runs that do not belong together, or conflicting results.
+        RunError: a folder is not a run, or cannot be written.
     """
     if not folders:
         raise UsageError("none given; name the folders of the shards", field="runs")
@@ -121,7 +121,7 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
     """Refuse runs made with other settings.
 
     Raises:
-        UsageError: spells out the differences.
+        UsageError: lists the differences.
     """
     differences = identity_differences(first.identity | {"shard": None}, other.identity | {"shard": None})
     if differences:
@@ -137,7 +137,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
     """All inputs in key order and all results.
 
     Raises:
-        UsageError: a scan has different results.
+        UsageError: a scan has conflicting results.
     """
     inputs: dict[str, JournalInput] = {}
     rows: dict[str, JournalRow] = {}
@@ -148,7 +148,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
         for item in shard.inputs:
             known = inputs.get(item.key.scan)
             excluded = item.excluded or (known is not None and known.excluded)
-            # Every shard lists all scans; the one that worked on a scan knows best what it was given as.
+            # Every shard lists all scans; the path comes from the shard that processed the scan.
             source = item if known is None or item.mine else known
             inputs[item.key.scan] = replace(source, excluded=excluded, mine=True)
         for scan, row in shard.rows.items():
@@ -167,7 +167,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
 
 
 def _told(row: JournalRow) -> tuple[ScanResult, bytes]:
-    """What the tables say of a scan, wherever and whenever its file was read."""
+    """The result of a scan in the tables, without file facts."""
     return replace(row.result, fingerprint="", digest=""), row.payload
 
 
