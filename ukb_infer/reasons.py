@@ -1,6 +1,6 @@
 """Reason codes: why a scan failed or is flagged.
 
-Advice names options in backticks, like errors (`` `expected_stations` ``); the command line shows flags. The table in
+Every scan that cannot be used, or only with care, has codes of :class:`Reason`. The table in
 ``docs/reasons.md`` is generated from this module, and anomalies of phantoms have
 the same names.
 """
@@ -45,7 +45,8 @@ class Reason(StrEnum):
 
     # fmt: off
     # -- the container
-    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist", "check the list and `root`")
+    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist",
+        "check the path, or the list and its root")
     INPUT_UNREADABLE = ("input_unreadable", _F,
         "a file or folder of the scan cannot be opened, or is a broken link",
         "fix the permissions or the link, then run the same command again")
@@ -97,7 +98,7 @@ class Reason(StrEnum):
         "water or fat images are named like processed copies, and there are no others",
         "pass the scanner's own images, on which the networks were trained")
     STATION_MISSING = ("station_missing", _FG, "fewer stations than expected",
-        "set `expected_stations`, or accept it with `allow_missing_stations`")
+        "set the number of expected stations, or allow missing stations")
     STATION_EXTRA = ("station_extra", _G, "more stations than expected", "look at the projection")
     STATION_TOO_SHORT = ("station_too_short", _F, "a station is shorter than its two overlaps",
         "check that these are the stations of one neck-to-knee scan")
@@ -159,13 +160,13 @@ class Reason(StrEnum):
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
-    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try `precision` fp32")
+    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")
     STORAGE_FAILED = ("storage_failed", _F, "the storage failed while reading or writing",
         "restore access to the storage; run the command again")
-    INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it, with the message")
-    EXCLUDED = ("excluded", _T, "in an `exclude` list", "none needed")
+    INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it with the message")
+    EXCLUDED = ("excluded", _T, "in an exclusion list", "none needed")
     # -- tolerated variants of the files
     MANIFEST_MISSPELLED = ("manifest_misspelled", _T, "manifest.cvs instead of manifest.csv", "none needed")
     MANIFEST_MISSING = ("manifest_missing", _T, "no manifest", "none needed")
@@ -195,12 +196,12 @@ def reason_table() -> str:
         "# Reason codes",
         "",
         "Generated from `ukb_infer/reasons.py` by `scripts/make_reason_table.py`. `ukb-infer phantom --anomaly` takes",
-        'the same names. Under "what to do", options are in backticks: `expected_stations` is `--expected-stations`.',
+        "the same names.",
         "",
         "| kind | what it means for the scan |",
         "|---|---|",
         "| failure | it is not used |",
-        "| flag | it is used and flagged; `strict` makes it a failure |",
+        "| flag | it is used and flagged; `--strict` makes it a failure |",
         "| failure or flag | a failure unless an option allows it, then a flag |",
         "| tolerated | not a problem; nothing is reported |",
         "| appearance | it is visible only in the image; `phantom` can make it, this version does not detect it |",

@@ -66,7 +66,7 @@ def test_without_modules_the_error_teaches(small_cohort: Path, tmp_path: Path, m
     done = run("predict", small_cohort, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "import-mimir" in done.stderr
-    assert "--modules phantom-demo" in done.stderr
+    assert "set --modules to phantom-demo" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -141,7 +141,7 @@ def test_a_repaired_duplicate_equals_the_flawless_scan(
 
 def test_strict_turns_flags_into_failures(tmp_path: Path, stations: tuple[Station, ...]) -> None:
     path = write_scan(stations, tmp_path, SCAN, "zip", Reason.SLICE_INTERPOLATED)
-    with pytest.raises(ScanError, match="`strict`"):
+    with pytest.raises(ScanError, match="strict: a flag is a failure"):
         project_path(path, ReadingOptions(strict=True))
 
 

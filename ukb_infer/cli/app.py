@@ -112,7 +112,4 @@ def _run() -> int | str | None:
         if error.errno is None:
             raise
         return report_system_error(error)
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted; run the same command again to continue.", err=True)
-        return 130
     return 0

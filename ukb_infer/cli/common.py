@@ -13,6 +13,7 @@ from ukb_infer.cli import show
 from ukb_infer.console import stderr_is_terminal
 from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.reasons import Reason
+from ukb_infer.text import format_duration
 
 if TYPE_CHECKING:
     from ukb_infer.runs.summary import RunSummary
@@ -75,7 +76,7 @@ def report_lost_output(error: OSError) -> int:
 
 
 class ProgressDisplay:
-    """Progress bar with rate and ETA on a terminal; a line every 30 s elsewhere.
+    """A line at once; then a progress bar with rate and ETA on a terminal, a line every 30 s elsewhere.
 
     Args:
         what: name of the task.
@@ -85,6 +86,7 @@ class ProgressDisplay:
         self.what = what
         self._bar: Any = None
         self._first: int | None = None
+        self._shown = -1
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, failures: int = 0) -> None:
@@ -106,26 +108,27 @@ class ProgressDisplay:
     def _say(self, done: int, total: int, failures: int) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first = done
-        if done != total and now - self._last_line < LINE_EVERY_S:
+            self._first = self._shown = done
+            self._started = self._last_line = now
+            if done < total:
+                typer.echo(f"{self.what}: {total - done} of {total} scans to do", err=True)
             return
-        self._last_line = now
+        if done == self._shown or (done != total and now - self._last_line < LINE_EVERY_S):
+            return
+        self._last_line, self._shown = now, done
         rate = (done - self._first) / max(1e-9, now - self._started)
-        left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
+        left = f", about {format_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
 
     def __enter__(self) -> ProgressDisplay:
-        """Begin; nothing is shown yet."""
+        """Begin; libraries take some seconds to load, which nobody should have to guess."""
+        typer.echo(f"{self.what}: starting ...", err=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Finish the bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _in_flags(advice: str) -> str:
-    return re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", advice)
 
 
 def explain_reasons(reasons: dict[str, int]) -> None:
@@ -135,8 +138,8 @@ def explain_reasons(reasons: dict[str, int]) -> None:
     known = [(number, Reason(code)) for code, number in reasons.items()]
     show.table(
         (">scans", "reason", "meaning", "what to do"),
-        [(str(number), r.value, r.meaning, _in_flags(r.advice)) for number, r in known],
-        [f"  {number} x {r.value}: {r.meaning}; {_in_flags(r.advice)}" for number, r in known],
+        [(str(number), r.value, r.meaning, r.advice) for number, r in known],
+        [f"  {number} x {r.value}: {r.meaning}; {r.advice}" for number, r in known],
     )
 
 

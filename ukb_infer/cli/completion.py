@@ -22,6 +22,13 @@ def targets(incomplete: str) -> list[str]:
     return [before + comma + name for name in _beginning(TARGETS, last)]
 
 
+def backbones(incomplete: str) -> list[str]:
+    """Complete the name of a backbone."""
+    from ukb_infer.networks import BACKBONES
+
+    return _beginning(BACKBONES, incomplete)
+
+
 def reasons(incomplete: str) -> list[str]:
     """Complete a reason code."""
     from ukb_infer.reasons import Reason

@@ -26,9 +26,9 @@ def demo(
     Example:
         ukb-infer demo --count 2
     """
-    from ukb_infer.demo.run import run_demo
-    from ukb_infer.inference.config import default_workers
-
     with ProgressDisplay("demo") as progress:
+        from ukb_infer.demo.run import run_demo
+        from ukb_infer.inference.config import default_workers
+
         for line in run_demo(out, count, seed, workers or default_workers(), progress):
             typer.echo(line)

@@ -133,7 +133,15 @@ PredictionSets = Annotated[
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
 # Only for project.
-Recipe = Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="How stations become a projection.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="|".join(RECIPES),
+        help="How stations become a projection.",
+        autocompletion=completion.one_of(*RECIPES),
+    ),
+]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
 Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
 

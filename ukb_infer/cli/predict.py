@@ -60,9 +60,9 @@ def predict(
         backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
-    from ukb_infer.inference.predict import run_predict
-
     with ProgressDisplay("predict") as progress:
+        from ukb_infer.inference.predict import run_predict
+
         summary = run_predict(config, progress)
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

@@ -32,9 +32,9 @@ def retry(
     Example:
         ukb-infer retry run --code slice_missing --code unreadable_zip
     """
-    from ukb_infer.inference.retry import run_retry
-
     with ProgressDisplay("retry") as progress:
+        from ukb_infer.inference.retry import run_retry
+
         count, summary = run_retry(run, tuple(codes or ()), progress, lock=lock)  # type: ignore[arg-type]
     typer.echo(f"{count} failed scans were processed again")
     print_summary(summary)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ukb_infer.cli import completion
 from ukb_infer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ Labels = Annotated[
     ),
 ]
 Targets = Annotated[
-    str, typer.Option("--targets", metavar="A,B,...", help="Targets to learn [default: all in the labels].")
+    str,
+    typer.Option(
+        "--targets",
+        metavar="A,B,...",
+        help="Targets to learn [default: all in the labels].",
+        autocompletion=completion.targets,
+    ),
 ]
 Units = Annotated[
     list[str] | None,
@@ -35,12 +42,21 @@ Units = Annotated[
 Define = Annotated[
     Path | None, typer.Option("--define", metavar="FILE.toml", help="Your own targets: [targets.NAME] unit, lower ...")
 ]
-Preset = Annotated[str, typer.Option(help="mimir (published schedule) or fast (small networks on CPUs).")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="mimir (published schedule) or fast (small networks on CPUs).",
+        autocompletion=completion.one_of("mimir", "fast"),
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE.toml", help="Training settings; command-line options override them."),
 ]
-Backbone = Annotated[str | None, typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].", autocompletion=completion.backbones),
+]
 Initial = Annotated[
     str,
     typer.Option(
@@ -62,9 +78,21 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Random seed.")]
 Stratify = Annotated[
-    str, typer.Option("--stratify", metavar="TARGET", help="Give all folds a similar distribution of this target.")
+    str,
+    typer.Option(
+        "--stratify",
+        metavar="TARGET",
+        help="Give all folds a similar distribution of this target.",
+        autocompletion=completion.targets,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: start the command with torchrun.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu or cuda; several GPUs: start the command with torchrun.",
+        autocompletion=completion.one_of("auto", "cpu", "cuda"),
+    ),
+]
 Processes = Annotated[
     int,
     typer.Option(

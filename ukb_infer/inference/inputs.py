@@ -84,9 +84,11 @@ def resolve_inputs(
         One entry per scan; missing ones, invalid names and unreadable files have a ``problem``.
 
     Raises:
-        UsageError: an input does not exist, or two files have the same key.
+        UsageError: an input or the root does not exist, or two files have the same key.
         RunError: there are no scans, or the storage failed.
     """
+    if root is not None and not (base / root).is_dir():
+        raise UsageError(f"`root` {root} is not a folder; check the path")
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
     found: list[ScanInput] = []
@@ -321,10 +323,8 @@ class _RootIndex:
                 "missing; a list of eids or `eid 20201_2_0` keys needs the folder of the scans", field="root"
             )
         if self._names is None:
-            if not (folder := self.base / self.root).is_dir():
-                raise UsageError(f"{self.root} is not a folder; check the path", field="root")
             self._names = {}
-            for item in _search(folder, str(self.root), self.below_root):
+            for item in _search(self.base / self.root, str(self.root), self.below_root):
                 self._names.setdefault(plain_scan(item.key.scan), item)
                 if item.key.eid:
                     self._people.setdefault(plain_eid(item.key.eid), []).append(item)

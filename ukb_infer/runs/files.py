@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from ukb_infer.errors import RunError
-from ukb_infer.execution import RunLock
+from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
 
@@ -53,16 +54,37 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         RunError: it has other files, cannot be written, or is in use.
     """
     try:
-        ours = holds_run(out)  # also after its journal is removed: projections stay until they are rewritten
+        ours = holds_run(out)
         if overwrite and ours:
-            with RunLock(out, lock):
-                for name in OWN_FILES:
-                    (out / name).unlink(missing_ok=True)
+            with RunLock(out, lock) as held:
+                for path in (*_own_projections(out, locks=held.locks_work), *(out / name for name in OWN_FILES)):
+                    path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        present = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        if not ours:
+            check_run_folder(out)
     except OSError as error:
-        raise RunError(f"`out` {out} cannot be used as a folder ({error}); choose another") from error
-    if present and not ours:
-        raise RunError(
-            f"`out` {out} contains other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
-        )
+        raise RunError(f"`out` {out} cannot be used as a folder ({error.strerror}); choose another") from error
+
+
+def _own_projections(out: Path, *, locks: bool) -> list[Path]:
+    """Files that a run of ``project`` may have written for its scans; empty if its journal cannot be read."""
+    try:
+        with Journal(out, read_only=True, locks=locks) as journal:
+            keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
+    except (RunError, sqlite3.Error):
+        return []
+    return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
+
+
+def check_run_folder(out: Path) -> None:
+    """Check that a folder is a run, empty, or missing; writes nothing.
+
+    Raises:
+        RunError: it has other files.
+        OSError: it cannot be listed.
+    """
+    if holds_run(out) or not out.exists():
+        return
+    if present := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
+        names = ", ".join(present[:3]) + (" ..." if len(present) > 3 else "")
+        raise RunError(f"`out` {out} contains other files ({names}); choose an empty or new folder")

@@ -50,13 +50,10 @@ class Standardization:
         Raises:
             UsageError: all labels of a target are equal.
         """
-        sd = np.nanstd(labels, axis=0)
-        for name, value in zip(targets, sd, strict=True):
-            if not value > 0:
-                raise UsageError(
-                    f"all labels of {name} are equal, so it cannot be learned; leave it out", field="targets"
-                )
-        return cls(np.nanmean(labels, axis=0), sd)
+        for name, values in zip(targets, labels.T, strict=True):
+            if np.unique(values[np.isfinite(values)]).size < 2:
+                raise UsageError(f"all labels of {name} are equal; leave it out", field="targets")
+        return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Labels in standardized units, NaN kept."""
