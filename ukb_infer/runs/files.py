@@ -70,11 +70,7 @@ def _own_projections(out: Path, *, locks: bool) -> list[Path]:
     """What a run of ``project`` may have written of its scans; nothing where its journal cannot be read."""
     try:
         with Journal(out, read_only=True, locks=locks) as journal:
-            scans = (
-                []
-                if journal.get("output") is not None
-                else [item.key.scan for item in journal.inputs() if item.key.is_safe]
-            )
+            keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
     except (RunError, sqlite3.Error):
         return []
     return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
