@@ -72,7 +72,7 @@ def _lenient(name: str, stream: TextIO | None, descriptor: int) -> TextIO:
                 io.BufferedWriter(_files[name]),
                 encoding=stream.encoding,
                 errors="backslashreplace",
-                line_buffering=stream.line_buffering,
+                line_buffering=stream.line_buffering or stream.write_through,  # PYTHONUNBUFFERED
             )
     return stream
 

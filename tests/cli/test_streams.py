@@ -159,3 +159,13 @@ def test_every_other_command(run: Path, tiny_module: Path, tmp_path: Path) -> No
     assert (tmp_path / "r/estimates.csv").read_bytes() == (tmp_path / "merged/estimates.csv").read_bytes()
     assert len((tmp_path / "cv/predictions.csv").read_text().splitlines()) == 13
     assert (tmp_path / "agreement/metrics.md").read_text(encoding="utf-8").startswith("# Agreement")
+
+
+def test_lines_arrive_at_once_where_streams_are_unbuffered(tmp_path: Path) -> None:
+    """Containers set PYTHONUNBUFFERED; a line must not wait for the end of the command."""
+    script = tmp_path / "lines.py"
+    script.write_text(
+        "import os\nfrom ukb_infer.console import prepare_streams\nprepare_streams()\nprint('a line')\nos._exit(0)\n"
+    )
+    done = shell(f"{shlex.quote(sys.executable)} {script}", PYTHONUNBUFFERED="1")
+    assert done.stdout == b"a line\n"

@@ -85,7 +85,8 @@ class Journal:
     def __init__(self, folder: Path, *, read_only: bool = False, locks: bool = True) -> None:
         self.path = folder / JOURNAL_NAME
         if read_only and not self.path.is_file():
-            raise RunError(f"{folder} is not a run: it has no {JOURNAL_NAME}; expected a folder written by `ukb-infer`")
+            what = f"is not a run: it has no {JOURNAL_NAME}" if folder.is_dir() else "does not exist; check the path"
+            raise RunError(f"{folder} {what}")
         options = ["mode=ro" if read_only else "mode=rwc", *([] if locks else ["nolock=1"])]
         uri = f"file:{quote(os.fsencode(self.path.absolute()))}?{'&'.join(options)}"
         try:

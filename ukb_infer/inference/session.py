@@ -118,7 +118,7 @@ class Session:
             out=self.config.out, counts=counts.statuses, reasons=counts.reasons, computed=len(todo), seconds=seconds,
             warnings=self.plan.warnings + warnings, files=tuple(self.files),
             notes=(*([self.lock.note] if self.lock.note else []), *self.plan.notes), timings=timings,
-            unfinished=counts.unfinished, stopped=stopped,
+            unfinished=counts.unfinished, stopped=stopped, trouble=counts.trouble,
         )  # fmt: skip
 
 

@@ -109,7 +109,9 @@ def _guard(step: Callable[[], Done]) -> Done | Outcome:
         if error.errno in OF_THE_FILE and not isinstance(error, OutputError):
             reason = Reason.INPUT_UNREADABLE
             return failed(reason, f"cannot be opened ({error.strerror}); {reason.advice}")
-        return failed(Reason.STORAGE_FAILED, f"the storage failed ({error.strerror}); run the same command again")
+        return failed(
+            Reason.STORAGE_FAILED, f"the storage failed ({error.strerror or error}); run the same command again"
+        )
 
 
 @dataclass(frozen=True)
@@ -192,4 +194,4 @@ def _of_writing(error: OSError, scan: str) -> Exception:
             Reason.INVALID_SCAN_NAME,
             f"the scan's name has {len(scan)} characters, too many for an output file; shorten it",
         )
-    return OutputError(error.errno, error.strerror)
+    return OutputError(error.errno, error.strerror) if error.errno else OutputError(str(error))

@@ -23,6 +23,7 @@ class Counts:
     statuses: dict[str, int]
     reasons: dict[str, int]
     unfinished: int
+    trouble: str = ""
 
     def to_plain(self) -> dict[str, object]:
         """Values for ``run.json``."""
@@ -33,7 +34,7 @@ def count_results(journal: Journal) -> Counts:
     """Count the scans of a run, also during the run."""
     statuses = Counter({"ok": 0, "flagged": 0, "failed": 0, "excluded": 0})
     reasons: Counter[str] = Counter()
-    unfinished = 0
+    unfinished, trouble = 0, ""
     for item, row in journal.results():
         if item.excluded:
             statuses["excluded"] += 1
@@ -43,7 +44,11 @@ def count_results(journal: Journal) -> Counts:
         else:
             statuses[row.result.status] += 1
             reasons.update(reason.value for reason in row.result.reasons)
-    return Counts(statuses=dict(statuses), reasons=dict(sorted(reasons.items())), unfinished=unfinished)
+            if Reason.STORAGE_FAILED in row.result.reasons:
+                trouble = row.result.message.split(";")[0]
+    return Counts(
+        statuses=dict(statuses), reasons=dict(sorted(reasons.items())), unfinished=unfinished, trouble=trouble
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ class RunSummary:
         timings: ``load_s`` and ``total_s`` of ``predict``.
         unfinished: scans without a result, because the run was asked to stop or the storage failed.
         stopped: whether it was stopped by SIGTERM.
+        trouble: what the system said where the storage failed.
     """
 
     out: Path
@@ -77,10 +83,16 @@ class RunSummary:
     timings: dict[str, float] = field(default_factory=dict)
     unfinished: int = 0
     stopped: bool = False
+    trouble: str = ""
+
+    @property
+    def again(self) -> int:
+        """Scans that the same command works on: without a result, or failed by the storage."""
+        return self.unfinished + self.reasons.get(Reason.STORAGE_FAILED, 0)
 
     @property
     def exit_code(self) -> int:
         """0: every scan was used or excluded; 3: some or all failed; 75: start the same command again."""
-        if self.stopped or self.unfinished or self.reasons.get(Reason.STORAGE_FAILED, 0):
+        if self.stopped or self.again:
             return EXIT_AGAIN
         return 3 if self.counts.get("failed", 0) else 0
