@@ -99,7 +99,7 @@ def _remove_outdated(config: ProjectConfig, scan: ScanInput, outcome: Outcome) -
     """Remove the projection of an earlier input file, except after machine failures."""
     if not TRANSIENT.intersection(outcome.result.reasons):
         for path in projection_files(config.out, scan.key.scan):
-            with contextlib.suppress(OSError):  # missing, or an invalid file name
+            with contextlib.suppress(OSError, ValueError):  # missing, or an invalid file name
                 path.unlink()
 
 
