@@ -140,7 +140,8 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"{config.training} phantoms except its own fold (seed {TRAINING_SEED}; every fifth with the small matrix), "
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths. "
-        f"Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first {REFERENCE_SCANS} of them.",
+        "Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first "
+        f"{REFERENCE_SCANS} of them.",
         "",
         f"Made by `{COMMAND}` in {seconds / 60:.0f} minutes on {machine}.",
         "",
