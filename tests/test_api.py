@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ukb_infer import predict, read_estimates
+from ukb_infer import predict, project, read_estimates
 from ukb_infer.errors import UkbInferError, UsageError
 
 #: Everything of a process that a library could change behind its caller's back, as text.
@@ -128,6 +128,11 @@ def test_errors_speak_of_arguments_not_of_flags(
     with pytest.raises(UkbInferError, match=said) as caught:
         predict(projections / "0000001_20201_2_0.npy", tmp_path / "run", **given)
     assert " --" not in str(caught.value)
+
+
+def test_a_number_of_stations_that_cannot_be_is_refused(projections: Path) -> None:
+    with pytest.raises(UsageError, match="`expected_stations`: got -7"):
+        project(projections / "0000001_20201_2_0.npy", expected_stations=-7)
 
 
 def test_a_path_that_does_not_exist_is_called_by_its_argument(tiny_module: Path, tmp_path: Path) -> None:
