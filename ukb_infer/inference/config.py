@@ -224,6 +224,15 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
         raise UsageError(field="workers", got=workers, expected="0 to 256")
     if not timeout_s > 0:
         raise UsageError(field="timeout_s", got=timeout_s, expected="seconds above 0")
+    check_reading(reading)
+
+
+def check_reading(reading: ReadingOptions) -> None:
+    """Check how scans are to be read.
+
+    Raises:
+        UsageError: names the option.
+    """
     if not 0 <= reading.expected_stations <= 20:
         raise UsageError(field="expected_stations", got=reading.expected_stations, expected="0 (any) to 20")
     if reading.expected_stations == 0 and reading.allow_missing_stations:

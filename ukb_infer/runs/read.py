@@ -314,7 +314,7 @@ def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.Data
         return _long(run, table, facts)
     if by_field:
         return _by_field(table, facts)
-    return table.set_index(["eid", "instance"]).sort_index()
+    return table.set_index(["eid", "instance"]).sort_index().copy()  # in one piece: made by hundreds of insertions
 
 
 def _long(run: Run, table: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:
