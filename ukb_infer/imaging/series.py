@@ -72,30 +72,19 @@ class Contrast(StrEnum):
     OPPOSED_PHASE = "opposed_phase"
 
 
-_SUFFIXES = {
-    "w": Contrast.WATER,
-    "f": Contrast.FAT,
-    "in": Contrast.IN_PHASE,
-    "opp": Contrast.OPPOSED_PHASE,
-    "water": Contrast.WATER,
-    "wat": Contrast.WATER,
-    "lipid": Contrast.FAT,
-    "fat": Contrast.FAT,
+#: Words of each contrast: suffixes of descriptions, and values of ImageType.
+_WORDS = {
+    Contrast.WATER: ("w wat water", "W WATER"),
+    Contrast.FAT: ("f fat lipid", "F FAT"),
+    Contrast.IN_PHASE: ("in", "IP IN_PHASE"),
+    Contrast.OPPOSED_PHASE: ("opp", "OP OPP_PHASE OUT_PHASE OPPOSED_PHASE"),
 }
+_SUFFIXES = {word: contrast for contrast, (words, _) in _WORDS.items() for word in words.split()}
+#: Water or fat by word; single letters count only as words of their own.
+CONTRAST_WORDS = {word: found for word, found in _SUFFIXES.items() if found in (Contrast.WATER, Contrast.FAT)}
 #: Contrast by the value of ImageType that names it.
-IMAGE_TYPE_CONTRASTS = {
-    "W": Contrast.WATER,
-    "WATER": Contrast.WATER,
-    "F": Contrast.FAT,
-    "FAT": Contrast.FAT,
-    "IP": Contrast.IN_PHASE,
-    "IN_PHASE": Contrast.IN_PHASE,
-    "OP": Contrast.OPPOSED_PHASE,
-    "OPP_PHASE": Contrast.OPPOSED_PHASE,
-    "OUT_PHASE": Contrast.OPPOSED_PHASE,
-    "OPPOSED_PHASE": Contrast.OPPOSED_PHASE,
-}
-_SUFFIX = re.compile(r"_(W|F|in|opp|water|wat|fat|lipid)\s*$", re.IGNORECASE)
+IMAGE_TYPE_CONTRASTS = {value: contrast for contrast, (_, values) in _WORDS.items() for value in values.split()}
+_SUFFIX = re.compile(rf"_({'|'.join(_SUFFIXES)})\s*$", re.IGNORECASE)
 
 
 def contrast_of(description: str, image_type: tuple[str, ...]) -> Contrast | None:

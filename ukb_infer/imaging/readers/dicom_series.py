@@ -44,7 +44,7 @@ class _Plan:
     members: list[int] = field(default_factory=list)
 
 
-def read_series(source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None) -> list[Series]:
+def read_series(source: MemberSource, use_fast_path: bool, left_out: LeftOut) -> list[Series]:
     """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
 
     The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
@@ -71,12 +71,9 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
         except ScanError:
             pass  # perhaps a member was not what its neighbours made it seem: look at every one
         else:
-            if left_out is not None:
-                left_out.update(found)
+            left_out.update(found)
             return series
-    return _decode(
-        source, _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out), use_fast_path
-    )
+    return _decode(source, _identify(source, use_fast_path, 0, left_out), use_fast_path)
 
 
 def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut) -> list[_Plan]:

@@ -289,7 +289,8 @@ def check_mapped(dataset: pydicom.Dataset, values: NDArray[Any]) -> None:
 
 #: What is said where bits outside BitsStored were set.
 UNUSED_BITS = Finding(Reason.UNUSED_BITS_MASKED, "bits outside BitsStored were set; they are no image and were masked")
-_PADDED = Finding(Reason.PADDING_REPLACED, "pixels with the padding value were set to 0")
+#: What is said where pixels had the padding value.
+PADDED = Finding(Reason.PADDING_REPLACED, "pixels with the padding value were set to 0")
 
 
 def stored_values(words: NDArray[Any], form: PixelForm) -> tuple[NDArray[Any], bool]:
@@ -362,8 +363,3 @@ def _as_stored(value: int, form: PixelForm) -> int:
     """Read a padding value, whose sign may be lost in the file, as the pixels are read."""
     value %= 1 << form.allocated
     return value - (1 << form.allocated) if form.signed and value >> (form.allocated - 1) else value
-
-
-def padding_finding(replaced: bool) -> tuple[Finding, ...]:
-    """What is said of padding."""
-    return (_PADDED,) if replaced else ()

@@ -102,7 +102,11 @@ def _read_file(folder: Path, file: StationFile, budget: Budget) -> Series:
     _check_tilt(affine, label)
     raw = _raw_voxels(image, label).reshape(shape)
     voxels = np.ascontiguousarray(apply_orientation(raw, transform).transpose(2, 0, 1))
-    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, _scaling(image))
+    scaling = (
+        float(image.dataobj.slope),
+        float(image.dataobj.inter),
+    )  # identity where the header says that there is none
+    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, scaling)
     return replace(series, findings=tuple(findings))
 
 
@@ -197,12 +201,6 @@ def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
         return np.asarray(image.dataobj.get_unscaled())
     except Exception as error:  # a damaged header may make nibabel raise anything
         raise _unreadable(label, error) from None
-
-
-def _scaling(image: Any) -> tuple[float, float]:
-    """(slope, intercept) of the header; identity where it says that there is none."""
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    return float(slope), float(intercept)
 
 
 def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -531,8 +531,7 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
     n = len(shorter.positions_mm)
     excess = len(longer.positions_mm) - n
     start = int(np.argmin(np.abs(longer.positions_mm[:, 2] - shorter.positions_mm[0, 2])))
-    if start > excess:  # the shorter one sticks out at the lower end: positions will be found to differ
-        start = excess
+    start = min(start, excess)  # where the shorter one sticks out at the lower end, positions will be found to differ
     if excess > MAX_CROPPED_SLICES:
         raise ScanError(
             Reason.SLICE_MISSING,

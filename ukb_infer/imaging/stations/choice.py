@@ -54,7 +54,7 @@ def choose_series(series: Sequence[Series], notes: Notes, left_out: LeftOut) -> 
     Raises:
         ScanError: ``split_series`` where parts do not agree.
     """
-    chosen = _without(series, [not _is_axial(item) for item in series], NOT_AXIAL, left_out)
+    chosen = _without(series, [not tilt_degrees(item) <= MAX_TILT_DEGREES for item in series], NOT_AXIAL, left_out)
     chosen = join_parts(chosen, notes)
     chosen = _without(chosen, [COMPOSED in item.header.marks.aside for item in chosen], COMPOSED, left_out)
     return _without(chosen, [_is_composed(item, chosen) for item in chosen], COMPOSED, left_out)
@@ -69,10 +69,6 @@ def _without(series: Sequence[Series], is_extra: Sequence[bool], kind: str, left
         if extra:
             left_out.add(kind, f"{index} {item.header.uid}")
     return kept
-
-
-def _is_axial(item: Series) -> bool:
-    return tilt_degrees(item) <= MAX_TILT_DEGREES
 
 
 def _is_composed(item: Series, series: Sequence[Series]) -> bool:
