@@ -17,12 +17,9 @@ def evaluate(
         Path, typer.Argument(metavar="RUN", help="Folder of predict or cross-validate, or a MIMIR predictions.csv.")
     ],
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of tables and figures.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of tables and figures.")],
     targets: Annotated[
-        str,
-        typer.Option(
-            "--targets", metavar="A,B,...", help="Targets to judge [default: all].", autocompletion=completion.targets
-        ),
+        str, typer.Option(metavar="A,B,...", help="Targets to judge [default: all].", autocompletion=completion.targets)
     ] = "",
     units: options.Units = None,
     define: options.Define = None,
@@ -49,17 +46,9 @@ def evaluate(
     from ukb_infer.report.evaluate import EvaluateConfig, run_evaluate
 
     config = EvaluateConfig(
-        run,
-        labels,
-        out,
-        targets=split_names(targets),
-        units=parse_units(units or []),
-        define=define,
-        replicates=replicates,
-        seed=seed,
-        figures=figures,
-        divisors=_divisors(divisors or []),
-    )
+        run, labels, out, targets=split_names(targets), units=parse_units(units or []), define=define,
+        replicates=replicates, seed=seed, figures=figures, divisors=_divisors(divisors or []),
+    )  # fmt: skip
     result = run_evaluate(config, lambda line: typer.echo(line.replace("`divisors`", "--divisor"), err=True))
     show.markdown(result.table)
     for path in result.files:

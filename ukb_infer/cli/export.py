@@ -11,7 +11,7 @@ from ukb_infer.cli import options
 
 
 def export(
-    run: options.Run, out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the tables.")]
+    run: options.Run, out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the tables.")]
 ) -> None:
     """Write the tables of what a run has finished so far; works while it is going on.
 

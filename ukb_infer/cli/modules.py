@@ -74,7 +74,7 @@ def show(name: Name) -> None:
 @app.command("import-mimir", cls=Command)
 def import_mimir(
     folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new module.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new module.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module.")] = False,
 ) -> None:
     """Convert a published MIMIR module; nothing in its pickle is executed.

@@ -12,21 +12,11 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def phantom(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the scans; created.")],
-    count: Annotated[int, typer.Option("--count", metavar="N", help="Number of scans.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the population.")] = 1,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", help="zip, dicom or nifti.", autocompletion=completion.one_of("zip", "dicom", "nifti")
-        ),
-    ] = "zip",
-    size: Annotated[
-        str,
-        typer.Option(
-            "--size", help="full (40 MB a zip) or small (7 MB).", autocompletion=completion.one_of("full", "small")
-        ),
-    ] = "full",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the scans; created.")],
+    count: Annotated[int, typer.Option(metavar="N", help="Number of scans.")] = 4,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the population.")] = 1,
+    format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
+    size: Annotated[str, completion.choice("full", "small", help="full (40 MB a zip) or small (7 MB).")] = "full",
     anomalies: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +26,7 @@ def phantom(
             autocompletion=completion.anomalies,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an earlier cohort.")] = False,
 ) -> None:
     """Write synthetic scans of computer-made bodies, with their true values in truth.csv.
@@ -52,14 +42,7 @@ def phantom(
         return
     with ProgressDisplay("phantom") as progress:
         table = write_cohort(
-            out,
-            count,
-            seed,
-            format,  # type: ignore[arg-type]
-            size,  # type: ignore[arg-type]
-            [find_anomaly(name) for name in anomalies or ()],
-            workers=workers,
-            overwrite=overwrite,
-            progress=lambda done, total: progress(done, total, 0),
-        )
+            out, count, seed, format, size, [find_anomaly(name) for name in anomalies or ()],  # type: ignore[arg-type]
+            workers, lambda done, total: progress(done, total, 0), overwrite=overwrite,
+        )  # fmt: skip
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")

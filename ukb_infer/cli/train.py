@@ -13,7 +13,7 @@ from ukb_infer.cli import training_options as options
 def train(
     projections: options.Projections,
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The module to make.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The module to make.")],
     targets: options.Targets = "",
     backbone: options.Backbone = None,
     members: Annotated[int | None, typer.Option(metavar="N", help="Networks of the ensemble [default: 5].")] = None,
@@ -37,7 +37,7 @@ def train(
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
-    intended_use: Annotated[str, typer.Option("--intended-use", metavar="TEXT", help="For the manifest.")] = "",
+    intended_use: Annotated[str, typer.Option(metavar="TEXT", help="For the manifest.")] = "",
     warning: options.Warn = "",
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,

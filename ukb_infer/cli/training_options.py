@@ -13,37 +13,30 @@ from ukb_infer.errors import UsageError
 if TYPE_CHECKING:
     from ukb_infer.training.request import TrainRequest
 
-Projections = Annotated[
-    Path, typer.Option("--projections", metavar="FOLDER", help="Projections, from `ukb-infer project`.")
-]
+Projections = Annotated[Path, typer.Option(metavar="FOLDER", help="Projections, from `ukb-infer project`.")]
 Labels = Annotated[
     Path,
     typer.Option(
-        "--labels",
         metavar="FILE",
         help="CSV, TSV, Parquet or Stata file with a column scan, or eid [and instance]; other columns: target names "
         "or UK Biobank's (p21002_i2, 21002-2.0, n_21002_2_0, `Weight | Instance 2`).",
     ),
 ]
-Targets = Annotated[
-    str, typer.Option("--targets", metavar="A,B,...", help="Targets to learn [default: all the labels have].")
-]
+Targets = Annotated[str, typer.Option(metavar="A,B,...", help="Targets to learn [default: all the labels have].")]
 Units = Annotated[
     list[str] | None,
     typer.Option("--unit", metavar="COLUMN=UNIT", help="Unit of a column where it is not the target's; repeatable."),
 ]
 Define = Annotated[
-    Path | None,
-    typer.Option("--define", metavar="FILE.toml", help="Targets of your own: [targets.NAME] unit, lower ..."),
+    Path | None, typer.Option(metavar="FILE.toml", help="Targets of your own: [targets.NAME] unit, lower ...")
 ]
 Preset = Annotated[str, typer.Option(help="mimir (published schedule) or fast (small networks on CPUs).")]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE.toml", help="Any setting of the training; options win over it.")
+    Path | None, typer.Option(metavar="FILE.toml", help="Any setting of the training; options win over it.")
 ]
 Backbone = Annotated[str | None, typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].")]
 Initial = Annotated[
-    str,
-    typer.Option("--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a file."),
+    str, typer.Option(metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a file.")
 ]
 Iterations = Annotated[
     int | None, typer.Option(metavar="N", help="Optimizer steps a member; 0 chooses by the number of labelled scans.")
@@ -51,40 +44,29 @@ Iterations = Annotated[
 Validation = Annotated[
     float | None,
     typer.Option(
-        "--validation",
         metavar="SHARE",
         help="Participants each network sets aside to choose its best weights [default: 0.15]; 0 keeps the last ones.",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans a step.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Scans a step.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="RATE", help="Highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of everything random.")]
-Stratify = Annotated[
-    str, typer.Option("--stratify", metavar="TARGET", help="Make this target's distribution alike in all folds.")
-]
+Stratify = Annotated[str, typer.Option(metavar="TARGET", help="Make this target's distribution alike in all folds.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: start the command with torchrun.")]
 Processes = Annotated[
-    int,
-    typer.Option(
-        "--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].", show_default=False
-    ),
+    int, typer.Option(metavar="N", help="Members trained at a time [default: one a core on a CPU].", show_default=False)
 ]
 Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads", metavar="N", help="CPU threads a member [default: its share of the cores].", show_default=False
-    ),
+    int, typer.Option(metavar="N", help="CPU threads a member [default: its share of the cores].", show_default=False)
 ]
-Work = Annotated[
-    Path | None, typer.Option("--work", metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")
-]
+Work = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")]
 Deterministic = Annotated[
     bool | None, typer.Option("--deterministic", help="The same bits every time on CUDA too; slower. CPUs always do.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result, or checkpoints of other settings.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the labels, count, and write nothing.")]
-Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Shown wherever the module is used.")]
+Warn = Annotated[str, typer.Option(metavar="TEXT", help="Shown wherever the module is used.")]
 
 
 #: Options that are settings of the configuration; those not given leave the preset or the file as it is.

@@ -68,7 +68,19 @@ class CommonConfig:
     base: Path = Path()
 
     def __post_init__(self) -> None:
-        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        reading = self.reading
+        if not self.inputs:
+            raise UsageError("INPUT: nothing given; name a zip, a folder, a projection or a list")
+        if not 0 <= self.workers <= 256:
+            raise UsageError(f"--workers: got {self.workers}, expected 0 to 256")
+        if not self.timeout_s > 0:
+            raise UsageError(f"--timeout: got {self.timeout_s:g}, expected seconds above 0")
+        if not 0 <= reading.expected_stations <= 20:
+            raise UsageError(f"--expected-stations: got {reading.expected_stations}, expected 0 (any) to 20")
+        if reading.expected_stations == 0 and reading.allow_missing_stations:
+            raise UsageError(
+                "--allow-missing-stations has no meaning with --expected-stations 0, which accepts any number"
+            )
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(f"--lock: got {self.lock!r}, expected auto, flock or file")
@@ -85,7 +97,7 @@ class CommonConfig:
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """What decides the results of both commands; the recipe is the one given, or the modules'."""
         shard = parse_shard(self.shard)
-        return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
+        return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
         """Everything, as values that JSON can hold; the shard as ``I/N``, which outlives the task of the job array."""
@@ -198,42 +210,3 @@ class PredictConfig(CommonConfig):
     def level_name(self) -> str:
         """The level in column names: ``ci95``, ``ci99.9``."""
         return f"ci{round(100.0 * self.level, 6):g}"
-
-
-def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, reading: ReadingOptions) -> None:
-    """Checks shared by both commands.
-
-    Args:
-        inputs: as given.
-        workers: processes, 0 to 256.
-        timeout_s: longest time for one scan, above 0.
-        reading: how scans are read and checked.
-
-    Raises:
-        UsageError: names the option.
-    """
-    if not inputs:
-        raise UsageError("INPUT: nothing given; name a zip, a folder, a projection or a list")
-    if not 0 <= workers <= 256:
-        raise UsageError(f"--workers: got {workers}, expected 0 to 256")
-    if not timeout_s > 0:
-        raise UsageError(f"--timeout: got {timeout_s:g}, expected seconds above 0")
-    if not 0 <= reading.expected_stations <= 20:
-        raise UsageError(f"--expected-stations: got {reading.expected_stations}, expected 0 (any) to 20")
-    if reading.expected_stations == 0 and reading.allow_missing_stations:
-        raise UsageError("--allow-missing-stations has no meaning with --expected-stations 0, which accepts any number")
-
-
-def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
-    """Recipe and reading options: what decides a projection.
-
-    Args:
-        reading: how scans are read and checked.
-        recipe: by which they are projected.
-    """
-    return {
-        "recipe": recipe,
-        "expected_stations": reading.expected_stations,
-        "allow_missing_stations": reading.allow_missing_stations,
-        "strict": reading.strict,
-    }

@@ -17,16 +17,9 @@ from ukb_infer.runs.summary import RunSummary
 
 #: Failures of the machine rather than of the scan: the same command tries these scans again.
 TRANSIENT = frozenset(
-    {
-        Reason.WORKER_DIED,
-        Reason.TIMED_OUT,
-        Reason.INTERNAL_ERROR,
-        Reason.INPUT_CHANGED,
-        Reason.INPUT_MISSING,
-        Reason.INPUT_UNREADABLE,
-        Reason.STORAGE_FAILED,
-    }
-)
+    (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.INTERNAL_ERROR, Reason.INPUT_CHANGED, Reason.INPUT_MISSING,
+     Reason.INPUT_UNREADABLE, Reason.STORAGE_FAILED)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
