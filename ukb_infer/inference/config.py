@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.execution import parse_shard
+from ukb_infer.execution import parse_shard, usable_cores
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.records import ReadingOptions
@@ -24,8 +24,7 @@ DEFAULT_TIMEOUT_S = 600.0
 
 def default_workers() -> int:
     """Worker processes when --workers is not given: one a core, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(16, usable))
+    return min(16, usable_cores())
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,8 @@ class BackboneSpec:
     """A torchvision backbone.
 
     Attributes:
-        name: key of the registry.
-        factory: torchvision function that builds it (without weights).
-        weights: torchvision's enum of ImageNet weights, for ``--init imagenet``.
+        name: key of this registry and of torchvision's.
+        weights: which of torchvision's ImageNet weights ``--init imagenet`` takes.
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
         keep: entries of a classifier sequence kept in front of the linear layer; the encoder ends with them.
@@ -48,49 +47,34 @@ class BackboneSpec:
     """
 
     name: str
-    factory: Callable[..., nn.Module]
-    weights: Any
     head: str
+    weights: str = "IMAGENET1K_V1"
     keep: int = 0
     encode: Callable[[Any, Tensor], Tensor] = _encode
     one_by_one: bool = False
+
+    def build(self) -> nn.Module:
+        """Torchvision's model, its weights random."""
+        model: nn.Module = tv.get_model(self.name, weights=None)
+        return model
+
+    @property
+    def weights_url(self) -> str:
+        """Where torchvision has the ImageNet weights."""
+        return str(tv.get_model_weights(self.name)[self.weights].url)
 
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("resnet18", tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
-        BackboneSpec("resnet34", tv.resnet34, tv.ResNet34_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
-        BackboneSpec("resnet50", tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2, "fc", encode=_encode_resnet),
-        BackboneSpec(
-            "mobilenet_v3_small", tv.mobilenet_v3_small, tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1, "classifier"
-        ),
-        BackboneSpec(
-            "mobilenet_v3_large", tv.mobilenet_v3_large, tv.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier"
-        ),
-        BackboneSpec(
-            "efficientnet_b0",
-            tv.efficientnet_b0,
-            tv.EfficientNet_B0_Weights.IMAGENET1K_V1,
-            "classifier",
-            one_by_one=True,
-        ),
-        BackboneSpec(
-            "efficientnet_v2_s",
-            tv.efficientnet_v2_s,
-            tv.EfficientNet_V2_S_Weights.IMAGENET1K_V1,
-            "classifier",
-            one_by_one=True,
-        ),
-        BackboneSpec(
-            "convnext_tiny",
-            tv.convnext_tiny,
-            tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
-            "classifier",
-            keep=2,
-            encode=_encode_convnext,
-            one_by_one=True,
-        ),
+        BackboneSpec("resnet18", "fc", encode=_encode_resnet),
+        BackboneSpec("resnet34", "fc", encode=_encode_resnet),
+        BackboneSpec("resnet50", "fc", "IMAGENET1K_V2", encode=_encode_resnet),
+        BackboneSpec("mobilenet_v3_small", "classifier"),
+        BackboneSpec("mobilenet_v3_large", "classifier", "IMAGENET1K_V2"),
+        BackboneSpec("efficientnet_b0", "classifier", one_by_one=True),
+        BackboneSpec("efficientnet_v2_s", "classifier", one_by_one=True),
+        BackboneSpec("convnext_tiny", "classifier", keep=2, encode=_encode_convnext, one_by_one=True),
     )
 }
 

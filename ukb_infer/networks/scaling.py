@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ukb_infer.errors import UsageError
 
 if TYPE_CHECKING:  # manifests hold scalings, and are read without torch
-    import torch
     from torch import Tensor
 
 #: Shortest side of a network's input, pixels.
@@ -55,20 +54,11 @@ class InputScaling:
         if self.size is not None and not divides(self.size, full):
             raise UsageError(f"input scaling: size {self.size} must divide {tuple(full)} and be at least {MIN_SIDE}")
 
-    def apply(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Scale a batch on the device it is on; differentiable where the images are floats.
-
-        Args:
-            images: (N, channels, rows, cols).
-            dtype: of the result, float32 by default.
-
-        Returns:
-            (N, channels, rows, cols).
-        """
-        import torch
+    def apply(self, images: Tensor) -> Tensor:
+        """Scale a batch on the device it is on: (N, channels, rows, cols) float32, differentiable in float images."""
         from torch.nn import functional
 
-        values = images.to(torch.float32 if dtype is None else dtype)
+        values = images.float()
         if self.size is not None:
             kernel = (values.shape[2] // self.size[0], values.shape[3] // self.size[1])
             if kernel != (1, 1):

@@ -247,8 +247,8 @@ class Body:
             x = self.x + side * (_at(h, *LEG_CENTRE_X_MM) * self.scale * s.leg_spread * s.frame + 0.35 * fat)
             y = self.back_y - b - fat - 10.0
             x_min, x_max = (self.x, 1e4) if side > 0 else (-1e4, self.x)
-            skin, side_of = 16 * region + Tissue.SUBCUTANEOUS_FAT, {"x_min": x_min, "x_max": x_max}
-            self._paint(x, y, a + fat, b + fat, skin, where=is_leg, power=2.25, **side_of)
+            skin = 16 * region + Tissue.SUBCUTANEOUS_FAT
+            self._paint(x, y, a + fat, b + fat, skin, where=is_leg, power=2.25, x_min=x_min, x_max=x_max)
             self._paint_inside(region, Tissue.MUSCLE, x, y, a, b, where=is_leg, power=2.25)
             back, front = Tissue.POSTERIOR_THIGH_MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE
             self._paint_inside(region, back, x, y, 0.95 * a, 0.95 * b, where=is_thigh)
@@ -263,9 +263,9 @@ class Body:
         is_trunk = (self.h > CROTCH) & (self.h < NECK_TOP)
         trunk = 16 * Region.TRUNK
         power = 1.9 + 0.6 * _smooth_step(self.h, CROTCH, 0.53)
-        skin, shape = trunk + Tissue.SUBCUTANEOUS_FAT, {"power": power, "where": is_trunk}
-        self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, skin, **shape)
-        self._organ(Tissue.MUSCLE, 0.0, self.lean_y, self.lean_a, self.lean_b, **shape)
+        skin = trunk + Tissue.SUBCUTANEOUS_FAT
+        self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, skin, power=power, where=is_trunk)
+        self._organ(Tissue.MUSCLE, 0.0, self.lean_y, self.lean_a, self.lean_b, power=power, where=is_trunk)
         self._paint_head(skin)
         self._organ(Tissue.SUBCUTANEOUS_FAT, 0.0, self.back_y, 5.0, 38.0, where=is_trunk & (self.h < 0.515))
 
