@@ -45,7 +45,8 @@ class Reason(StrEnum):
 
     # fmt: off
     # -- the container
-    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist", "check the list and --root")
+    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist",
+        "check the path, or the list and its root")
     INPUT_UNREADABLE = ("input_unreadable", _F,
         "a file or folder of the scan may not be opened, or is a link that leads nowhere",
         "give yourself access or mend the link, then run the same command again")
@@ -95,7 +96,7 @@ class Reason(StrEnum):
     PROCESSED_IMAGES = ("processed_images", _G, "water or fat are named as processed copies, and there were no others",
         "give the scanner's own images: the networks learned from these")
     STATION_MISSING = ("station_missing", _FG, "fewer stations than expected",
-        "set --expected-stations, or accept with --allow-missing-stations")
+        "set the number of expected stations, or allow missing stations")
     STATION_EXTRA = ("station_extra", _G, "more stations than expected", "look at the projection")
     STATION_TOO_SHORT = ("station_too_short", _F, "a station is shorter than its two overlaps",
         "check that these are the stations of one neck-to-knee scan")
@@ -156,13 +157,13 @@ class Reason(StrEnum):
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
-    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try --precision fp32")
+    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")
     STORAGE_FAILED = ("storage_failed", _F, "the storage failed while reading or writing",
         "restore access to the storage; run the command again")
     INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it with the message")
-    EXCLUDED = ("excluded", _T, "named by an --exclude list", "none needed")
+    EXCLUDED = ("excluded", _T, "named by an exclusion list", "none needed")
     # -- tolerated variants of the files
     MANIFEST_MISSPELLED = ("manifest_misspelled", _T, "manifest.cvs instead of manifest.csv", "none needed")
     MANIFEST_MISSING = ("manifest_missing", _T, "no manifest", "none needed")

@@ -255,13 +255,13 @@ def test_foreign_folders_and_contradictions_are_refused(projections: Path, tiny_
         run_predict(_config(projections, tmp_path, tiny_module))
     with pytest.raises(RunError, match=r"thesis\.txt"):
         run_predict(_config(projections, tmp_path, tiny_module, overwrite=True))
-    for changes, flag in (
-        ({"level": 1.0}, "--ci"), ({"batch_size": -1}, "--batch-size"), ({"device": "tpu"}, "--device"),
-        ({"precision": "fp16"}, "--precision"), ({"workers": -1}, "--workers"),
-        ({"uncertainty": "some"}, "--uncertainty"),
-        ({"targets": ("wieght",)}, "weight"), ({"reading": ReadingOptions(0, True)}, "--allow-missing-stations"),
+    for changes, words in (
+        ({"level": 1.0}, "`level`"), ({"batch_size": -1}, "`batch_size`"), ({"device": "tpu"}, "`device`"),
+        ({"precision": "fp16"}, "`precision`"), ({"workers": -1}, "`workers`"),
+        ({"uncertainty": "some"}, "`uncertainty`"),
+        ({"targets": ("wieght",)}, "weight"), ({"reading": ReadingOptions(0, True)}, "`allow_missing_stations`"),
     ):  # fmt: skip
-        with pytest.raises(UsageError, match=flag):
+        with pytest.raises(UsageError, match=words):
             run_predict(_config(projections, tmp_path / "x", tiny_module, **changes))
 
 

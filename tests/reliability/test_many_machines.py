@@ -227,7 +227,7 @@ def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: P
     assert "shard 1/2" in call("status", tmp_path / "1", code=0)
     assert "0 missing" in call("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "run", code=3)
     assert "12 missing" in call("merge", tmp_path / "2", "--out", tmp_path / "half", code=75)
-    assert "merge: not working now" in call("status", tmp_path / "run", code=0)
+    assert "merge: not running" in call("status", tmp_path / "run", code=0)
     assert "2 failed scans" not in call("retry", tmp_path / "2", "--code", "unreadable_zip", code=3)
     assert "no command to repeat" in call("retry", tmp_path / "run", code=1)
     assert "estimates.csv" in call("export", tmp_path / "run", "--out", tmp_path / "e", code=0)

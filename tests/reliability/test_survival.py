@@ -63,7 +63,7 @@ def test_sigterm_finishes_the_batch_and_asks_to_be_started_again(
     assert "stopped on request" in (out / "run.log").read_text()
     done = run(command(slow, out, tiny_module))
     assert done.returncode == 0
-    assert f"{200 - finished} worked on now" in done.stdout
+    assert f"{200 - finished} processed now" in done.stdout
 
 
 def _recorded(out: Path) -> int:

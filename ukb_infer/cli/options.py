@@ -1,4 +1,4 @@
-"""Options of ``predict`` and ``project``, with their help texts; other commands have some of them too."""
+"""Options of ``predict`` and ``project``, some shared with other commands."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ Inputs = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by predict, project or merge.")]
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the results; an existing run is continued.")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the results; an existing run is resumed.")]
 Root = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Where keys and relative paths of lists are looked up.")
+    Path | None, typer.Option(metavar="FOLDER", help="Folder in which keys and relative paths of lists are looked up.")
 ]
-Workers = Annotated[int | None, typer.Option(metavar="N", help="Worker processes [default: one a core].")]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Longest time for reading one scan, seconds.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Worker processes [default: one per core].")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", help="Time limit for reading and projecting one scan, s.")
+]
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="FILE",
-        help="List of eids or scans to leave out (w*.csv, or a table with a column eid); may be repeated.",
+        metavar="FILE", help="List of eids or scans to leave out (w*.csv, or a table with a column eid); repeatable."
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat every flag as a failure.")]
-AllowMissing = Annotated[bool, typer.Option("--allow-missing-stations", help="Use and flag scans that lack stations.")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing-stations", help="Use and flag scans with missing stations.")
+]
 Expected = Annotated[int, typer.Option(metavar="N", help="Stations of the protocol; 0 accepts any number.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and write nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again where the folder holds a run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 Shard = Annotated[
     str,
     typer.Option(
         metavar="I/N",
-        help="Part I of N of the scans, with an --out of its own; slurm/N: I is the task of the Slurm job array.",
+        help="Process part I of N of the scans; use one --out per shard. slurm/N takes I from the Slurm job array.",
     ),
 ]
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Notice changed inputs by SHA-256 instead of size and time; reads everything.")
+    bool, typer.Option("--verify", help="Detect changed inputs by SHA-256 instead of size and time; reads every file.")
 ]
 Scheduler = Annotated[
     str, typer.Option(metavar="ADDRESS", help="Project on a Dask cluster: tcp://host:8786, or a .toml file.")
@@ -56,27 +59,27 @@ Lock = Annotated[
         "auto",
         "flock",
         "file",
-        help="auto, flock, or file (network file systems whose locks do not work between machines).",
+        help="auto, flock, or file (for file systems whose locks do not work between machines).",
     ),
 ]
-LogIds = Annotated[bool, typer.Option("--log-ids", help="Let names of scans appear in messages and logs.")]
+LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in messages and logs.")]
 
-# Of predict alone.
+# Only for predict.
 Modules = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="Module by name or path, may be repeated [default: all in UKB_INFER_MODULES].",
+        help="Module by name or path; repeatable [default: all in UKB_INFER_MODULES].",
         autocompletion=completion.modules,
     ),
 ]
 Device = Annotated[str, completion.choice("auto", "cpu", "cuda", help="auto, cpu, cuda or cuda:N.")]
-BatchSize = Annotated[int, typer.Option(metavar="N", help="Scans a batch; 0 takes 8 on a CPU and 64 on CUDA.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Scans per batch; 0: 8 on a CPU, 64 on CUDA.")]
 Level = Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")]
 Targets = Annotated[
     str,
     typer.Option(
-        metavar="A,B,...", help="Targets to write [default: all the modules have].", autocompletion=completion.targets
+        metavar="A,B,...", help="Targets to write [default: all of the modules].", autocompletion=completion.targets
     ),
 ]
 Projections = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also keep the projections in this folder.")]
@@ -92,26 +95,26 @@ Backend = Annotated[
         "auto",
         "torch",
         "openvino",
-        help="torch or openvino on a CPU; auto takes OpenVINO where it is installed and pays.",
+        help="torch or openvino (CPU only); auto uses OpenVINO where it is installed and faster.",
     ),
 ]
 Uncertainty = Annotated[
-    str, completion.choice("total", "full", help="total, or full for its aleatoric and epistemic parts as well.")
+    str, completion.choice("total", "full", help="total, or full to add the aleatoric and epistemic parts.")
 ]
 PredictionSets = Annotated[
     bool,
     typer.Option(
-        "--prediction-sets", help="For 0/1 targets: also the classes that cannot be ruled out at the --ci level."
+        "--prediction-sets", help="For 0/1 targets, add the set of classes that cannot be ruled out at the --ci level."
     ),
 ]
-Parquet = Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")]
+Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
-# Of project alone.
-Recipe = Annotated[str, typer.Option(metavar="|".join(RECIPES), help="How stations become a projection.")]
+# Only for project.
+Recipe = Annotated[str, completion.choice(*RECIPES, help="How stations become a projection.")]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")]
+Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names of ``A,B,...``."""
+    """Split ``A,B,...`` into names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -12,7 +12,7 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def phantom(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the scans; created.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the scans.")],
     count: Annotated[int, typer.Option(metavar="N", help="Number of scans.")] = 4,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the population.")] = 1,
     format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
@@ -22,14 +22,14 @@ def phantom(
         typer.Option(
             "--anomaly",
             metavar="NAME",
-            help="Give the first scans these defects, one each; `list` prints the names.",
+            help="Give the next of the first scans this defect; repeatable; `list` prints the names.",
             autocompletion=completion.anomalies,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an earlier cohort.")] = False,
+    workers: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")] = False,
 ) -> None:
-    """Write synthetic scans of computer-made bodies, with their true values in truth.csv.
+    """Write synthetic scans, with true values in truth.csv.
 
     Example:
         ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip
@@ -42,7 +42,14 @@ def phantom(
         return
     with ProgressDisplay("phantom") as progress:
         table = write_cohort(
-            out, count, seed, format, size, [find_anomaly(name) for name in anomalies or ()],  # type: ignore[arg-type]
-            workers, lambda done, total: progress(done, total, 0), overwrite=overwrite,
-        )  # fmt: skip
+            out,
+            count,
+            seed,
+            format,  # type: ignore[arg-type]
+            size,  # type: ignore[arg-type]
+            [find_anomaly(name) for name in anomalies or ()],
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda done, total: progress(done, total, 0),
+        )
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")

@@ -37,7 +37,7 @@ def run_retry(
     known = [r.value for r in Reason]
     for code in codes:
         if code not in known:
-            raise UsageError(f"--code: unknown reason {code!r}{suggest(code, known)}")
+            raise UsageError(f"`codes`: unknown reason {code!r}{suggest(code, known)}")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
         raise RunError(f"{folder}: is no run; expected a folder written by `predict` or `project`")

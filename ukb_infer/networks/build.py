@@ -88,7 +88,7 @@ def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> None:
 
 
 def _cached_imagenet_file(spec: BackboneSpec) -> Path:
-    name = spec.weights_url.rsplit("/", 1)[-1]
+    name = str(spec.weights.url).rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
         raise UsageError(
@@ -154,7 +154,7 @@ def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanV
     spec = get_backbone(backbone)
     if n_targets < 1:
         raise UsageError(f"a network needs at least one target, got {n_targets}")
-    model = spec.build()
+    model = spec.factory(weights=None)
     _replace_head(model, spec, n_targets)
     network = MeanVarianceNetwork(model, n_targets, spec)
     if init == "imagenet":

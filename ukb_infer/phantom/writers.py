@@ -299,7 +299,7 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
 
 def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(f"`format`: got {format!r}, expected zip, dicom or nifti")
     if not ScanKey.from_name(scan).is_safe:
         raise UsageError(f"scan: got {scan!r}, expected a name of the characters A-Z a-z 0-9 . _ -")
     if not stations:

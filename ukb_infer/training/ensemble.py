@@ -52,11 +52,10 @@ class Standardization:
         Raises:
             UsageError: a target has no two different labels.
         """
-        sd = np.nanstd(labels, axis=0)
-        for name, value in zip(targets, sd, strict=True):
-            if not value > 0:
+        for name, values in zip(targets, labels.T, strict=True):
+            if np.unique(values[np.isfinite(values)]).size < 2:
                 raise UsageError(f"{name} has no two different labels, so it cannot be learned", field="targets")
-        return cls(np.nanmean(labels, axis=0), sd)
+        return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Labels in standardized units, NaN kept."""
