@@ -8,14 +8,14 @@ from typing import Any
 import typer
 
 
-def choice(*names: str, help: str) -> Any:
+def choice(*names: str, **settings: Any) -> Any:
     """An option that takes one of these names.
 
     Args:
         names: offered by the shell.
-        help: of the option.
+        settings: of the option, as typer takes them.
     """
-    return typer.Option(help=help, autocompletion=lambda incomplete: _beginning(names, incomplete))
+    return typer.Option(**settings, autocompletion=lambda incomplete: _beginning(names, incomplete))
 
 
 def targets(incomplete: str) -> list[str]:

@@ -110,7 +110,9 @@ PredictionSets = Annotated[
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
 # Only for project.
-Recipe = Annotated[str, completion.choice(*RECIPES, help="How stations become a projection.")]
+Recipe = Annotated[
+    str, completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection.")
+]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
 Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
 
