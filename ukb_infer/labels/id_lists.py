@@ -194,41 +194,39 @@ def _split(line: str, separator: str) -> list[str]:
 # -- which column ------------------------------------------------------------------------------------------------------
 
 
+def _tried(cell: str) -> tuple[NamedId | None, bool]:
+    """What a cell names, and whether it would be an id but for a problem."""
+    try:
+        return parse_id(cell), False
+    except IdError:
+        return None, True
+
+
 def _is_number(cell: str) -> bool:
     """Whether a cell is a participant's number, or would be one but for a problem."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return True
-    return named is not None and named.eid != ""
+    named, faulty = _tried(cell)
+    return faulty or (named is not None and named.eid != "")
 
 
 def _names_scan(cell: str) -> bool:
     """Whether a cell names a participant or a scan of UK Biobank, rather than being any text."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return True
-    return named is not None and (named.eid != "" or ScanKey.from_name(named.scan).eid != "")
+    named, faulty = _tried(cell)
+    return faulty or (named is not None and (named.eid != "" or ScanKey.from_name(named.scan).eid != ""))
 
 
 def _is_sure(cell: str) -> bool:
     """Whether a cell is an id by itself, not only by its place: a scan's key, or enough digits that are no date."""
-    if not _names_scan(cell):
-        return False
-    try:
-        named = parse_id(cell)
-    except IdError:  # too long for anything but an id, or one that was rounded
+    named, faulty = _tried(cell)
+    if faulty:  # too long for anything but an id, or one that was rounded
         return sum(c.isdigit() for c in cell) >= _ID_DIGITS or "e" in cell.lower()
-    return named is not None and (not named.eid or (len(named.scan) >= _ID_DIGITS and not _DATE.match(named.scan)))
+    if named is None or not _names_scan(cell):
+        return False
+    return not named.eid or (len(named.scan) >= _ID_DIGITS and not _DATE.match(named.scan))
 
 
 def _participant(cell: str) -> str:
     """Participant whom a cell names, by number or by a scan's key; "" for none."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return ""
+    named, _ = _tried(cell)
     return "" if named is None else named.eid or plain_eid(ScanKey.from_name(named.scan).eid)
 
 

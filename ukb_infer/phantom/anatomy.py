@@ -23,33 +23,14 @@ from ukb_infer.phantom.population import Subject
 class Tissue(IntEnum):
     """Low four bits of a label."""
 
-    AIR = 0
-    SUBCUTANEOUS_FAT = 1
-    MUSCLE = 2
-    ANTERIOR_THIGH_MUSCLE = 3
-    POSTERIOR_THIGH_MUSCLE = 4
-    VISCERAL_FAT = 5
-    LIVER = 6
-    KIDNEY = 7
-    LUNG = 8
-    HEART = 9
-    MARROW = 10
-    CORTICAL_BONE = 11
-    TABLE = 12
-    BOWEL = 13
-    SPLEEN = 14
-    BLADDER = 15
+    AIR, SUBCUTANEOUS_FAT, MUSCLE, ANTERIOR_THIGH_MUSCLE, POSTERIOR_THIGH_MUSCLE, VISCERAL_FAT = range(6)
+    LIVER, KIDNEY, LUNG, HEART, MARROW, CORTICAL_BONE, TABLE, BOWEL, SPLEEN, BLADDER = range(6, 16)
 
 
 class Region(IntEnum):
     """High bits of a label."""
 
-    NONE = 0
-    TRUNK = 1
-    ARM_LEFT = 2
-    ARM_RIGHT = 3
-    LEG_LEFT = 4
-    LEG_RIGHT = 5
+    NONE, TRUNK, ARM_LEFT, ARM_RIGHT, LEG_LEFT, LEG_RIGHT = range(6)
 
 
 N_LABELS = 16 * len(Region)

@@ -28,23 +28,13 @@ FIRST_SLICE_Z_MM = 180.0
 
 #: Signal of pure tissue in the water and in the fat image, arbitrary units of the 12-bit scanner scale.
 _SIGNAL: dict[Tissue, tuple[float, float]] = {
-    Tissue.AIR: (0.0, 0.0),
-    Tissue.SUBCUTANEOUS_FAT: (58.0, 560.0),
-    Tissue.MUSCLE: (300.0, 12.0),
-    Tissue.ANTERIOR_THIGH_MUSCLE: (304.0, 12.0),
-    Tissue.POSTERIOR_THIGH_MUSCLE: (292.0, 12.0),
-    Tissue.VISCERAL_FAT: (70.0, 520.0),
-    Tissue.LIVER: (430.0, 0.0),
-    Tissue.KIDNEY: (520.0, 18.0),
-    Tissue.LUNG: (26.0, 5.0),
-    Tissue.HEART: (390.0, 14.0),
-    Tissue.MARROW: (140.0, 330.0),
-    Tissue.CORTICAL_BONE: (36.0, 20.0),
-    Tissue.TABLE: (5.0, 3.0),
-    Tissue.BOWEL: (250.0, 25.0),
-    Tissue.SPLEEN: (400.0, 10.0),
-    Tissue.BLADDER: (330.0, 4.0),
-}
+    Tissue.AIR: (0.0, 0.0), Tissue.SUBCUTANEOUS_FAT: (58.0, 560.0), Tissue.MUSCLE: (300.0, 12.0),
+    Tissue.ANTERIOR_THIGH_MUSCLE: (304.0, 12.0), Tissue.POSTERIOR_THIGH_MUSCLE: (292.0, 12.0),
+    Tissue.VISCERAL_FAT: (70.0, 520.0), Tissue.LIVER: (430.0, 0.0), Tissue.KIDNEY: (520.0, 18.0),
+    Tissue.LUNG: (26.0, 5.0), Tissue.HEART: (390.0, 14.0), Tissue.MARROW: (140.0, 330.0),
+    Tissue.CORTICAL_BONE: (36.0, 20.0), Tissue.TABLE: (5.0, 3.0), Tissue.BOWEL: (250.0, 25.0),
+    Tissue.SPLEEN: (400.0, 10.0), Tissue.BLADDER: (330.0, 4.0),
+}  # fmt: skip
 _MUSCLES = (Tissue.MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE, Tissue.POSTERIOR_THIGH_MUSCLE)
 #: Standard deviation of the noise in each contrast, same units.
 NOISE_SD = 9.0

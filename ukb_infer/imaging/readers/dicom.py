@@ -35,9 +35,9 @@ from ukb_infer.imaging.readers import dicom_values
 from ukb_infer.imaging.readers.containers import MAX_MEMBER_BYTES
 from ukb_infer.imaging.readers.dicom_geometry import geometry_findings, optional_numbers
 from ukb_infer.imaging.readers.dicom_role import processing_of, role_of
-from ukb_infer.imaging.readers.dicom_values import OVERLAY_GROUPS, PADDED, UNUSED_BITS, PixelForm, Scaling
+from ukb_infer.imaging.readers.dicom_values import OVERLAY_GROUPS, PADDED, UNUSED_BITS, PixelForm
 from ukb_infer.imaging.readers.dicom_walk import UNDEFINED, UNUSUAL, WALKED, alike, walk
-from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, SeriesHeader, Voxels, check_plausible
+from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, Scaling, SeriesHeader, Voxels, check_plausible
 from ukb_infer.reasons import Reason
 
 _PREAMBLE = 128
@@ -430,9 +430,7 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
         orientation=_floats(text, "ImageOrientationPatient", 6),
         pixel_spacing_mm=(row_mm, col_mm),
         time_s=_seconds(text["SeriesTime"]),
-        slope=scaling.slope,
-        intercept=scaling.intercept,
-        scaling=scaling.words,
+        scaling=scaling,
         marks=marks,
         processing=processing_of(text["ImageType"]),
         study_uid=text["StudyInstanceUID"],
@@ -472,8 +470,7 @@ def _decode_pixels(dataset: pydicom.Dataset, head: _Head) -> tuple[Voxels, tuple
     values, odd = dicom_values.stored_values(words, form)
     with _as_unreadable():
         dicom_values.check_mapped(dataset, values)
-        scaling = Scaling(header.slope, header.intercept)
-        values, padded = dicom_values.replace_padding(dataset, words, values, form, scaling)
+        values, padded = dicom_values.replace_padding(dataset, words, values, form, header.scaling)
     findings = (*((UNUSED_BITS,) if odd else ()), *((PADDED,) if padded else ()))
     if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max:
         return values.astype(np.uint16), findings

@@ -363,11 +363,11 @@ def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
     """
     if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
         raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
-    if header.scaling != first.scaling:
+    if header.scaling.words != first.scaling.words:
         raise ScanError(
             Reason.GEOMETRY_INCONSISTENT,
-            f"values of slices of {first.label} cannot be compared: the {first.scaling} slope holds for some, the "
-            f"{header.scaling} slope for others; export them with the same elements",
+            f"values of slices of {first.label} cannot be compared: the {first.scaling.words} slope holds for some, "
+            f"the {header.scaling.words} slope for others; export them with the same elements",
         )
     for name in ("rows", "cols", "orientation", "pixel_spacing_mm"):
         found, expected = getattr(header, name), getattr(first, name)

@@ -16,7 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.series import Finding
+from ukb_infer.imaging.series import Finding, Scaling
 from ukb_infer.reasons import Reason
 
 #: Integers by their size in bytes; larger ones are no pixels of MR.
@@ -101,21 +101,6 @@ class PixelForm:
         return f"u{_BYTES[self.allocated]}"
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """What turns stored values into those of the image: slope * stored + intercept.
-
-    Attributes:
-        slope: not 0.
-        intercept: in units of the result.
-        words: what states it, for messages.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    words: str = "rescale"
-
-
 # -- what the header says ---------------------------------------------------------------------------------------------
 
 
@@ -156,7 +141,7 @@ def unused_rescale(rescale: Scaling, used: Scaling) -> tuple[Finding, ...]:
         rescale: from RescaleSlope and RescaleIntercept.
         used: the scaling that was used instead.
     """
-    if (rescale.slope, rescale.intercept) == (1.0, 0.0) or (used.slope, used.intercept) != (1.0, 0.0):
+    if rescale.numbers == (1.0, 0.0) or used.numbers != (1.0, 0.0):
         return ()
     return (Finding(Reason.RESCALE_APPLIED, f"a {used.words} slope of 1 was used instead of the rescale slope"),)
 

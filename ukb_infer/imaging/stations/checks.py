@@ -323,7 +323,7 @@ def _is_newer(one: Pair, other: Pair) -> bool:
 def _same_voxels(one: Series, other: Series) -> bool:
     """Whether two series hold the same slices to the voxel."""
     order, other_order = _order(one), _order(other)
-    scalings = [(item.header.slope, item.header.intercept) for item in (one, other)]
+    scalings = [item.header.scaling.numbers for item in (one, other)]
     return one.voxels.shape == other.voxels.shape and bool(
         scalings[0] == scalings[1]
         and np.array_equal(one.voxels[order], other.voxels[other_order])
@@ -414,18 +414,7 @@ def repair_slices(number: int, series: Series, notes: Notes) -> Series:
 def _head_first(series: Series) -> Series:
     """Order slices by descending z, and repeated ones with the newest first."""
     order = np.lexsort((series.instances, -series.times_s, -series.positions_mm[:, 2]))
-    return series if (order == np.arange(len(order))).all() else _take(series, order)
-
-
-def _take(series: Series, chosen: NDArray[np.intp] | slice) -> Series:
-    """Choose slices by index."""
-    return replace(
-        series,
-        voxels=series.voxels[chosen],
-        positions_mm=series.positions_mm[chosen],
-        instances=series.instances[chosen],
-        times_s=series.times_s[chosen],
-    )
+    return series if (order == np.arange(len(order))).all() else series.take(order)
 
 
 def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
@@ -441,7 +430,7 @@ def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
         Reason.SLICE_DUPLICATE,
         f"{len(z) - len(first)} slices of {series.header.label} (station {number}) occur twice; newest used",
     )
-    return _take(series, first)
+    return series.take(first)
 
 
 def _check_in_plane_positions(number: int, series: Series) -> None:
@@ -538,7 +527,7 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
             f"{shorter.header.label} (station {number}) lacks {excess} end slices that {longer.header.label} has, "
             f"at most {MAX_CROPPED_SLICES} can be cropped; {_LOOK_ALL}",
         )
-    cropped = _take(longer, slice(start, start + n))
+    cropped = longer.take(slice(start, start + n))
     notes.add(
         Reason.END_SLICES_CROPPED,
         f"{shorter.header.label} lacks {excess} end slices at station {number}; both were cropped to {n} slices",
@@ -586,26 +575,26 @@ def apply_rescale(number: int, water: Series, fat: Series, notes: Notes) -> tupl
         ScanError: ``non_finite_values`` where they are not numbers, ``water_fat_mismatch`` where they lead to values
             of different kinds.
     """
-    kinds = [item.header.scaling for item in (water, fat)]
+    kinds = [item.header.scaling.words for item in (water, fat)]
     if kinds[0] != kinds[1]:
         raise ScanError(
             Reason.WATER_FAT_MISMATCH,
             f"values of water and fat cannot be compared at station {number}: the {kinds[0]} slope holds for water, "
             f"the {kinds[1]} slope for fat, expected one kind; export both with the same elements",
         )
-    scales = [(item.header.slope, item.header.intercept) for item in (water, fat)]
+    scales = [item.header.scaling.numbers for item in (water, fat)]
     if not np.isfinite(scales).all():
         raise ScanError(Reason.NON_FINITE_VALUES, f"the rescale slope of station {number} is not finite; {_EXPORT}")
     if scales == [(1.0, 0.0)] * 2:
         return water, fat
     (slope, intercept), (fat_slope, fat_intercept) = scales
-    what = f"{water.header.scaling} slope {slope:g} and intercept {intercept:g} were applied to"
+    what = f"{kinds[0]} slope {slope:g} and intercept {intercept:g} were applied to"
     if scales[0] == scales[1]:
         notes.add(Reason.RESCALE_APPLIED, f"{what} station {number}")
     else:
         notes.add(
             Reason.RESCALE_APPLIED,
-            f"{what} the water of station {number}, {fat.header.scaling} slope {fat_slope:g} and intercept "
+            f"{what} the water of station {number}, {kinds[1]} slope {fat_slope:g} and intercept "
             f"{fat_intercept:g} to its fat",
         )
     return scale(water), scale(fat)

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import cast
+from typing import Any
 
 import numpy as np
 
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.image_words import COMPOSED, COPY
-from ukb_infer.imaging.series import MAX_TILT_DEGREES, LeftOut, Series, Voxels, scale_slices
+from ukb_infer.imaging.series import MAX_TILT_DEGREES, PER_SLICE, LeftOut, Series, scale_slices
 from ukb_infer.imaging.stations.checks import SPACING_TOLERANCE, Notes, Pair, tilt_degrees
 from ukb_infer.protocol import NEAR_DUPLICATE_MM, SAME_POSITION_TOLERANCE_MM
 from ukb_infer.reasons import Reason
@@ -163,22 +163,12 @@ def _fit_together(parts: Sequence[Series]) -> bool:
 
 
 def _concatenate(parts: Sequence[Series]) -> Series:
-    headers = [part.header for part in parts for _ in part.positions_mm]
-    joined, findings = scale_slices(_concatenate_stored(parts), headers)
-    return replace(joined, findings=(*joined.findings, *findings))
-
-
-def _concatenate_stored(parts: Sequence[Series]) -> Series:
-    first = parts[0]
-    return replace(
-        first,
-        header=replace(first.header, time_s=max(part.header.time_s for part in parts)),
-        voxels=cast(Voxels, np.concatenate([part.voxels for part in parts])),
-        positions_mm=np.concatenate([part.positions_mm for part in parts]),
-        instances=np.concatenate([part.instances for part in parts]),
-        times_s=np.concatenate([part.times_s for part in parts]),
-        findings=tuple(dict.fromkeys(finding for part in parts for finding in part.findings)),
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_SLICE}
+    header = replace(parts[0].header, time_s=max(part.header.time_s for part in parts))
+    stored, scaled = scale_slices(
+        replace(parts[0], header=header, **joined), [part.header for part in parts for _ in part.positions_mm]
     )
+    return replace(stored, findings=(*dict.fromkeys(finding for part in parts for finding in part.findings), *scaled))
 
 
 def _check_no_parts(series: Sequence[Series]) -> None:
