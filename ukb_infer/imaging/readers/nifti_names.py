@@ -65,12 +65,6 @@ def is_nifti(name: str) -> bool:
     return bool(_SUFFIX.search(name)) and not name.startswith(".")
 
 
-def nifti_contrast(name: str) -> Contrast | None:
-    """Tell the contrast of a single NIfTI file by its name; None where it is not the water or fat of a station."""
-    chosen = choose_files([name], LeftOut())
-    return chosen[0].contrast if chosen else None
-
-
 def names_stations(names: Iterable[str]) -> bool:
     """Whether some file of a folder is named as the water or fat of a station."""
     parsed = _parse_all(names)
