@@ -117,12 +117,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What turns stored values into those of the image: slope * stored + intercept.
+    """Scaling of stored values: slope * stored + intercept.
 
     Attributes:
         slope: not 0.
         intercept: in units of the result.
-        words: what states it, for messages.
+        words: its source, for messages.
     """
 
     slope: float = 1.0
