@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,41 @@ def test_projections_that_were_excluded_later_are_not_learned(data: Path, tmp_pa
     assert {k.eid for k in packed.keys} == {"0000002"}
     assert "2 projections are left out" in lines[0]
     assert "1 of 18 labelled participants (or scans) have a projection, 17 have none" in lines[1]
+
+
+def _no_array(path: Path) -> None:
+    path.write_bytes(b"damaged")
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _another_array(path: Path) -> None:
+    np.save(path, np.zeros((2, 2)))
+
+
+def _fewer_projections(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+@pytest.mark.parametrize("damage", [_no_array, _empty, _cut_short, _another_array, _fewer_projections])
+def test_a_pack_that_was_damaged_later_is_refused(damage: Callable[[Path], None], data: Path, tmp_path: Path) -> None:
+    from ukb_infer.training.packing import pack
+
+    labels = read_labels(data / "labels.csv")
+    packed = pack(data / "projections", labels, tmp_path / "work")
+    path, whole = packed.images_path, np.array(packed.data.images)
+    del packed
+    damage(path)
+    with pytest.raises(RunError, match=r"projections\.npy: .*remove it, then run the same command again"):
+        pack(data / "projections", labels, tmp_path / "work")
+    path.unlink()
+    assert np.array_equal(pack(data / "projections", labels, tmp_path / "work").data.images, whole)
 
 
 @pytest.mark.slow

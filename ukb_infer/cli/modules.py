@@ -75,7 +75,7 @@ def show(name: Name) -> None:
 @app.command("import-mimir", cls=Command)
 def import_mimir(
     folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the new module.")],
+    out: Annotated[Path, typer.Option(help="Folder for the new module.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module.")] = False,
 ) -> None:
     """Convert a published MIMIR module without executing anything in its pickle.

@@ -18,7 +18,7 @@ from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
 from ukb_infer.modules.outliers import MIN_SCANS, features_of, fit_outliers
-from ukb_infer.networks import InputScaling, MeanVarianceNetwork
+from ukb_infer.networks import InputScaling
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
 from ukb_infer.storage import atomic_write_text
@@ -188,36 +188,14 @@ def make_demo(
     standardization = Standardization.fit(labels, targets)
     data = LabelledProjections(images, labels, np.array([f"{k:07d}" for k in range(1, len(images) + 1)]), targets)
     networks = train_members(
-        config.train_config(),
-        data,
-        standardization,
-        work / "members",
+        config.train_config(), data, standardization, work / "members", processes=config.workers,
         images_path=work / f"training-{config.training}" / "images.npy",
-        processes=config.workers,
-    )
+    )  # fmt: skip
     manifest = make_manifest(
-        "phantom-demo",
-        "1.0.0",
-        config.train_config(),
-        targets,
-        standardization,
+        "phantom-demo", "1.0.0", config.train_config(), targets, standardization,
         intended_use="Trying and testing ukb_infer on its own phantoms.",
-        provenance=f"Trained on {config.training} synthetic phantoms by `{COMMAND}`.",
-        warning=WARNING,
-    )
-    return _calibrate_and_save(out, work, config, manifest, networks, started, overwrite, say)
-
-
-def _calibrate_and_save(
-    out: Path,
-    work: Path,
-    config: DemoConfig,
-    manifest: ModuleManifest,
-    networks: list[MeanVarianceNetwork],
-    started: float,
-    overwrite: bool,
-    say: Callable[[str], None],
-) -> ModuleManifest:
+        provenance=f"Trained on {config.training} synthetic phantoms by `{COMMAND}`.", warning=WARNING,
+    )  # fmt: skip
     draft = work / "draft"
     save_module(draft, manifest, networks, half=True, overwrite=True)
     module = load_module(draft)

@@ -33,6 +33,11 @@ LOOK_UP_S = 0.5
 _STOP = None
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why an item has no result: its worker died or took too long, or the function raised (``error``)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.execution import parse_shard
+from ukb_infer.execution import parse_shard, usable_cores
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.records import ReadingOptions
@@ -26,8 +26,7 @@ DEFAULT_OOD_THRESHOLD = 99.5
 
 def default_workers() -> int:
     """Default number of worker processes: one per core, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(16, usable))
+    return min(16, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,13 @@ class CommonConfig:
     base: Path = Path()
 
     def __post_init__(self) -> None:
-        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        if not self.inputs:
+            raise UsageError("none given; name a zip, a folder, a projection or a list", field="inputs")
+        if not 0 <= self.workers <= 256:
+            raise UsageError(field="workers", got=self.workers, expected="0 to 256")
+        if not self.timeout_s > 0:
+            raise UsageError(field="timeout_s", got=self.timeout_s, expected="seconds above 0")
+        check_reading(self.reading)
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
@@ -87,7 +92,7 @@ class CommonConfig:
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
-        return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
+        return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as JSON values; the shard as ``I/N``, which is valid outside the job array too."""
@@ -206,27 +211,6 @@ class PredictConfig(CommonConfig):
         return f"ci{round(100.0 * self.level, 6):g}"
 
 
-def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, reading: ReadingOptions) -> None:
-    """Checks shared by both commands.
-
-    Args:
-        inputs: as given.
-        workers: processes, 0 to 256.
-        timeout_s: time limit for one scan, above 0.
-        reading: how scans are read and checked.
-
-    Raises:
-        UsageError: names the option.
-    """
-    if not inputs:
-        raise UsageError("none given; name a zip, a folder, a projection or a list", field="inputs")
-    if not 0 <= workers <= 256:
-        raise UsageError(field="workers", got=workers, expected="0 to 256")
-    if not timeout_s > 0:
-        raise UsageError(field="timeout_s", got=timeout_s, expected="seconds above 0")
-    check_reading(reading)
-
-
 def check_reading(reading: ReadingOptions) -> None:
     """Check how scans are to be read.
 
@@ -239,18 +223,3 @@ def check_reading(reading: ReadingOptions) -> None:
         raise UsageError(
             "`allow_missing_stations` is useless with `expected_stations` 0, which accepts any number; drop one of them"
         )
-
-
-def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
-    """Recipe and reading options, which determine a projection.
-
-    Args:
-        reading: how scans are read and checked.
-        recipe: of the projections.
-    """
-    return {
-        "recipe": recipe,
-        "expected_stations": reading.expected_stations,
-        "allow_missing_stations": reading.allow_missing_stations,
-        "strict": reading.strict,
-    }

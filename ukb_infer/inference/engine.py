@@ -20,7 +20,7 @@ from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.find import default_modules
 from ukb_infer.modules.module import RawOutput
 from ukb_infer.networks.speed import Precision
-from ukb_infer.regression import Mixture, calibrate, combine_modules
+from ukb_infer.regression import calibrate, combine_modules
 from ukb_infer.targets import TARGETS
 from ukb_infer.text import suggest
 
@@ -195,10 +195,7 @@ class Engine:
         features = [None if raw.features is None else raw.features.cpu().numpy() for raw in launched.raws]
         columns, tail = [], []
         for target in self.targets:
-            parts = [
-                Mixture(mixtures[n].mean[:, p], mixtures[n].aleatoric[:, p], mixtures[n].epistemic[:, p])
-                for n, p in target.sources
-            ]
+            parts = [mixtures[n].select((slice(None), p)) for n, p in target.sources]
             whole = combine_modules(parts, self.weights(target))
             if target.combination is not None:
                 whole = calibrate(whole, np.asarray(target.combination.factor))

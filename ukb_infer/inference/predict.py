@@ -78,13 +78,8 @@ def load_engine(config: PredictConfig) -> Engine:
     folders = resolve_modules([_place_of(name, config) for name in config.modules])
     device = choose_device(config.device)
     prepare_device(device)
-    return Engine(
-        folders,
-        device,
-        choose_precision(config.precision, device),
-        choose_batch_size(config.batch_size, device),
-        config.backend,
-    )
+    precision, batch_size = choose_precision(config.precision, device), choose_batch_size(config.batch_size, device)
+    return Engine(folders, device, precision, batch_size, config.backend)
 
 
 def _place_of(module: str, config: PredictConfig) -> str:
@@ -174,9 +169,8 @@ class Batches:
         broken: list[JournalRow] = []
         report = progress or (lambda *_: None)
         report(done, total, failures)
-        for scan, outcome in outcomes(
-            [_job(config, scan, engine.recipe.name) for scan in todo], config, self.session.stop
-        ):
+        jobs = [_job(config, scan, engine.recipe.name) for scan in todo]
+        for scan, outcome in outcomes(jobs, config, self.session.stop):
             if outcome.image is None:
                 failures += 1
                 broken.append(journal_row(scan, outcome))

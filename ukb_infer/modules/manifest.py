@@ -17,24 +17,9 @@ from pydantic import AfterValidator, Field, Strict, ValidationInfo
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.imaging.recipes import RECIPES
-from ukb_infer.modules import version1
+from ukb_infer.modules import checks, version1
 from ukb_infer.modules.calibration import Calibration
-from ukb_infer.modules.checks import (
-    Line,
-    LineOrNothing,
-    Number,
-    Positive,
-    Prose,
-    Setting,
-    each_once,
-    expected,
-    from_json,
-    load_json,
-    read_object,
-    shown,
-    unknown_key,
-    wrong,
-)
+from ukb_infer.modules.checks import Line, LineOrNothing, Number, Positive, Prose, Setting, expected, from_json, wrong
 from ukb_infer.regression.log_variance import LOG_VARIANCES, LogVariance
 from ukb_infer.storage import sha256_file
 from ukb_infer.text import suggest
@@ -185,7 +170,7 @@ class ModuleNetwork:
     dimension: Annotated[Literal[2], expected("2")] = 2
     head: Annotated[Literal["mean-variance"], expected("mean-variance")] = "mean-variance"
     dtype: Annotated[Literal["float32"], expected("float32")] = "float32"
-    members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("file")] = ()
+    members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("file")] = ()
 
 
 @from_json
@@ -198,7 +183,7 @@ class ModuleOutputs:
         outliers: reference of ordinary scans; None if the module has none.
     """
 
-    targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("name")]
+    targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("name")]
     outliers: OutlierFile | None = None
 
 
@@ -292,21 +277,21 @@ def parse_manifest(text: str, file: str = MANIFEST_NAME) -> ModuleManifest:
     Raises:
         ModuleError: not JSON, invalid, of an unknown schema version or recipe.
     """
-    value = load_json(text, file)
+    value = checks.load_json(text, file)
     version = value.get("schema_version")
     if type(version) is not int or version not in (1, SCHEMA_VERSION):
         raise ModuleError(
-            f"{file}: schema_version is {shown(version)}, expected 1 or {SCHEMA_VERSION}; a newer module needs a newer "
-            "ukb-infer"
+            f"{file}: schema_version is {checks.shown(version)}, expected 1 or {SCHEMA_VERSION}; a newer module needs "
+            "a newer ukb-infer"
         )
     if version == 1:
-        if unknown := unknown_key(value, version1.PLACES):
+        if unknown := checks.unknown_key(value, version1.PLACES):
             key, words = unknown
-            raise ModuleError(f"{file}: {ascii(key[:60])[1:-1]} is {shown(value[key])}, expected {words}")
+            raise ModuleError(f"{file}: {ascii(key[:60])[1:-1]} is {checks.shown(value[key])}, expected {words}")
         recipe = RECIPES.get(str(value.get("recipe")))
         value = version1.to_sections(value, recipe.channels if recipe is not None else ())
-        return read_object(ModuleManifest, value, file, version1.place_of)
-    return read_object(ModuleManifest, value, file)
+        return checks.read_object(ModuleManifest, value, file, version1.place_of)
+    return checks.read_object(ModuleManifest, value, file)
 
 
 def read_manifest(folder: Path) -> ModuleManifest:

@@ -33,15 +33,8 @@ from ukb_infer.modules.manifest import (
     read_manifest,
 )
 from ukb_infer.modules.outliers import OutlierReference, read_outliers
-from ukb_infer.networks import (
-    WORTH_COMPILING,
-    CompiledMembers,
-    InputScaling,
-    MeanVarianceNetwork,
-    build_network,
-    choose_backend,
-    speed,
-)
+from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
+from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose_backend
 from ukb_infer.networks.speed import DTYPES, Call, Precision
 from ukb_infer.regression import Mixture, calibrate, combine_members, convert_units, destandardize, variance_from_raw
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file

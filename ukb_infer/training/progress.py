@@ -18,7 +18,7 @@ class MemberDisplay:
         show: False shows nothing.
     """
 
-    def __init__(self, member: int, line_every: int, judged_by: str, *, show: bool = True) -> None:
+    def __init__(self, member: int, line_every: int, judged_by: str, *, show: bool) -> None:
         self.member, self.line_every, self.show = member, line_every, show
         self.best = f"best validation {judged_by.upper()}"
         self._bar: Any = None
@@ -36,14 +36,8 @@ class MemberDisplay:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total,
-                initial=iteration - 1,
-                desc=f"member {self.member + 1}",
-                position=self.member,
-                unit="it",
-                dynamic_ncols=True,
-            )
+            own: dict[str, Any] = {"desc": f"member {self.member + 1}", "position": self.member}
+            self._bar = tqdm(total=total, initial=iteration - 1, unit="it", dynamic_ncols=True, **own)
         self._bar.update(iteration - self._bar.n)
         self._bar.set_postfix(
             loss=f"{loss:.3f}", **({} if math.isnan(best) else {"best": f"{best:.3f}"}), refresh=False
