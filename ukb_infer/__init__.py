@@ -11,12 +11,12 @@ from ukb_infer._version import __version__
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.api import predict, project
+    from ukb_infer.api import predict, project, stitch
     from ukb_infer.modules import load_module
     from ukb_infer.records import Projection, ScanKey
     from ukb_infer.runs.read import read_estimates
 
-__all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates"]
+__all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates", "stitch"]
 
 _HOMES = {
     "Projection": "records",
@@ -25,6 +25,7 @@ _HOMES = {
     "predict": "api",
     "project": "api",
     "read_estimates": "runs.read",
+    "stitch": "api",
 }
 __getattr__ = on_first_use(__name__, _HOMES)
 

@@ -121,6 +121,12 @@ class Reason(StrEnum):
         "no fat series, in the scan or at a station",
         "look for it where the scan was exported or unpacked",
     )
+    CONTRAST_MISSING = (
+        "contrast_missing",
+        _F,
+        "an in-phase or opposed-phase series that was asked for is absent, or on another grid than water and fat",
+        "leave it out of --contrasts, or look for it where the scan was exported",
+    )
     ONLY_DERIVED_IMAGES = (
         "only_derived_images",
         _F,

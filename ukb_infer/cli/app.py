@@ -24,8 +24,10 @@ from ukb_infer.cli import (
     project,
     retry,
     status,
+    stitch,
     targets,
     train,
+    volumetry,
 )
 from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
 from ukb_infer.console import demand_output, lost_output, prepare_streams
@@ -46,7 +48,7 @@ app = typer.Typer(
 
 
 #: Commands whose result is what they print; the results of the others are files.
-_PRINTING = ("targets", "modules", "info", "status")
+_PRINTING = ("targets", "modules", "info", "status", "volumetry")
 
 
 def _show_version(value: bool) -> None:
@@ -71,6 +73,8 @@ def _root(
 COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "project": project.project,
+    "stitch": stitch.stitch,
+    "volumetry": volumetry.volumetry,
     "targets": targets.targets,
     "phantom": phantom.phantom,
     "demo": demo.demo,

@@ -1,4 +1,4 @@
-"""Options of ``predict`` and ``project``, with their help texts; other commands have some of them too."""
+"""Options of ``predict``, ``project`` and ``stitch``, with their help texts; other commands have some of them too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from ukb_infer.cli import completion
 from ukb_infer.imaging.recipes import RECIPES
+from ukb_infer.imaging.volumes.names import CONTRASTS, SPACING_NAMES
 
 Inputs = Annotated[
     list[str],
@@ -128,7 +129,27 @@ Parquet = Annotated[bool, typer.Option("--parquet", help="Write the tables as Pa
 # Of project alone.
 Recipe = Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="How stations become a projection.")]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")]
+Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
+
+# Of stitch alone.
+Contrasts = Annotated[
+    str,
+    typer.Option(
+        "--contrasts",
+        metavar=",".join(CONTRASTS),
+        help="Contrasts to write, a file each; in and opposed are read only where they are named.",
+        autocompletion=completion.contrasts,
+    ),
+]
+Spacing = Annotated[
+    str,
+    typer.Option(
+        "--spacing",
+        metavar="|".join((*SPACING_NAMES, "MM")),
+        help="native: the stations' finest along each axis; recipe: 2.232 x 2.232 x 3 mm; a number: isotropic, mm.",
+        autocompletion=completion.one_of(*SPACING_NAMES),
+    ),
+]
 
 
 def split_names(text: str) -> tuple[str, ...]:

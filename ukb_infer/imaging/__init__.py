@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ukb_infer.imaging.reading import project_path as project_path
     from ukb_infer.imaging.reading import read_stations as read_stations
     from ukb_infer.imaging.reading import scan_name as scan_name
+    from ukb_infer.imaging.reading import stitch_path as stitch_path
     from ukb_infer.imaging.recipes.mimir1.fast import project_stations as project_stations
 
 _HOME = {
@@ -23,6 +24,7 @@ _HOME = {
     "read_projection": "readers.projection_file",
     "read_stations": "reading",
     "scan_name": "reading",
+    "stitch_path": "reading",
     "project_stations": "recipes.mimir1.fast",
 }
 __all__ = sorted(_HOME)

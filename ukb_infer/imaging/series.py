@@ -64,12 +64,17 @@ UNMARKED = Marks()
 
 
 class Contrast(StrEnum):
-    """Contrast of a Dixon series; only water and fat are read."""
+    """Contrast of a Dixon series; in-phase and opposed-phase are read only where they are asked for."""
 
     WATER = "water"
     FAT = "fat"
     IN_PHASE = "in_phase"
     OPPOSED_PHASE = "opposed_phase"
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return self.value.replace("_", "-")
 
 
 _SUFFIXES = {

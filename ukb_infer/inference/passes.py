@@ -12,7 +12,7 @@ from typing import Any
 from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.inputs import ScanInput
-from ukb_infer.inference.work import Job, Outcome, failed, from_failure, process_scan
+from ukb_infer.inference.work import Outcome, ScanJob, failed, from_failure, process_scan
 from ukb_infer.reasons import Reason
 
 #: Failures of the storage in a row after which it is taken for gone and waited for.
@@ -48,7 +48,7 @@ class StopOnTerminate:
 
 
 def outcomes(
-    jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
 ) -> Iterator[tuple[ScanInput, Outcome]]:
     """Work on scans; each comes back at most once, in order of completion.
 
@@ -96,7 +96,9 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
         time.sleep(min(0.2, max(0.0, end - time.monotonic())))
 
 
-def _one_pass(jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]) -> Iterator[tuple[Job, Outcome]]:
+def _one_pass(
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
+) -> Iterator[tuple[ScanJob, Outcome]]:
     """Every job once, here or on a cluster."""
     if not jobs:
         return

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
-from ukb_infer.execution import Journal
 from ukb_infer.inference.config import ProjectConfig
-from ukb_infer.inference.inputs import ScanInput
-from ukb_infer.inference.passes import outcomes
-from ukb_infer.inference.plan import Plan, empty_summary, make_plan, seconds_of, still_to_do
-from ukb_infer.inference.session import Session, journal_row, open_session
-from ukb_infer.inference.work import Job, process_scan
+from ukb_infer.inference.scan_files import FileRun, run_scan_files
+from ukb_infer.inference.work import Job
 from ukb_infer.runs.files import projection_files
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.text import format_duration
-
-#: Results committed together: one forced write to disk for so many scans.
-COMMIT_EVERY = 16
 
 
 def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunSummary:
@@ -33,71 +23,12 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         UsageError: contradictory options, two files of one key, or another run in ``--out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
-    started = time.monotonic()
-    plan = make_plan(config)
-    if config.dry_run:
-        return _dry_run(config, plan)
-    with open_session(config, plan) as session:
-        session.begin("project", config.identity())
-        todo = _unfinished(config, plan, session.journal)
-        with session.working_on(todo):
-            _project_scans(config, session, todo, progress)
-        return session.end(todo, started)
-
-
-def _unfinished(config: ProjectConfig, plan: Plan, journal: Journal) -> list[ScanInput]:
-    """Scans without a result, and those whose projection is gone."""
-    missing = {s.key.scan for s in still_to_do(plan, journal, verify=config.verify)}
-    return [s for s in plan.included if s.key.scan in missing or not _has_file(config, s, journal)]
-
-
-def _has_file(config: ProjectConfig, scan: ScanInput, journal: Journal) -> bool:
-    """Whether a finished scan's projection is still there (or it failed and has none)."""
-    row = journal.row(scan.key.scan)
-    return row is not None and (
-        row.result.status == "failed" or projection_files(config.out, scan.key.scan)[0].is_file()
+    run = FileRun(
+        name="project",
+        config=config,
+        job=lambda scan: Job(scan, config.reading, config.recipe, config.out, config.png, config.verify),
+        try_job=lambda scan: Job(scan, config.reading, config.recipe),
+        files=lambda key: projection_files(config.out, key.scan)[:1],
+        megabytes=0.2,
     )
-
-
-def _project_scans(config: ProjectConfig, session: Session, todo: list[ScanInput], progress: Progress | None) -> None:
-    """Work through scans, committing some at a time, and what is left also when something ends the run."""
-    total = len(session.plan.included)
-    done, failures = total - len(todo), 0
-    jobs = [
-        Job(scan, config.reading, config.recipe, config.out, config.png, config.volumes, config.verify) for scan in todo
-    ]
-    report = progress or (lambda *_: None)
-    report(done, total, failures)
-    rows = []
-    try:
-        for scan, outcome in outcomes(jobs, config, session.stop):
-            rows.append(journal_row(scan, outcome))
-            if len(rows) >= COMMIT_EVERY:
-                batch, rows = rows, []
-                session.commit(batch)
-            done += 1
-            failures += outcome.image is None
-            report(done, total, failures)
-    finally:
-        session.journal.record(rows)
-        session.log.failures(rows)
-
-
-def _expected_time(config: ProjectConfig, readable: list[ScanInput]) -> str:
-    """Expected time in words, measured on one scan."""
-    if not readable:
-        return "nothing to read"
-    job = Job(readable[len(readable) // 2], config.reading, config.recipe)
-    expected = seconds_of(lambda: process_scan(job)) * len(readable) / max(1, config.workers)
-    return f"about {format_duration(expected)} for {len(readable)} scans, measured on one scan"
-
-
-def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:
-    megabytes = 0.2 * len(plan.included) + (110.0 * len(plan.included) if config.volumes else 0.0)
-    readable = [s for s in plan.included if s.problem is None]
-    notes = (
-        f"{len(plan.included)} scans, {len(plan.excluded)} excluded",
-        _expected_time(config, readable),
-        f"about {megabytes:.0f} MB in {config.out}; nothing was written (--dry-run)",
-    )
-    return empty_summary(config, plan, notes)
+    return run_scan_files(run, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,17 +44,23 @@ class _Plan:
     members: list[int] = field(default_factory=list)
 
 
-def read_series(source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None) -> list[Series]:
+def read_series(
+    source: MemberSource,
+    use_fast_path: bool = True,
+    left_out: LeftOut | None = None,
+    also: Collection[Contrast] = (),
+) -> list[Series]:
     """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
 
     The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
-    decoded. Checksums are compared of every member that is decoded, and of those ignored that could be damaged slices.
-    No manifest is consulted: nothing in it can change the result.
+    decoded unless asked for. Checksums are compared of every member that is decoded, and of those ignored that could be
+    damaged slices. No manifest is consulted: nothing in it can change the result.
 
     Args:
         source: the zip or folder.
         use_fast_path: False sends every slice through pydicom (same result).
         left_out: counts the series that are named like water or fat and are neither.
+        also: further contrasts to read.
 
     Returns:
         Series in the order of first appearance, slices in the order of the container.
@@ -63,9 +69,10 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
         ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of
             :class:`~ukb_infer.imaging.readers.dicom.SliceParser`.
     """
+    wanted = frozenset({Contrast.WATER, Contrast.FAT, *also})
     if use_fast_path:
         found = LeftOut()
-        plans = _identify(source, use_fast_path, _STRIDE, found)
+        plans = _identify(source, use_fast_path, _STRIDE, found, wanted)
         try:
             series = _decode(source, plans, use_fast_path)
         except ScanError:
@@ -74,13 +81,14 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
             if left_out is not None:
                 left_out.update(found)
             return series
-    return _decode(
-        source, _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out), use_fast_path
-    )
+    plans = _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out, wanted)
+    return _decode(source, plans, use_fast_path)
 
 
-def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut) -> list[_Plan]:
-    """Tell which members form which water and fat series, by their first bytes.
+def _identify(
+    source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut, wanted: frozenset[Contrast]
+) -> list[_Plan]:
+    """Tell which members form which series of the contrasts wanted, by their first bytes.
 
     Args:
         source: the zip or folder.
@@ -88,6 +96,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
         stride: where three members of one series lie so that the last is this far from the others, those in between
             are taken for the same series unseen; decoding verifies that. 0 to look at every member.
         left_out: counts the series that are named like water or fat and are neither.
+        wanted: contrasts.
     """
     plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
     peeker = _Peeker(source, use_fast_path)
@@ -106,7 +115,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
             any_dicom = True
             enhanced = index if identity.enhanced else enhanced
             _count_left_out(identity, left_out)
-        plan = _plan_of(identity, plans)
+        plan = _plan_of(identity, plans, wanted)
         if identity is not None and plan is None:
             ignored.setdefault(identity, []).append(index)
         if plan is not None:
@@ -114,7 +123,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
             if plan is not last:
                 next_jump = at
             elif stride and at >= next_jump and at + stride < len(members):
-                if _plan_of(peeker.identity(members[at + stride]), plans) is plan:
+                if _plan_of(peeker.identity(members[at + stride]), plans, wanted) is plan:
                     plan.members.extend(members[at + 1 : at + stride])
                     at += stride - 1  # the member at the end of the jump comes next
                 else:
@@ -178,11 +187,13 @@ def _count_left_out(identity: Identity, left_out: LeftOut) -> None:
         left_out.add(identity.marks.kind, f"{identity.uid} {identity.number} {identity.contrast}")
 
 
-def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
-    """Find or begin the plan of a member's series; None for what is neither water nor fat."""
+def _plan_of(
+    identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan], wanted: frozenset[Contrast]
+) -> _Plan | None:
+    """Find or begin the plan of a member's series; None for what is of no contrast wanted."""
     if identity is None or identity.marks.kind is not None:
         return None
-    if identity.contrast is not Contrast.WATER and identity.contrast is not Contrast.FAT:
+    if identity.contrast is None or identity.contrast not in wanted:
         return None
     key = (identity.number, identity.uid, identity.contrast)
     plan = plans.get(key)
