@@ -257,16 +257,16 @@ def test_from_file_to_table(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     scan = tmp_path / "0000001_20201_2_0.zip"
-    with pytest.raises(UsageError, match="`labels`: .*is no file"):
+    with pytest.raises(UsageError, match=r"`labels`: .*is no file"):
         run_volumetry(tmp_path / "none.nii", scan)
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), None), tmp_path / "lost.nii")
-    with pytest.raises(ScanError, match="missing_affine: the label map"):
+    with pytest.raises(ScanError, match=r"missing_affine: the label map"):
         run_volumetry(tmp_path / "lost.nii", scan)
     (tmp_path / "names.csv").write_text("id,text\n1,liver\n")
     with pytest.raises(UsageError, match="`names`: has the columns id, text"):
         read_names(tmp_path / "names.csv")
     (tmp_path / "names.csv").write_text("label,name\none,liver\n")
-    with pytest.raises(UsageError, match="`names`: the column label should hold whole numbers"):
+    with pytest.raises(UsageError, match=r"`names`: the column label should hold whole numbers"):
         read_names(tmp_path / "names.csv")
 
 

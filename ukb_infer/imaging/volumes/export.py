@@ -91,10 +91,10 @@ def _describe_stations(stitch: Stitch) -> list[dict[str, Any]]:
 
 
 def _describe_seams(stitch: Stitch, contrast: str) -> list[dict[str, Any]]:
-    """Each seam, head first: slices of the file, feet first, and per contrast fused the gains of these."""
+    """Each seam, head first: slices of the file, feet first, and the gains of these; a fraction has none."""
     grid = stitch.grid
     source = CONTRASTS[contrast].of_station
-    fusers = {source: stitch.fusers[source]} if source else {n: stitch.fusers[n] for n in ("water", "fat")}
+    fuser = stitch.fusers[source] if source else None
     stations = stitch.scan.stations
     return [
         {
@@ -103,8 +103,8 @@ def _describe_seams(stitch: Stitch, contrast: str) -> list[dict[str, Any]]:
             "AcquiredOverlapMm": float(grid.boxes.end[k, 2] - grid.boxes.start[k + 1, 2]) * grid.spacing_mm[2],
             "Slices": _file_range(stitch, grid.kept[k + 1][0], grid.kept[k][1]),
             "UpperWeights": [float(w) for w in grid.fades[k][len(grid.fades[k]) - trim.overlap_below :][::-1]],
-            "Gains": {name: [float(g) for g in fuser.gains[k][::-1]] for name, fuser in fusers.items()},
-            "LowerOverUpper": {name: fuser.steps[k] for name, fuser in fusers.items()},
+            "Gains": None if fuser is None else [float(g) for g in fuser.gains[k][::-1]],
+            "LowerOverUpper": None if fuser is None else fuser.steps[k],
         }
         for k, trim in enumerate(grid.trims[:-1])
     ]

@@ -84,13 +84,18 @@ class ContrastFuser:
         values = [max(abs(float(a.min())), abs(float(a.max()))) for a in self.arrays]
         return max(values) * max(1.0, *(float(f.max()) for f in self._factors))
 
-    def plane(self, position: int) -> Float64:
-        """A fused slice: (rows, cols) float64, before the ends are cut (step 8)."""
+    def plane(self, position: int, *, evened: bool = True) -> Float64:
+        """A fused slice: (rows, cols) float64 (step 8).
+
+        Args:
+            position: of the slice on the grid, head first.
+            evened: with the gains of step 7; without them the slice is blended only.
+        """
         rows, cols, _ = self.grid.boxes.extent
         fused = np.zeros((rows, cols))
         for station, kept in self.grid.stations_at(position):
             part = self._faded(station, kept)
-            factor = self._factors[station][kept]
+            factor = self._factors[station][kept] if evened else 1.0
             fused[self.grid.plane(station)] += part if factor == 1.0 else part * factor
         return fused
 
@@ -124,7 +129,8 @@ class Stitch:
         source = CONTRASTS[contrast].of_station
         if source:
             return self.fusers[source].plane(position)
-        return fat_fraction(self.fusers["water"].plane(position), self.fusers["fat"].plane(position))
+        # The gains of water and fat differ by some per cent at seams, which would change the fraction there.
+        return fat_fraction(*(self.fusers[name].plane(position, evened=False) for name in ("water", "fat")))
 
     def largest(self, contrast: str) -> float:
         """A bound of a contrast's largest absolute value."""

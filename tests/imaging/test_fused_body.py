@@ -106,6 +106,11 @@ def test_the_fat_fraction_is_f_over_w_plus_f_and_0_without_signal() -> None:
     stations[0].water[:5], stations[0].fat[:5] = 0, 0
     image = stitch(stations, "fraction").image("fraction")
     assert set(np.unique(image)) == {np.float32(0.0), np.float32(0.25)}
+    plans = stack_plans([Plan(slices=30)] * 2, [24.0])
+    brighter = constant_stations(plans, [(300, 100), (600, 200)])
+    made = stitch(brighter, "fraction")  # stations of other brightness, water and fat alike
+    np.testing.assert_allclose(made.image("fraction"), 0.25, rtol=1e-6)
+    assert {seam["Gains"] for seam in describe(made, "fraction", choose_storage(1.0))["Seams"]} == {None}
     negative = constant_stations([Plan()], [(-50, 100)], np.float32)
     assert stitch(negative, "fraction").image("fraction").max() == 1.0
 
@@ -160,13 +165,13 @@ def test_the_sidecar_says_where_seams_lie_and_what_they_gained() -> None:
     facts = describe(made, "water", choose_storage(200.0))
     (seam,) = facts["Seams"]
     assert (seam["Upper"], seam["Lower"], seam["AcquiredOverlapMm"]) == (1, 2, pytest.approx(24.0))
-    assert seam["LowerOverUpper"]["water"] == pytest.approx(2.0)
+    assert seam["LowerOverUpper"] == pytest.approx(2.0)
     first, end = seam["Slices"]
     image = made.image("water")
     np.testing.assert_allclose(image[0, 0, first - 1 : end + 1], np.linspace(200, 100, 10), rtol=1e-6)  # feet first
     np.testing.assert_allclose(seam["UpperWeights"], np.arange(1, 9) / 9, rtol=1e-6)
     blended = 100 * np.array(seam["UpperWeights"]) + 200 * (1 - np.array(seam["UpperWeights"]))
-    np.testing.assert_allclose(blended * seam["Gains"]["water"], image[0, 0, first:end], rtol=1e-5)
+    np.testing.assert_allclose(blended * seam["Gains"], image[0, 0, first:end], rtol=1e-5)
     ranges = [s["Slices"] for s in facts["Stations"]]
     assert ranges == [[first, made.grid.shape[2]], [0, end]]
     assert facts["Swaps"] is None
