@@ -93,11 +93,19 @@ class Station:
 
 @dataclass(frozen=True)
 class Stations:
-    """A scan as read and checked: stations head first, and the flags raised on the way."""
+    """A scan as read and checked.
+
+    Attributes:
+        stations: head first.
+        flags: raised on the way.
+        messages: one sentence a flag.
+        swaps: what was found and done about fat-water swaps, a mapping each; None where none were looked for.
+    """
 
     stations: tuple[Station, ...]
     flags: tuple[Reason, ...] = ()
     messages: tuple[str, ...] = ()
+    swaps: tuple[Mapping[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def make_phantom(seed: int) -> LandmarkPhantom:
         between = float(np.round(rng.uniform(4.0, 9.0), 3))
         x, y = (float(-(n - 1) / 2 * mm + j) for n, mm, j in zip((cols, rows), in_plane[::-1], jitter, strict=True))
         geometry.append(((rows, cols, slices), np.array([x, y, z], np.float32), np.array([*in_plane, between])))
-        z -= (slices - 1) * between - rng.uniform(1.0, 4.0) * between
+        z -= (slices - 1) * between - rng.uniform(1.0, 2.0) * between
     shape, first, spacing = geometry[-1]
     places = {}
     for side, sign in (("left", 1), ("right", -1)):

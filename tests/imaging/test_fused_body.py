@@ -175,6 +175,11 @@ def test_the_sidecar_says_where_seams_lie_and_what_they_gained() -> None:
     ranges = [s["Slices"] for s in facts["Stations"]]
     assert ranges == [[first, made.grid.shape[2]], [0, end]]
     assert facts["Swaps"] is None
+    swaps = ({"Station": 2, "Kind": "whole", "Action": "corrected"},)
+    scan = Stations(made.scan.stations, swaps=swaps)
+    assert describe(make_stitch(scan, KEY, ("water",), "native"), "water", choose_storage(200.0))["Swaps"] == list(
+        swaps
+    )
     assert facts["GeneratedBy"] == [{"Name": "ukb-infer", "Version": ukb_infer.__version__}]
     assert json.loads(json.dumps(facts)) == facts
 

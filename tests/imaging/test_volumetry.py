@@ -10,16 +10,19 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from made_stations import Plan, make_stations, stack_plans
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.imaging.readers.nifti import read_label_map
+from ukb_infer.imaging.volumes.export import write_stitch
 from ukb_infer.imaging.volumes.grid import FusedGrid, make_grid
-from ukb_infer.imaging.volumes.stitch import fat_fraction
+from ukb_infer.imaging.volumes.stitch import fat_fraction, make_stitch
 from ukb_infer.imaging.volumes.volumetry import LabelMeasure, labels_of_station, measure_labels, place_labels
 from ukb_infer.inference.volumetry import read_names, run_volumetry
 from ukb_infer.phantom import write_scan
-from ukb_infer.records import ReadingOptions, Station
+from ukb_infer.records import ReadingOptions, ScanKey, Station, Stations
 
 VOXEL_LITRES = 2.23214293**2 * 3.0 / 1e6
 UPPER, LOWER = (300, 100), (100, 300)  # fat fractions 0.25 and 0.75
@@ -253,6 +256,22 @@ def test_from_file_to_table(tmp_path: Path) -> None:
     assert own.shape == (40, 46, 30)
     np.testing.assert_allclose(own.affine, stations[0].affine, rtol=1e-6)
     assert np.asarray(own.dataobj).sum() == 7000
+
+
+def test_maps_that_simpleitk_writes_are_read(tmp_path: Path) -> None:
+    """Drawn on a file of `stitch`, by a program of the other convention of axes."""
+    stations = two_stations()
+    made = make_stitch(Stations(tuple(stations)), ScanKey.from_name("0000001_20201_2_0"), ("water",), "native")
+    image = SimpleITK.ReadImage(str(write_stitch(made, ("water",), tmp_path)[0]))
+    drawn = SimpleITK.Image(image.GetSize(), SimpleITK.sitkUInt8)
+    drawn.CopyInformation(image)
+    drawn[5:15, 10:20, 30:40] = 7
+    SimpleITK.WriteImage(SimpleITK.DICOMOrient(drawn, "LPS"), str(tmp_path / "turned.nii.gz"))
+    values, affine = read_label_map(tmp_path / "turned.nii.gz")
+    assert nibabel.aff2axcodes(affine) == ("L", "P", "S")
+    expected = np.zeros(made.grid.shape)
+    expected[5:15, 10:20, 30:40] = 7
+    np.testing.assert_array_equal(place_labels(values, affine, stations).values, expected)
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:

@@ -306,10 +306,14 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
 
 
 class Budget:
-    """Counts the voxels that a scan takes, so that no input can fill the memory."""
+    """Counts the voxels that a scan takes, so that no input can fill the memory.
 
-    def __init__(self) -> None:
-        self._voxels = 0
+    Args:
+        most_bytes: of all its voxels, two bytes each.
+    """
+
+    def __init__(self, most_bytes: int = MAX_SCAN_BYTES) -> None:
+        self._voxels, self._most_bytes = 0, most_bytes
 
     def take(self, shape: tuple[int, int, int], label: str) -> None:
         """Count one series before memory is allocated for it.
@@ -322,12 +326,12 @@ class Budget:
             ScanError: ``too_large``.
         """
         self._voxels += math.prod(shape)
-        if shape[0] > MAX_SLICES or 2 * self._voxels > MAX_SCAN_BYTES:
+        if shape[0] > MAX_SLICES or 2 * self._voxels > self._most_bytes:
             raise ScanError(
                 Reason.TOO_LARGE,
                 f"{label} has {' x '.join(map(str, shape))} voxels and brings the scan to "
                 f"{2 * self._voxels // 1024**2} MiB, expected at most {MAX_SLICES} slices and "
-                f"{MAX_SCAN_BYTES // 1024**2} MiB; check where it comes from",
+                f"{self._most_bytes // 1024**2} MiB; check where it comes from",
             )
 
 

@@ -38,6 +38,8 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 #: Size of the longer of the two headers.
 _HEADER_BYTES = 540
+#: Largest label map, at two bytes a voxel: a body at 0.75 mm.
+_LABEL_MAP_BYTES = 1024**3
 #: Volume of the box that an affine's three directions span: 1 at right angles, which tilts of a degree nearly are.
 _LEAST_VOLUME = 0.9
 #: Array axes of a DICOM station in NIfTI's words: rows towards the back, columns towards the left, slices downwards.
@@ -82,7 +84,7 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         ScanError: ``unreadable_nifti``, ``missing_affine``, ``geometry_inconsistent`` or ``too_large``.
     """
     label = "the label map"
-    image, fields = _load(path, label, Budget(), signal=False)
+    image, fields = _load(path, label, Budget(_LABEL_MAP_BYTES), signal=False)
     shape = image.shape[:3]
     affine, _ = choose_affine(fields, image.header, shape)
     _check_affine(affine, label)

@@ -69,7 +69,7 @@ def describe(stitch: Stitch, contrast: str, storage: Storage) -> dict[str, Any]:
         },
         "Stations": _describe_stations(stitch),
         "Seams": _describe_seams(stitch, contrast),
-        "Swaps": None if stitch.swaps is None else [dict(swap) for swap in stitch.swaps],
+        "Swaps": None if stitch.scan.swaps is None else [dict(swap) for swap in stitch.scan.swaps],
         "Flags": [flag.value for flag in stitch.scan.flags],
     }
 

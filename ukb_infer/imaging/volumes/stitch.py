@@ -110,7 +110,6 @@ class Stitch:
         grid: of the fused body.
         rule: the spacing asked for: native, recipe or a number of mm.
         fusers: by the attribute of ``Station`` that is fused.
-        swaps: what was done about fat-water swaps, a mapping each; None where none were looked for.
     """
 
     scan: Stations
@@ -118,7 +117,6 @@ class Stitch:
     grid: FusedGrid
     rule: str
     fusers: Mapping[str, ContrastFuser] = field(repr=False)
-    swaps: Sequence[Mapping[str, Any]] | None = None
 
     def planes(self, contrast: str) -> Iterator[Float64]:
         """Slices of a contrast in the order of the file, feet first: (y to the front, x to the right) float64."""
@@ -160,7 +158,7 @@ def make_stitch(scan: Stations, key: ScanKey, contrasts: Sequence[str], rule: st
     """Lay a scan out on the grid asked for and find its seams.
 
     Args:
-        scan: as read and checked; the place to put swapped stations right is before this call.
+        scan: as read and checked; what looks for swaps puts stations right, and ``scan.swaps``, before this call.
         key: of the scan.
         contrasts: names in ``CONTRASTS``; the stations must have them.
         rule: from ``check_spacing_rule``.

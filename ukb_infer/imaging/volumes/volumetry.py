@@ -46,7 +46,7 @@ class PlacedLabels:
     @cached_property
     def labels(self) -> NDArray[np.integer[Any]]:
         """All labels but 0, rising."""
-        found = np.unique(self.values)
+        found = np.unique(np.concatenate([np.unique(self.values[:, :, k]) for k in range(self.values.shape[2])]))
         return found[found > 0]
 
     def planes(self) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
