@@ -152,6 +152,7 @@ def test_storage_is_lossless_where_nothing_was_interpolated_and_float_beyond_int
     assert choose_storage(32768.0).dtype == "float32"
     assert choose_storage(16383.5) == choose_storage(16000.0)
     assert choose_storage(0.0).dtype == "int16"
+    assert choose_storage(1e-35).dtype == "float32"
     bright = constant_stations([Plan()], [(40001, 50001)])
     bright[0].water[3, 3] = 65535
     big = nibabel.load(write_stitch(stitch(bright), ("water",), tmp_path / "b")[0])

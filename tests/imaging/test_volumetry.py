@@ -122,6 +122,27 @@ def test_voxels_of_other_thickness_count_with_the_part_that_lies_in_the_label() 
     assert found.mean_fat_fraction == pytest.approx((inside * steps).sum() / 9.0 / 100, rel=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["native", "3.4"])
+def test_stations_off_the_grid_in_every_axis_agree_with_brute_force(rule: str) -> None:
+    """24 x 24 x 24 points a voxel of the map, each with the fat fraction of the station's voxel that it lies in."""
+    rng = np.random.default_rng(3)
+    lower = Plan(x_mm=-18.7, y_mm=6.9, z_mm=22.4, rows=44, cols=38, slice_spacing_mm=4.1)
+    stations = make_stations([Plan(x_mm=-20.0, y_mm=8.0, z_mm=100.0, slices=30), lower])
+    station = stations[1]
+    station.fat[...] = rng.integers(0, 101, station.shape)
+    station.water[...] = 100 - station.fat
+    grid = make_grid(stations, rule)
+    values = blank(grid)
+    values[8:12, 9:12, 4:8] = rng.integers(0, 2, (4, 3, 4))
+    (found,) = measure(values, stations, rule)
+    points = np.argwhere(values)[:, None] + (np.stack(np.mgrid[:24, :24, :24], -1).reshape(-1, 3) + 0.5) / 24 - 0.5
+    lps = (nibabel.affines.apply_affine(grid.affine, points.reshape(-1, 3))) * (-1, -1, 1)
+    col, row, up = ((lps - station.position_mm) / station.spacing_mm[[1, 0, 2]]).T
+    own = station.fat[np.rint(row).astype(int), np.rint(col).astype(int), np.rint(-up).astype(int)]
+    assert found.station_litres[0] == 0.0
+    assert found.mean_fat_fraction == pytest.approx(own.mean() / 100, abs=2e-3)
+
+
 def test_voxels_without_signal_have_volume_and_no_fat_fraction() -> None:
     stations = two_stations()
     stations[0].water[:23], stations[0].fat[:23] = 0, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -176,16 +176,24 @@ def _bring_files(shards: Sequence[_ShardRun], out: Path) -> None:
     for shard in shards:
         if shard.output is not None:
             continue
-        keys = {item.key.scan: item.key for item in shard.inputs}
-        for path in (shard.folder / name for name in BIDS_FILES):
+        for path in _files_of(shard):
             if path.is_file():
-                _bring(path, out / path.name)
+                target = out / path.relative_to(shard.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _bring(path, target)
+
+
+def _files_of(shard: _ShardRun) -> Iterator[Path]:
+    """What a run may have written besides its tables."""
+    contrasts = shard.identity.get("contrasts")
+    if contrasts is None:
         for scan in shard.rows:
-            for path in (*projection_files(shard.folder, scan), *fused_files(shard.folder, keys[scan])):
-                if path.is_file():
-                    target = out / path.relative_to(shard.folder)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _bring(path, target)
+            yield from projection_files(shard.folder, scan)
+        return
+    yield from (shard.folder / name for name in BIDS_FILES)
+    for item in shard.inputs:
+        if item.key.scan in shard.rows:
+            yield from fused_files(shard.folder, item.key, contrasts)
 
 
 def _bring(source: Path, target: Path) -> None:

@@ -27,6 +27,7 @@ _GZIP = 31
 #: NIfTI code of an affine in scanner coordinates.
 SCANNER_ANATOMICAL = 1
 _LARGEST = np.iinfo(np.int16).max
+#: Of a slope, which is stored as float32.
 _SMALLEST_EXPONENT = -100
 
 
@@ -60,7 +61,7 @@ def choose_storage(bound: float) -> Storage:
     exponent = math.ceil(math.log2(bound / _LARGEST)) if bound > 0 else 0
     if bound > _LARGEST * 2.0**exponent:  # log2 was rounded
         exponent += 1
-    return Storage("float32", 1.0) if exponent > 0 else Storage("int16", 2.0 ** max(exponent, _SMALLEST_EXPONENT))
+    return Storage("int16", 2.0**exponent) if _SMALLEST_EXPONENT <= exponent <= 0 else Storage("float32", 1.0)
 
 
 def write_nifti(

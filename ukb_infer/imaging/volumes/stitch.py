@@ -69,14 +69,13 @@ class ContrastFuser:
         array, axes = self.arrays[station], self._axes[station]
         if axes is None:
             return array[:, :, index].astype(np.float32)
-        (lower, upper, weight) = (axes[2][0][index], axes[2][1][index], axes[2][2][index])
-        below, above = (array[:, :, k].astype(np.float32).astype(np.float64) for k in (lower, upper))
-        plane: Float64 = below * (1.0 - weight) + above * weight
+        lower, upper, weight = (values[index] for values in axes[2])
+        plane = _blend(array[:, :, lower].astype(np.float64), array[:, :, upper].astype(np.float64), weight)
         for axis in (1, 0):
             low, high, w = axes[axis]
             if w.any() or low.size != plane.shape[axis]:
                 w = w if axis == 1 else w[:, None]
-                plane = np.take(plane, low, axis=axis) * (1.0 - w) + np.take(plane, high, axis=axis) * w
+                plane = _blend(plane.take(low, axis=axis), plane.take(high, axis=axis), w)
         return plane.astype(np.float32)
 
     def largest(self) -> float:
@@ -98,6 +97,20 @@ class ContrastFuser:
             factor = self._factors[station][kept] if evened else 1.0
             fused[self.grid.plane(station)] += part if factor == 1.0 else part * factor
         return fused
+
+
+def _blend(one: Float64, other: Float64, weight: Any) -> Float64:
+    """(1 - weight) one + weight other; both are overwritten.
+
+    Args:
+        one: (rows, cols).
+        other: likewise.
+        weight: of the other; broadcast.
+    """
+    one *= 1.0 - weight
+    other *= weight
+    one += other
+    return one
 
 
 @dataclass(frozen=True)
