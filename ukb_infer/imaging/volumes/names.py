@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from ukb_infer.errors import UsageError
-from ukb_infer.records import ScanKey
 from ukb_infer.targets import suggest
+
+if TYPE_CHECKING:
+    from ukb_infer.records import ScanKey
 
 IMAGE_SUFFIX, SIDECAR_SUFFIX = ".nii.gz", ".json"
 _NOT_OF_LABELS = re.compile(r"[^A-Za-z0-9]")
@@ -98,10 +101,11 @@ def subject_label(key: ScanKey) -> str:
 
     Names that lose characters get a hash of the whole name, so that no two scans share files.
 
+    >>> from ukb_infer.records import ScanKey
     >>> subject_label(ScanKey.from_name("0000001_20201_2_0"))
     '0000001'
     >>> subject_label(ScanKey.from_name("phantom7")), subject_label(ScanKey.from_name("eg_20201_abdo"))
-    ('phantom7', 'eg20201abdo7ed3e2')
+    ('phantom7', 'eg20201abdo098948')
     """
     if key.eid:
         return key.eid
@@ -116,6 +120,7 @@ def image_path(key: ScanKey, contrast: str) -> PurePosixPath:
         key: of the scan.
         contrast: name in :data:`CONTRASTS`.
 
+    >>> from ukb_infer.records import ScanKey
     >>> str(image_path(ScanKey.from_name("0000001_20201_2_0"), "water"))
     'sub-0000001/ses-2/anat/sub-0000001_ses-2_acq-dixon_rec-water_desc-fused_T1w.nii.gz'
     """
