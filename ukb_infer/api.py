@@ -1,19 +1,22 @@
-"""The Python API's functions: ``project``, ``stitch`` and ``predict``; each imports what it needs when it is called.
+"""The functions of the Python API, ``project``, ``stitch`` and ``predict``; each imports what it needs when called.
 
-They leave the caller's process as it was: environment, working directory, threads, signals, warnings.
+They do not change the caller's process: environment, working directory, threads, signals, warnings.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.imaging import project_path, stitch_path
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING
 from ukb_infer.records import Projection, ReadingOptions
+from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +39,9 @@ def project(
     Args:
         path: a 20201 zip, a folder of DICOM slices or of NIfTI stations, or a cached ``.npy``.
         expected_stations: stations of the protocol, 0 for any number.
-        allow_missing_stations: use and flag a scan with fewer.
+        allow_missing_stations: use and flag a scan with fewer stations.
         strict: every flag is an error.
-        recipe: by which it is projected, a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
+        recipe: a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
@@ -85,9 +88,9 @@ def predict(
     paths: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    modules: Sequence[str | Path] = (),
+    modules: str | Path | Sequence[str | Path] = (),
     level: float = 0.95,
-    targets: Sequence[str] = (),
+    targets: str | Sequence[str] = (),
     device: str = "auto",
     workers: int = 0,
     **options: Any,
@@ -95,37 +98,51 @@ def predict(
     """Predict scans and return the estimates.
 
     Args:
-        paths: one or more inputs, as ``ukb-infer predict`` takes them.
-        out: run folder to write (and to continue); None for a temporary one.
-        modules: names or folders; empty uses ``UKB_INFER_MODULES``.
+        paths: one or more inputs, as for ``ukb-infer predict``.
+        out: run folder, resumed if it exists; None for a temporary one.
+        modules: one or more names or folders; empty uses ``UKB_INFER_MODULES``.
         level: of the prediction intervals, e.g. 0.95.
-        targets: names to return, empty for all.
+        targets: one or more names to return, empty for all.
         device: auto, cpu, cuda or cuda:N.
         workers: worker processes; 0 works in this one (safe in notebooks and without a ``__main__`` guard).
         **options: further fields of :class:`ukb_infer.inference.PredictConfig`.
 
     Returns:
         Frame indexed by eid (text) and instance with ``<target>_mean``, ``_sd``, ``_ci95_lower``, ``_ci95_upper`` in
-        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages.
+        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages, ``.attrs["warnings"]``
+        lists what the modules and the exclusion lists warn of.
 
     Raises:
         UsageError: contradictory options.
         RunError: no inputs, or an unusable folder.
-        ModuleError: a module does not load.
+        ModuleError: a module cannot be loaded.
     """
     from ukb_infer.inference.config import PredictConfig
     from ukb_infer.inference.predict import run_predict
     from ukb_infer.runs.read import as_frame, read_run
 
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    known = {f.name for f in fields(PredictConfig)} - {"dry_run"}
+    for name in options.keys() - known:
+        raise UsageError(f"no option of that name{suggest(name, known)}", field=name)
+    options |= {name: _several(options[name]) for name in options.keys() & {"exclude"}}
     with tempfile.TemporaryDirectory(prefix="ukb-infer-") as temporary:
         folder = Path(out) if out is not None else Path(temporary) / "run"
-        config = PredictConfig(
-            inputs=tuple(str(p) for p in given), out=folder, modules=tuple(str(m) for m in modules), level=level,
-            targets=tuple(targets), device=device, workers=workers, **options,
-        )  # fmt: skip
-        run_predict(config)
+        try:
+            config = PredictConfig(
+                inputs=tuple(map(str, _several(paths))), out=folder, modules=tuple(map(str, _several(modules))),
+                level=level, targets=_several(targets), device=device, workers=workers, **options,
+            )  # fmt: skip
+            summary = run_predict(config)
+        except UkbInferError as error:
+            error.call_options({"inputs": "`paths`"})
+            raise
         run = read_run(folder)
     frame = as_frame(run)
     frame.attrs["failed"] = {s.key.scan: s.result.message for s in run.scans if s.result.status == "failed"}
+    frame.attrs["warnings"] = list(summary.warnings)
     return frame
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """One name or path, or several of them."""
+    return (given,) if isinstance(given, (str, Path)) else tuple(given)

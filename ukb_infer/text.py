@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def shown(text: str | Path) -> str:
-    r"""A name or message as every terminal, table and journal can hold it.
+    r"""Make a name or message printable in every terminal, table and journal.
 
-    Bytes that are no UTF-8 (names made on Windows, unpacked on Linux) and control characters become ``\xNN``; a name
-    in UTF-8 is shown as it is, also in a C locale.
+    Bytes that are not UTF-8 (names made on Windows, unpacked on Linux) and control characters become ``\xNN``; UTF-8
+    names are unchanged, even in a C locale.
 
     Args:
-        text: as the operating system gave it.
+        text: as returned by the operating system.
     """
     try:
         raw = os.fsencode(text)
@@ -29,3 +30,16 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Sentence part that names the nearest choices, for error messages.
+
+    Args:
+        name: the unknown name.
+        choices: the known names.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -8,10 +8,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from made_stations import Plan, make_stations, stack_plans
-from small_scans import SLICES, make_slices, picture, select, write_nifti_stations, write_zip
 
 import ukb_infer
+from tests.support.made_stations import Plan, make_stations, stack_plans
+from tests.support.small_scans import SLICES, make_slices, picture, select, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging.reading import read_stations
 from ukb_infer.imaging.recipes.mimir1.fusion import fuse_stations

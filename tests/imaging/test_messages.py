@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
-from small_scans import encode, make_slice, make_slices, select, write_nifti_stations, write_zip
 
+from tests.support.small_scans import encode, make_slice, make_slices, select, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers.dicom import SliceParser
@@ -57,7 +57,7 @@ def test_what_a_download_does_not_mend_does_not_ask_for_one(tmp_path: Path, spoi
     SPOILERS[spoiler](slices)
     message = failure(write_zip(tmp_path / "a.zip", slices)).message
     assert "download" not in message
-    assert re.search("[;:(] ?(look|leave|check|export|copy|set|only)", message), "says what can be done"
+    assert re.search("[;:(] ?(look|keep|check|export|copy|set|only)", message), "says what can be done"
 
 
 def test_absent_pixels_are_named(tmp_path: Path) -> None:

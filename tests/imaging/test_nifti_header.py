@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import header_dtype as NIFTI1
 from nibabel.nifti2 import header_dtype as NIFTI2
-from small_scans import make_slices, same, write_nifti_stations, write_zip
 
+from tests.support.small_scans import make_slices, same, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.reasons import Reason
@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Edit, Reason, str]] = {
     "complex": (both(put("datatype", 32), put("bitpix", 64)), Reason.UNSUPPORTED_PIXELS, "complex"),
     "float128": (both(put("datatype", 1536), put("bitpix", 128)), Reason.UNSUPPORTED_PIXELS, "128 bits"),
     "bits": (both(put("datatype", 1), put("bitpix", 1)), Reason.UNSUPPORTED_PIXELS, "single bits"),
-    "no datatype": (put("datatype", 0), Reason.UNSUPPORTED_PIXELS, "unknown kind"),
+    "no datatype": (put("datatype", 0), Reason.UNSUPPORTED_PIXELS, "unknown number type"),
     "bitpix": (put("bitpix", 8), Reason.UNREADABLE_NIFTI, "bitpix 8"),
     "labels": (put("intent_code", 1002), Reason.UNSUPPORTED_PIXELS, "intent_code 1002"),
     "p-values": (put("intent_code", 22), Reason.UNSUPPORTED_PIXELS, "intent_code 22"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from landmarks import errors_of
 
+from tests.support.landmarks import errors_of
 from ukb_infer.imaging.volumes.grid import FusedGrid
 from ukb_infer.imaging.volumes.stitch import Stitch
 

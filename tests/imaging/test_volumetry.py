@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from made_stations import Plan, make_stations, stack_plans
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
 from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging.readers.nifti import read_label_map
 from ukb_infer.imaging.volumes.export import write_stitch

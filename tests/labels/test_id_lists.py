@@ -97,20 +97,20 @@ def test_ids_exclude_however_they_are_written(tmp_path: Path, text: str, encodin
         ("eid\n9.10E+06\n9.10E+06\n", ["lines 2, 3", "rounded", "scipen"]),
         ("9,100,001;x\n", ["line 1", "thousands"]),
         ("9 100 001;x\n", ["line 1", "thousands"]),
-        ("9100001.5\n", ["not whole"]),
+        ("9100001.5\n", ["fractional"]),
         ("-9100001\n", ["negative"]),
         ("eid,n\n9100003,1\n,2\nNA,3\n", ["lines 3, 4", "names neither"]),
-        ("9100003,9100001\n", ["2 columns hold ids", "one a line"]),
-        ("9100003 9100001\n", ["2 columns hold ids"]),
-        ("20260101,9100001\n", ["not sure which column"]),
+        ("9100003,9100001\n", ["2 columns hold different ids", "one per line"]),
+        ("9100003 9100001\n", ["2 columns hold different ids"]),
+        ("20260101,9100001\n", ["unclear which column"]),
         ("9 100 001\n", ["thousands"]),
         ("9\u202f100\u202f001\n", ["thousands"]),
         ("9_100_001\n", ["thousands"]),
-        ('{"eid": [9100001]}\n', ["no id"]),
-        ("5,9100001\n", ["not sure which column", "header"]),
-        ("0,x\n1,y\n", ["not sure which column"]),
-        ("eid_11111,eid_22222\n9100001,9100002\n", ["eid_11111, eid_22222", "keep the one"]),
-        ("9100003\nsee the letter of May\n", ["line 2", "no id"]),
+        ('{"eid": [9100001]}\n', ["not an id"]),
+        ("5,9100001\n", ["unclear which column", "header"]),
+        ("0,x\n1,y\n", ["unclear which column"]),
+        ("eid_11111,eid_22222\n9100001,9100002\n", ["eid_11111, eid_22222", "keep one"]),
+        ("9100003\nsee the letter of May\n", ["line 2", "not an id"]),
     ],
 )
 def test_what_may_hide_an_id_is_refused_with_the_line(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -118,7 +118,7 @@ def test_what_may_hide_an_id_is_refused_with_the_line(tmp_path: Path, text: str,
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
         read_exclusions([path])
-    assert f"--exclude {path}" in str(caught.value)
+    assert f"`exclude` {path}" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
     assert "9100001" not in str(caught.value)

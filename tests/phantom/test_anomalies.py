@@ -12,9 +12,20 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from plain_reading import CONTRASTS, OVERLAP_MM, SLICES, STEP_MM, by_series, datasets, members, noise_stations, of, z_mm
-from plain_reading import volume as volume_of
 
+from tests.support.plain_reading import (
+    CONTRASTS,
+    OVERLAP_MM,
+    SLICES,
+    STEP_MM,
+    by_series,
+    datasets,
+    members,
+    noise_stations,
+    of,
+    z_mm,
+)
+from tests.support.plain_reading import volume as volume_of
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom import ANOMALIES, anomaly_names, find_anomaly, write_scan
 from ukb_infer.reasons import Kind, Reason
@@ -351,7 +362,7 @@ def test_an_anomaly_is_written_in_its_formats_and_refused_in_others(tmp_path: Pa
                 assert first == members_or_bytes(write_scan(STATIONS, folder, SCAN, format, anomaly))
             assert [p.name for p in folder.iterdir()] == [path.name]
         else:
-            with pytest.raises(UsageError, match=f"{anomaly.value} needs --format {ANOMALIES[anomaly].formats[0]}"):
+            with pytest.raises(UsageError, match=f"{anomaly.value} needs `format` {ANOMALIES[anomaly].formats[0]}"):
                 write_scan(STATIONS, folder, SCAN, format, anomaly)
             assert not folder.exists()
 

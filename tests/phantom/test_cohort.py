@@ -64,7 +64,7 @@ def test_writing_over_a_cohort_leaves_nothing_of_it(tmp_path: Path) -> None:
     write_cohort(tmp_path, 2, 2, size="small", anomalies=[Reason.METAL])
     (tmp_path / "notes.txt").write_text("the user's own")
     before = _files(tmp_path)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         write_cohort(tmp_path, 1, 2, "nifti", "small")
     assert _files(tmp_path) == before
     write_cohort(tmp_path, 1, 2, "nifti", "small", overwrite=True)
@@ -90,10 +90,10 @@ def test_only_synthetic_scans_are_removed_and_only_on_request(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"workers": 0}, "--workers: got 0"),
-        ({"anomalies": [Reason.METAL] * 2}, "--anomaly: 2 anomalies need --count of at least 2, got 1"),
-        ({"anomalies": [Reason.OBLIQUE]}, "oblique needs --format nifti, got zip"),
-        ({"count": 1_000_000}, "--count: got 1000000"),
+        ({"workers": 0}, "`workers`: got 0"),
+        ({"anomalies": [Reason.METAL] * 2}, "2 `anomalies` need a `count` of at least 2, got 1"),
+        ({"anomalies": [Reason.OBLIQUE]}, "oblique needs `format` nifti, got zip"),
+        ({"count": 1_000_000}, "`count`: got 1000000"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_written(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.imaging.landmarks import LANDMARKS, errors_of
+from tests.support.landmarks import LANDMARKS, errors_of
 
 PHANTOMS = 1000
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_predictions import make_cross_validation
+from tests.support.cross_validation import make_cross_validation
+from tests.support.training import make_data, make_trainer, small_config
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.evaluation import read_cross_validation
 from ukb_infer.labels import read_labels
@@ -270,7 +271,7 @@ def test_only_networks_of_the_same_kind_calibrate_a_module(data: Path, tmp_path:
         if name != "targets":
             said: list[str] = []
             run_calibrate(other, tmp_path / "mod", accept=(name,), say=said.append)
-            assert said[0].startswith(f"accepted although it differs: {name}")
+            assert said[0].startswith(f"difference accepted: {name}")
     with pytest.raises(UsageError, match="`accept`: 'seed' does not differ"):
         run_calibrate(alike, tmp_path / "mod", accept=("seed",), say=_quiet)
 
@@ -389,13 +390,14 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     size, content = checkpoint.stat().st_size, checkpoint.read_bytes()
     script = (
         "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from tests.training.test_run import _tiny_trainer\n"
-        "trainer = _tiny_trainer(sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from tests.support.training import make_data, make_trainer, small_config\n"
+        "trainer = make_trainer(Path(sys.argv[1]), make_data(), small_config())\n"
         "try:\n    trainer.save()\n"
         "except Exception as error:\n    print(type(error).__name__, error); sys.exit(1)\n"
     )
     folder = tmp_path / "member"
-    trainer = _tiny_trainer(str(folder))
+    trainer = make_trainer(folder, make_data(), small_config())
     trainer.save()
     content, size = trainer.checkpoint.path.read_bytes(), trainer.checkpoint.path.stat().st_size
     done = subprocess.run(
@@ -407,15 +409,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("RunError")
-    assert "the checkpoint before is kept" in done.stdout
+    assert "the previous checkpoint is kept" in done.stdout
     assert trainer.checkpoint.path.read_bytes() == content
     assert [p.name for p in folder.glob(".*partial*")] == []
-
-
-def _tiny_trainer(folder: str) -> Any:
-    from tests.training.test_training import _config, _trainer, make_data
-
-    return _trainer(Path(folder), make_data(), _config())
 
 
 @pytest.mark.slow

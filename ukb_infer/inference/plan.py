@@ -1,21 +1,27 @@
-"""Which scans a run is about, and which of them are still to be worked on."""
+"""The scans of a run, and which of them are still to be processed."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+from ukb_infer.errors import RunError
 from ukb_infer.execution import Journal, JournalInput, Shard, parse_shard
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.fingerprints import content_digest
 from ukb_infer.inference.inputs import ScanInput, describe_exclusions, is_excluded, read_exclusions, resolve_inputs
-from ukb_infer.reasons import Reason
-from ukb_infer.runs.files import SCANS
+from ukb_infer.reasons import Kind, Reason
+from ukb_infer.records import ScanResult
+from ukb_infer.runs.files import SCANS, check_run_folder, holds_run
+from ukb_infer.runs.identity import check_same_run
 from ukb_infer.runs.summary import RunSummary
+from ukb_infer.text import format_duration
 
-#: Failures of the machine rather than of the scan: the same command tries these scans again.
+#: Machine failures: the same command retries these scans.
 TRANSIENT = frozenset(
     {
         Reason.WORKER_DIED,
@@ -31,14 +37,14 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The scans of a run and which of them are to be worked on.
+    """The scans of a run and which of them to process.
 
     Attributes:
-        scans: all that the inputs name, in key order, whatever the shard.
-        excluded: names of those left out.
-        shard: part of the work that is this run's; None for all. Decided before exclusions, so that a new withdrawal
+        scans: all scans of the inputs, of all shards, in key order.
+        excluded: names of excluded scans.
+        shard: of this run; None for all. Determined before exclusions, so that a new withdrawal
             moves no scan to another shard.
-        notes: what the exclusion lists did; ``warnings``: lists of which nothing matches.
+        notes: effect of the exclusion lists; ``warnings``: lists without matches.
     """
 
     scans: tuple[ScanInput, ...]
@@ -68,8 +74,8 @@ def make_plan(config: CommonConfig) -> Plan:
     """Find the scans, apply the exclusion lists and the shard.
 
     Raises:
-        UsageError: inputs, lists or shard make no sense.
-        RunError: there is no scan.
+        UsageError: invalid inputs, lists or shard.
+        RunError: there are no scans.
     """
     not_searched: list[str] = []
     scans = resolve_inputs(
@@ -79,7 +85,7 @@ def make_plan(config: CommonConfig) -> Plan:
     excluded = frozenset(s.key.scan for s in scans if s.excluded or is_excluded(s.key, exclusions))
     notes, warnings = describe_exclusions(exclusions, [s.key for s in scans])
     if before := sum(s.excluded for s in scans):
-        notes.append(f"{before} projections are left out because the {SCANS} beside them says excluded")
+        notes.append(f"{before} projections are left out because their {SCANS} says excluded")
     return Plan(
         scans=tuple(scans), excluded=excluded, shard=parse_shard(config.shard),
         notes=(*notes, *not_searched), warnings=tuple(warnings),
@@ -87,18 +93,22 @@ def make_plan(config: CommonConfig) -> Plan:
 
 
 def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
-    """Scans without a result: new ones, changed inputs, and those that failed for reasons of the machine.
+    """Scans to process: new ones, those with other files or flags, and machine failures.
 
     Args:
         plan: of the run.
         journal: of the run.
-        verify: notice changes by the SHA-256 of the content instead of size and time of change.
+        verify: detect changes by SHA-256 instead of size and modification time.
     """
     finished = journal.finished()
     todo, unsure = [], []
     for scan in plan.included:
         known = finished.get(scan.key.scan)
-        if known is None or (known.status == "failed" and TRANSIENT.intersection(known.reasons)):
+        if (
+            known is None
+            or (known.status == "failed" and TRANSIENT.intersection(known.reasons))
+            or _is_told_anew(scan, known)
+        ):
             todo.append(scan)
         elif verify and scan.problem is None:
             unsure.append((scan, known.digest))
@@ -112,11 +122,76 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
     return todo
 
 
+def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
+    """Whether the table beside a cached projection says other flags than the result carries."""
+    if scan.kind != "projection" or scan.problem is not None:
+        return False
+    told = {Reason.QUALITY_UNKNOWN} if scan.known is None else set(scan.known.reasons)
+    carried = set(result.reasons) - {Reason.MEAN_OUTSIDE_LIMITS}
+    if result.status == "failed":  # of its flags only the first, where flags are refused
+        return any(r not in told and r.kind in (Kind.FLAG, Kind.FAILURE_OR_FLAG) for r in carried)
+    return carried != told
+
+
 # -- dry runs ----------------------------------------------------------------------------------------------------------
 
 
+def left_to_do(
+    config: CommonConfig, plan: Plan, identity: dict[str, Any], find: Callable[[Journal], list[ScanInput]]
+) -> list[ScanInput]:
+    """What a run would work on, once its folder is found fit for it; writes nothing.
+
+    Args:
+        config: of the run.
+        plan: its scans.
+        identity: what decides its results.
+        find: scans without a result in the journal of a run that is continued.
+
+    Raises:
+        UsageError: the folder holds a run with another identity.
+        RunError: the folder cannot be used.
+    """
+    try:
+        check_run_folder(config.out)
+    except OSError as error:
+        raise RunError(f"`out` {config.out}: cannot be used as a folder ({error.strerror}); choose another") from error
+    if config.overwrite or not holds_run(config.out):
+        return plan.included
+    with Journal(config.out, read_only=True) as journal:
+        if journal.get("identity") is not None:
+            check_same_run(journal, identity)
+        return find(journal)
+
+
+def count_words(plan: Plan, todo: Sequence[ScanInput]) -> str:
+    """How many scans of which kind, how many excluded, how many done, in words.
+
+    Args:
+        plan: of the run.
+        todo: what is left of it.
+    """
+    kinds = Counter(str(s.kind if s.problem is None else s.problem.value) for s in plan.included)
+    listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    return (
+        f"{len(plan.included)} scans{f' ({listed})' if listed else ''}, {len(plan.excluded)} excluded, "
+        f"{len(plan.included) - len(todo)} finished before"
+    )
+
+
+def time_words(seconds: float, scans: int, measured_on: str) -> str:
+    """Expected time in words; what it takes to start is not in it.
+
+    Args:
+        seconds: expected.
+        scans: to work on.
+        measured_on: on what the time was measured.
+    """
+    length = f"about {format_duration(seconds)}" if seconds > 60 else "less than a minute"
+    return f"{length} for {scans} scans, measured on {measured_on}"
+
+
 def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnings: tuple[str, ...] = ()) -> RunSummary:
-    """What a dry run tells.
+    """The summary of a dry run.
 
     Args:
         config: of the run.
@@ -131,7 +206,7 @@ def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnin
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time of a call, s, once it has been made before."""
+    """Time of a call after a first call, s."""
     call()
     started = time.monotonic()
     call()

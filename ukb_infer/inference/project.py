@@ -1,4 +1,4 @@
-"""``project``: scans in, cached projections out."""
+"""``project``: from scans to cached projections."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ukb_infer.runs.summary import Progress, RunSummary
 
 
 def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunSummary:
-    """Project every scan, continuing what is there.
+    """Project every scan, resuming an existing run.
 
     Args:
         config: of the run.
-        progress: told how far it is.
+        progress: receives the progress.
 
     Returns:
         Counts, reasons and the exit code.
 
     Raises:
-        UsageError: contradictory options, two files of one key, or another run in ``--out``.
+        UsageError: contradictory options, two files with the same key, or another run in ``out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
     run = FileRun(
@@ -29,6 +29,7 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         job=lambda scan: Job(scan, config.reading, config.recipe, config.out, config.png, config.verify),
         try_job=lambda scan: Job(scan, config.reading, config.recipe),
         files=lambda key: projection_files(config.out, key.scan)[:1],
+        all_files=lambda key: projection_files(config.out, key.scan),
         megabytes=0.2,
     )
     return run_scan_files(run, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,21 @@ from ukb_infer.execution import Journal
 from ukb_infer.inference.config import ProjectConfig, StitchConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.passes import outcomes
-from ukb_infer.inference.plan import Plan, empty_summary, make_plan, seconds_of, still_to_do
+from ukb_infer.inference.plan import (
+    TRANSIENT,
+    Plan,
+    count_words,
+    empty_summary,
+    left_to_do,
+    make_plan,
+    seconds_of,
+    still_to_do,
+    time_words,
+)
 from ukb_infer.inference.session import Session, journal_row, open_session
-from ukb_infer.inference.work import ScanJob, process_scan
+from ukb_infer.inference.work import Outcome, ScanJob, process_scan
 from ukb_infer.records import ScanKey
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.text import format_duration
 
 #: Results committed together: one forced write to disk for so many scans.
 COMMIT_EVERY = 16
@@ -32,6 +42,7 @@ class FileRun:
         job: what to do with a scan.
         try_job: the same without writing into the run's folder, for ``--dry-run``.
         files: what a finished scan must have.
+        all_files: what an earlier result of the scan may have left.
         megabytes: about what a scan takes.
         prepare: called when the folder is there.
     """
@@ -41,6 +52,7 @@ class FileRun:
     job: Callable[[ScanInput], ScanJob]
     try_job: Callable[[ScanInput], ScanJob]
     files: Callable[[ScanKey], list[Path]]
+    all_files: Callable[[ScanKey], list[Path]]
     megabytes: float
     prepare: Callable[[], None] = lambda: None
 
@@ -98,19 +110,29 @@ def _work(run: FileRun, session: Session, todo: list[ScanInput], progress: Progr
                 batch, rows = rows, []
                 session.commit(batch)
             done += 1
-            failures += outcome.result.status == "failed"
+            if outcome.result.status == "failed":
+                failures += 1
+                _remove_outdated(run, scan, outcome)
             report(done, total, failures)
     finally:
         session.journal.record(rows)
         session.log.failures(rows)
 
 
+def _remove_outdated(run: FileRun, scan: ScanInput, outcome: Outcome) -> None:
+    """Remove the files of what the input was before, unless only the machine failed."""
+    if not TRANSIENT.intersection(outcome.result.reasons):
+        for path in run.all_files(scan.key):
+            with contextlib.suppress(OSError):  # none there, or a name that no file can have
+                path.unlink()
+
+
 def _dry_run(run: FileRun, plan: Plan) -> RunSummary:
-    readable = [s for s in plan.included if s.problem is None]
+    todo = left_to_do(run.config, plan, run.config.identity(), lambda journal: _unfinished(run, plan, journal))
     notes = (
-        f"{len(plan.included)} scans, {len(plan.excluded)} excluded",
-        _expected_time(run, readable),
-        f"about {run.megabytes * len(plan.included):.0f} MB in {run.config.out}; nothing was written (--dry-run)",
+        count_words(plan, todo),
+        _expected_time(run, [s for s in todo if s.problem is None]),
+        f"about {max(1.0, run.megabytes * len(todo)):.0f} MB in {run.config.out}; nothing was written",
     )
     return empty_summary(run.config, plan, notes)
 
@@ -120,5 +142,5 @@ def _expected_time(run: FileRun, readable: list[ScanInput]) -> str:
     if not readable:
         return "nothing to read"
     job = run.try_job(readable[len(readable) // 2])
-    expected = seconds_of(lambda: process_scan(job)) * len(readable) / max(1, run.config.workers)
-    return f"about {format_duration(expected)} for {len(readable)} scans, measured on one scan"
+    seconds = seconds_of(lambda: process_scan(job)) * len(readable) / max(1, run.config.workers)
+    return time_words(seconds, len(readable), "one scan")

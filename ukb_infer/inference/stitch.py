@@ -86,6 +86,7 @@ def run_stitch(config: StitchConfig, progress: Progress | None = None) -> RunSum
         job=lambda scan: StitchJob(scan, *common, config.out, config.verify),
         try_job=lambda scan: StitchJob(scan, *common),
         files=lambda key: fused_files(config.out, key, config.contrasts),
+        all_files=lambda key: fused_files(config.out, key),
         megabytes=MEGABYTES * len(config.contrasts) * config.finer_than_recipe,
         prepare=lambda: _prepare(config.out),
     )

@@ -21,7 +21,7 @@ from ukb_infer.records import Projection, ReadingOptions, ScanResult
 from ukb_infer.runs.files import SCANS
 
 Done = TypeVar("Done")
-#: A file that changes while it is read is read so many times in all.
+#: Attempts at a file that changes while it is read.
 READINGS = 2
 
 
@@ -49,13 +49,13 @@ class ScanJob(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan: the result, and the recipe's image where it was used."""
+    """Outcome of one scan: the result, and the recipe's image if it was used."""
 
     result: ScanResult
     image: NDArray[Any] | None = None
 
     def changed(self, **changes: Any) -> Outcome:
-        """The same with other facts in its result."""
+        """A copy with changed fields of the result."""
         return replace(self, result=replace(self.result, **changes))
 
 
@@ -64,13 +64,13 @@ def failed(reason: Reason, message: str = "") -> Outcome:
 
     Args:
         reason: of the failure.
-        message: for people; "" for the reason's own words.
+        message: text; "" for the reason's meaning and advice.
     """
     return Outcome(ScanResult.failure(reason, message))
 
 
 def from_failure(failure: Failure) -> Outcome:
-    """Outcome of a scan whose worker died, took too long or met a defect of ours."""
+    """Outcome of a scan whose worker died, timed out or raised an unexpected error."""
     reason = {"died": Reason.WORKER_DIED, "timed_out": Reason.TIMED_OUT, "raised": Reason.INTERNAL_ERROR}[failure.kind]
     return failed(reason, f"{failure.detail}; {reason.advice}")
 
@@ -78,7 +78,7 @@ def from_failure(failure: Failure) -> Outcome:
 def process_scan(job: ScanJob) -> Outcome:
     """Do a job; every problem of the scan becomes an outcome.
 
-    A file that is replaced while it is read is read again; what comes back is of the file with the fingerprint given.
+    A file that is replaced while it is read is read again; the outcome belongs to the file with its fingerprint.
     """
     for _ in range(READINGS):
         mark = fingerprint(job.scan.path)
@@ -93,18 +93,20 @@ def process_scan(job: ScanJob) -> Outcome:
 
 
 def _guard(step: Callable[[], Done]) -> Done | Outcome:
-    """What a step returns, or the failure of the scan that it raised."""
+    """Result of a step, or the failure that it raised."""
     try:
         return step()
     except ScanError as error:
         return failed(error.reason, error.message)
     except MemoryError:
-        return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer --workers")
+        return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer workers")
     except OSError as error:
         if error.errno in OF_THE_FILE and not isinstance(error, OutputError):
             reason = Reason.INPUT_UNREADABLE
             return failed(reason, f"cannot be opened ({error.strerror}); {reason.advice}")
-        return failed(Reason.STORAGE_FAILED, f"the storage failed ({error.strerror}); run the same command again")
+        return failed(
+            Reason.STORAGE_FAILED, f"the storage failed ({error.strerror or error}); run the same command again"
+        )
 
 
 def finished(
@@ -178,7 +180,7 @@ class Job:
         known = scan.known
         if self.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"
-            raise ScanError(known.reasons[0], f"flagged in {beside} (a failure because of --strict)")
+            raise ScanError(known.reasons[0], f"flagged in {beside} (strict: a flag is a failure)")
         messages = tuple(flag.meaning for flag in known.reasons)
         image = read_projection(scan.path, get_recipe(self.recipe))
         return Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures)
@@ -203,10 +205,10 @@ class Job:
 
 
 def _of_writing(error: OSError, scan: str) -> Exception:
-    """A name too long for the output is the scan's failure; every other is the output's, and worth waiting for."""
+    """A name too long for the output is a failure of the scan; other errors are of the output, and retried."""
     if error.errno == errno.ENAMETOOLONG:
         return ScanError(
             Reason.INVALID_SCAN_NAME,
-            f"the scan's name has {len(scan)} letters, too many for a file beside others of that name; shorten it",
+            f"the scan's name has {len(scan)} characters, too many for an output file; shorten it",
         )
-    return OutputError(error.errno, error.strerror)
+    return OutputError(error.errno, error.strerror) if error.errno else OutputError(str(error))

@@ -1,12 +1,13 @@
-"""The files of a run folder: each name is spelled here only."""
+"""File names of a run folder, defined only here."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from ukb_infer.errors import RunError
-from ukb_infer.execution import RunLock
+from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
@@ -15,11 +16,11 @@ from ukb_infer.records import ScanKey
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
 SCANS_PARQUET, ESTIMATES_PARQUET = "scans.parquet", "estimates.parquet"
 LOG, LOG_KEY = "run.log", ".log-key"
-#: Scans that a merge found no result of.
+#: Scans without result after a merge.
 MISSING = "missing.csv"
 #: What makes the folder of ``stitch`` a BIDS dataset.
 BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
-#: What ``--overwrite`` may remove.
+#: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, SCANS_PARQUET, ESTIMATES_PARQUET,
     LOG, LOG_KEY, MISSING, *BIDS_FILES,
@@ -27,7 +28,7 @@ OWN_FILES = (
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is a run."""
     return (folder / JOURNAL_NAME).exists()
 
 
@@ -37,7 +38,7 @@ def holds_estimates(folder: Path) -> bool:
 
 
 def projection_files(folder: Path, scan: str) -> list[Path]:
-    """What ``project`` may have written of a scan, whether it is there or not.
+    """Files that ``project`` may have written for a scan, whether or not they exist.
 
     Args:
         folder: of the run.
@@ -47,7 +48,7 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
 
 
 def fused_files(folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS) -> list[Path]:
-    """What ``stitch`` may have written of a scan, whether it is there or not: images and sidecars.
+    """Images and sidecars that ``stitch`` may have written for a scan, whether or not they exist.
 
     Args:
         folder: of the run.
@@ -64,27 +65,48 @@ def not_bids() -> tuple[str, ...]:
 
 
 def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> None:
-    """Create the run folder, or make sure it is one of ours.
+    """Create the run folder, or check that it is one.
 
     Args:
         out: the folder.
-        overwrite: remove what an earlier run left there, unless a process is still at it.
+        overwrite: remove an earlier run, unless a process is working on it.
         lock: how the folder is locked.
 
     Raises:
-        RunError: it holds other files, cannot be written, or is in use.
+        RunError: it has other files, cannot be written, or is in use.
     """
     try:
-        ours = holds_run(out)  # also once its journal is removed: projections stay until they are written again
+        ours = holds_run(out)
         if overwrite and ours:
-            with RunLock(out, lock):
-                for name in OWN_FILES:
-                    (out / name).unlink(missing_ok=True)
+            with RunLock(out, lock) as held:
+                for path in (*_own_projections(out, locks=held.locks_work), *(out / name for name in OWN_FILES)):
+                    path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        present = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        if not ours:
+            check_run_folder(out)
     except OSError as error:
-        raise RunError(f"--out {out}: cannot be used as a folder ({error}); choose another") from error
-    if present and not ours:
-        raise RunError(
-            f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
-        )
+        raise RunError(f"`out` {out} cannot be used as a folder ({error.strerror}); choose another") from error
+
+
+def _own_projections(out: Path, *, locks: bool) -> list[Path]:
+    """Files that a run of ``project`` may have written for its scans; empty if its journal cannot be read."""
+    try:
+        with Journal(out, read_only=True, locks=locks) as journal:
+            keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
+    except (RunError, sqlite3.Error):
+        return []
+    return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
+
+
+def check_run_folder(out: Path) -> None:
+    """Check that a folder is a run, empty, or missing; writes nothing.
+
+    Raises:
+        RunError: it has other files.
+        OSError: it cannot be listed.
+    """
+    if holds_run(out) or not out.exists():
+        return
+    if present := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
+        names = ", ".join(present[:3]) + (" ..." if len(present) > 3 else "")
+        raise RunError(f"`out` {out} contains other files ({names}); choose an empty or new folder")

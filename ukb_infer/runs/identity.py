@@ -1,4 +1,4 @@
-"""What decides the results of a run, and whether a folder is continued with the same."""
+"""Identity of a run: settings that affect its results, which must not change on resuming."""
 
 from __future__ import annotations
 
@@ -9,33 +9,43 @@ from ukb_infer.execution import Journal
 
 
 def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
-    """Make sure that a folder is continued with what it was begun with.
+    """Check that a run is resumed with its original identity.
 
     Args:
-        journal: of the run; a new one keeps the identity.
-        identity: what decides the results of this call.
+        journal: of the run; a new one stores the identity, unless it is opened read-only.
+        identity: of this call.
 
     Raises:
-        UsageError: spells out the differences.
+        UsageError: lists the differences.
     """
     before = journal.get("identity")
     if before is None:
         journal.put("identity", identity)
         return
-    differences = identity_differences(before, identity)
-    if differences:
+    if differences := identity_differences(before, identity):
         raise UsageError(
-            f"--out holds a run made with other settings ({differences}); "
-            "use the same settings, another --out, or --overwrite"
+            f"contains a run with other settings ({differences}); "
+            "use the same settings, another folder, or `overwrite`",
+            field="out",
         )
 
 
 def identity_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two identities, in words; "" where nothing does.
+    """Differences between two identities, in words; "" for none.
 
     Args:
         before: identity of the run.
-        now: identity that is compared with it.
+        now: identity to compare.
     """
+    commands = ["predict" if "modules" in identity else "project" for identity in (before, now)]
+    if commands[0] != commands[1]:
+        return f"{commands[0]} before, {commands[1]} now"
     keys = [k for k in sorted(set(before) | set(now)) if before.get(k) != now.get(k)]
-    return "; ".join(f"{k}: {before.get(k)!r} before, {now.get(k)!r} now" for k in keys)
+    return "; ".join(f"`{k}`: {_brief(before.get(k))} before, {_brief(now.get(k))} now" for k in keys)
+
+
+def _brief(value: Any) -> str:
+    """A setting in a few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {str(what)[:8]}" for name, what in value.items())
+    return f"{len(value)} names" if isinstance(value, list) else str(value)

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.labels import Labels, read_definitions, read_labels
 from ukb_infer.modules import ModuleManifest
 from ukb_infer.networks import MeanVarianceNetwork
-from ukb_infer.records import ScanKey
 from ukb_infer.training.dataset import participant_folds
 from ukb_infer.training.distributed import Ranks
 from ukb_infer.training.ensemble import UNCALIBRATED, Standardization, make_manifest, train_members
-from ukb_infer.training.packing import Packed, excluded_scans, pack
+from ukb_infer.training.packing import Packed, line_up, pack
 from ukb_infer.training.recipe import training_recipe
 from ukb_infer.training.request import TrainRequest
 from ukb_infer.training.work import claim_work
@@ -32,9 +31,9 @@ class Prepared:
     """Everything a training needs, resolved.
 
     Attributes:
-        request: with numbers in place of every 0 that stands for a default.
-        labels: as read.
-        packed: projections and labels, lined up.
+        request: with defaults resolved.
+        labels: the labels.
+        packed: matched projections and labels.
         standardization: of the labels.
         fold: (N,) fold of every scan, or None.
         device: of this process.
@@ -52,7 +51,7 @@ class Prepared:
     threads: int
 
     def train(self, *, show: bool = True) -> list[MeanVarianceNetwork]:
-        """Train all members, or go on; ``show`` displays progress on stderr."""
+        """Train all members, or resume; ``show`` displays progress on stderr."""
         return train_members(
             self.request.config,
             self.packed.data,
@@ -68,7 +67,7 @@ class Prepared:
         )
 
     def recipe(self, networks: int) -> dict[str, Any]:
-        """Recipe of the networks just trained, of which so many predict a scan."""
+        """Training recipe of the networks just trained; ``networks`` of them predict a scan."""
         return training_recipe(
             self.request.config,
             networks=networks,
@@ -105,7 +104,7 @@ def read_request_labels(request: TrainRequest, say: Say) -> Labels:
 
     Args:
         request: what to train.
-        say: receives a line a target.
+        say: receives one line per target.
     """
     definitions = read_definitions(request.define) if request.define else {}
     labels = read_labels(request.labels, request.targets, units=request.units, definitions=definitions)
@@ -115,16 +114,16 @@ def read_request_labels(request: TrainRequest, say: Say) -> Labels:
 
 
 def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Prepared:
-    """Line up projections and labels, and settle all that was left open.
+    """Match projections and labels, and resolve all defaults.
 
     Args:
         request: what to train.
         labels: of :func:`read_request_labels`.
         device: of this process.
-        say: receives lines about the data.
+        say: receives messages about the data.
 
     Raises:
-        UsageError: a target that cannot be learned, or not so.
+        UsageError: a target that cannot be learned, or not with these settings.
         RunError: missing files, or a working folder with another training.
     """
     packed = pack(request.projections, labels, request.work_folder, say)
@@ -133,7 +132,7 @@ def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Pre
     request = replace(request, config=config)
     _describe(packed, say)
     if config.augmentation.flip and any(name.endswith(("Left", "Right")) for name in labels.targets):
-        raise UsageError("exchanges left and right, and targets of one side are to be learned", field="flip")
+        raise UsageError("swaps left and right, but some targets are of one side; set it to false", field="flip")
     standardization = Standardization.fit(packed.data.labels, labels.targets)
     fold = _folds(request, packed)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -170,28 +169,26 @@ def _folds(request: TrainRequest, packed: Packed) -> NDArray[np.int64] | None:
         return None
     if request.stratify:
         if request.stratify not in targets:
-            raise UsageError(f"{request.stratify!r} is none of the targets ({', '.join(targets)})", field="stratify")
+            raise UsageError(f"{request.stratify!r} is not one of the targets ({', '.join(targets)})", field="stratify")
         by = packed.data.labels[:, targets.index(request.stratify)]
     return participant_folds(packed.data.participants, ensemble.folds, ensemble.seed, by)
 
 
 def count_only(request: TrainRequest, labels: Labels, say: Say) -> None:
-    """A dry run: say what would be trained.
+    """Dry run: report what would be trained.
 
     Args:
         request: what to train.
         labels: of :func:`read_request_labels`.
-        say: receives lines for people.
+        say: receives messages.
 
     Raises:
-        RunError: no projections.
+        UsageError: a target that cannot be learned.
+        RunError: no projections, or none with a label.
     """
-    if not request.projections.is_dir():
-        raise RunError(f"`projections` {request.projections}: no such folder")
-    excluded = excluded_scans(request.projections)
-    names = sorted(p.stem for p in request.projections.glob("*.npy"))
-    keys = [ScanKey.from_name(name) for name in names if name not in excluded]
-    labelled = int(np.isfinite(labels.matrix(keys)).any(axis=1).sum()) if keys else 0
+    keys, values = line_up(request.projections, labels, say)
+    labelled = int(np.isfinite(values).any(axis=1).sum())
+    Standardization.fit(values, labels.targets)
     members = request.config.ensemble.members
     say(f"{labelled} of {len(keys)} projections have a label; {members} members would be trained")
     say(f"about {0.2 * labelled:.0f} MB of packed projections in {request.work_folder}; nothing was written (dry run)")

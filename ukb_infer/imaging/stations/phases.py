@@ -57,8 +57,8 @@ def _voxels_of(station: Station, pair: Pair, series: Sequence[Series], contrast:
     if chosen is None:
         raise ScanError(
             Reason.CONTRAST_MISSING,
-            f"station {station.number} has no {contrast.label} series; leave it out of the contrasts asked for, or "
-            "look for it where the scan was exported or unpacked",
+            f"station {station.number} has no {contrast.label} series; leave it out of `contrasts`, or check the "
+            "export or the unpacking of the scan",
         )
     item = scale(checks.repair_slices(station.number, chosen, notes))
     checks.check_values(station.number, item)
@@ -77,6 +77,6 @@ def _voxels_of(station: Station, pair: Pair, series: Sequence[Series], contrast:
         raise ScanError(
             Reason.CONTRAST_MISSING,
             f"{item.header.label} does not lie on the grid of water and fat at station {station.number} (tolerance "
-            f"{SAME_POSITION_TOLERANCE_MM:g} mm); leave it out of the contrasts asked for",
+            f"{SAME_POSITION_TOLERANCE_MM:g} mm); leave it out of `contrasts`",
         )
     return voxels.transpose(1, 2, 0)

@@ -130,11 +130,11 @@ def save_png(image: NDArray[Any], path: Path, recipe: Recipe) -> None:
 
     Args:
         image: (channels, rows, cols).
-        path: of the PNG, written whole or not at all; its folder is made if missing.
+        path: of the PNG, written atomically; its folder is created if missing.
         recipe: of the projection.
 
     Raises:
-        ValueError: the array is no projection of the recipe.
+        ValueError: the array is not a projection of the recipe.
     """
     from PIL import Image
 

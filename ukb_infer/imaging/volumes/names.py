@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     from ukb_infer.records import ScanKey

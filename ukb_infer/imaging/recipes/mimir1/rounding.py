@@ -1,10 +1,10 @@
 """Make the fast projection round as the recipe does.
 
 The recipe stores voxels in float32 after resampling, fading and intensity correction; the fast path sums first. Both
-agree to about 1e-7, and truncation to 8 bits turns that into another grey level wherever a pixel lies that close to the
-next level: in a few of a hundred scans, in some pixels. So pixels whose grey level could hang on it (a handful in a
-scan), and those that may be the smallest or largest of their image, are summed again from voxels rounded as the recipe
-says, in its order. The intensity factors that they need are made again likewise.
+agree to about 1e-7. Truncation to 8 bits can turn that into another grey level where a pixel is this close to the next
+level: in a few of a hundred scans, in some pixels. Pixels whose grey level could change (a handful per scan), and those
+that may be the minimum or maximum of their image, are therefore summed again from voxels rounded as in the recipe, in
+its order. The intensity factors that they need are recomputed likewise.
 """
 
 from __future__ import annotations
@@ -163,13 +163,11 @@ def rounded_mean(part: Part, contrast: int, kept: int) -> float:
         return known
     rows, cols, _ = part.shape
     plane = np.zeros((rows, 1, cols), np.float32)
-    z_pair, z_weight, row_pair, row_weight, col_pair, col_weight = part.interpolation
-    own = slice(kept, kept + 1)
-    kernels.add_trilinear(
-        plane, 0, part.sources[contrast], np.zeros(1, np.int64), z_pair[:, own].copy(), z_weight[own],
-        row_pair, row_weight, col_pair, col_weight, np.array([[part.fade[kept], 1.0]], np.float32),
-        np.zeros(1, bool), 0, 0,
-    )  # fmt: skip
+    z_pair, z_weight, *in_plane = part.interpolation
+    own, scale = slice(kept, kept + 1), np.array([[part.fade[kept], 1.0]], np.float32)
+    taps = (z_pair[:, own].copy(), z_weight[own], *in_plane)
+    first, sets = np.zeros(1, np.int64), np.zeros(1, bool)
+    kernels.add_trilinear(plane, 0, part.sources[contrast], first, taps, scale, sets, (0, 0, 0))
     part.rounded_means[contrast, kept] = mean = slice_mean(plane[:, 0])
     return mean
 
