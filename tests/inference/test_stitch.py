@@ -77,12 +77,12 @@ def test_it_is_continued_and_lost_files_are_made_again(stitched: Path, tmp_path:
     for lost in (next((run / ANAT).glob("*water*.nii.gz")), next((run / "sub-0000002").rglob("*.json"))):
         lost.unlink()
     again = ("stitch", scans, "--out", run, "--contrasts", "water,fraction", "--workers", 0)
-    assert "2 worked on now" in command(*again).output
+    assert "2 of 4 scans to do" in command(*again).output
     assert images(run) == before
-    assert "0 worked on now" in command(*again).output
+    assert "0 processed now" in command(*again).output
     other = command("stitch", scans, "--out", run, "--contrasts", "water", "--workers", 0)
-    assert "contrasts: ['water', 'fraction'] before, ['water'] now" in said(other)
-    assert "contrasts" in said(command("project", scans, "--out", run, "--workers", 0))
+    assert "--contrasts: water,fraction before, water now" in said(other)
+    assert "stitch before, project now" in said(command("project", scans, "--out", run, "--workers", 0))
     status = command("status", run).output
     assert status.startswith("stitch: not working now")
     assert "unreadable_zip" in status
@@ -135,7 +135,7 @@ def test_options_are_refused_in_the_words_of_the_command(small_cohort: Path, tmp
     assert "--contrasts: unknown 'inphase'" in said(command(*given, "--contrasts", "water,inphase"))
     assert "--spacing: got '100', expected native, recipe or 0.5 to 10" in said(command(*given, "--spacing", "100"))
     volumes = command("project", small_cohort, "--out", tmp_path / "run", "--volumes")
-    assert "--volumes: fused volumes have a command of their own now: `ukb-infer stitch" in said(volumes)
+    assert "--volumes: fused volumes are written by a command of their own now: ukb-infer stitch" in said(volumes)
     assert not (tmp_path / "run").exists()
     assert ProjectConfig(("x",), tmp_path).identity()["volumes"] is False  # runs of before are continued
 

@@ -43,7 +43,6 @@ def stitch(
         ukb-infer stitch scan.zip --out bodies --contrasts in,opposed --spacing 2
     """
     from ukb_infer.inference.config import StitchConfig, default_workers
-    from ukb_infer.inference.stitch import run_stitch
     from ukb_infer.records import ReadingOptions
 
     config = StitchConfig(
@@ -54,6 +53,8 @@ def stitch(
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("stitch") as progress:
+        from ukb_infer.inference.stitch import run_stitch
+
         summary = run_stitch(config, progress)
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

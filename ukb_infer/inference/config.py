@@ -166,7 +166,7 @@ class StitchConfig(CommonConfig):
     def identity(self) -> dict[str, Any]:
         """Settings that affect the results."""
         base = {k: v for k, v in self.base_identity("").items() if k != "recipe"}
-        return base | {"contrasts": list(self.contrasts), "spacing": self.spacing}
+        return base | {"contrasts": ",".join(self.contrasts), "spacing": self.spacing}
 
     @property
     def finer_than_recipe(self) -> float:

@@ -193,7 +193,7 @@ def _files_of(shard: _ShardRun) -> Iterator[Path]:
     yield from (shard.folder / name for name in BIDS_FILES)
     for item in shard.inputs:
         if item.key.scan in shard.rows:
-            yield from fused_files(shard.folder, item.key, contrasts)
+            yield from fused_files(shard.folder, item.key, contrasts.split(","))
 
 
 def _bring(source: Path, target: Path) -> None:
