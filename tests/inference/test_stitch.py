@@ -84,7 +84,7 @@ def test_it_is_continued_and_lost_files_are_made_again(stitched: Path, tmp_path:
     assert "--contrasts: water,fraction before, water now" in said(other)
     assert "stitch before, project now" in said(command("project", scans, "--out", run, "--workers", 0))
     status = command("status", run).output
-    assert status.startswith("stitch: not working now")
+    assert status.startswith("stitch: not running")
     assert "unreadable_zip" in status
 
 
