@@ -120,10 +120,10 @@ def _work(run: FileRun, session: Session, todo: list[ScanInput], progress: Progr
 
 
 def _remove_outdated(run: FileRun, scan: ScanInput, outcome: Outcome) -> None:
-    """Remove the files of what the input was before, unless only the machine failed."""
+    """Remove the files of an earlier input file, except after machine failures."""
     if not TRANSIENT.intersection(outcome.result.reasons):
         for path in run.all_files(scan.key):
-            with contextlib.suppress(OSError):  # none there, or a name that no file can have
+            with contextlib.suppress(OSError, ValueError):  # missing, or an invalid file name
                 path.unlink()
 
 
