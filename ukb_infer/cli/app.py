@@ -24,8 +24,10 @@ from ukb_infer.cli import (
     project,
     retry,
     status,
+    stitch,
     targets,
     train,
+    volumetry,
 )
 from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
 from ukb_infer.console import demand_output, lost_output, prepare_streams
@@ -71,8 +73,8 @@ def _root(
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        predict.predict, project.project, targets.targets, phantom.phantom, demo.demo, info.info, bench.bench,
-        status.status, retry.retry, merge.merge, export.export, train.train, cross_validate.cross_validate,
+        predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
+        demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train, cross_validate.cross_validate,
         calibrate.calibrate, evaluate.evaluate,
     )
 }  # fmt: skip

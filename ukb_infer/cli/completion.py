@@ -22,8 +22,19 @@ def targets(incomplete: str) -> list[str]:
     """Complete the last name of a comma-separated list."""
     from ukb_infer.targets import TARGETS
 
+    return _last_of_list(TARGETS, incomplete)
+
+
+def contrasts(incomplete: str) -> list[str]:
+    """Completion of the last contrast in a list with commas."""
+    from ukb_infer.imaging.volumes.names import CONTRASTS
+
+    return _last_of_list(CONTRASTS, incomplete)
+
+
+def _last_of_list(names: Iterable[str], incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in _beginning(TARGETS, last)]
+    return [before + comma + name for name in _beginning(names, last)]
 
 
 def backbones(incomplete: str) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from ukb_infer.cli import completion
 from ukb_infer.imaging.recipes import RECIPES
+from ukb_infer.imaging.volumes.names import CONTRASTS, SPACING_NAMES
 
 Inputs = Annotated[
     list[str],
@@ -121,7 +122,27 @@ Recipe = Annotated[
     str, completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection.")
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
+Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
+
+# Only for stitch.
+Contrasts = Annotated[
+    str,
+    typer.Option(
+        "--contrasts",
+        metavar=",".join(CONTRASTS),
+        help="Contrasts to write, one file each; in and opposed are read only if named.",
+        autocompletion=completion.contrasts,
+    ),
+]
+Spacing = Annotated[
+    str,
+    typer.Option(
+        "--spacing",
+        metavar="|".join((*SPACING_NAMES, "MM")),
+        help="native: the stations' finest along each axis; recipe: 2.232 x 2.232 x 3 mm; a number: isotropic, mm.",
+        autocompletion=completion.one_of(*SPACING_NAMES),
+    ),
+]
 
 
 def split_names(text: str) -> tuple[str, ...]:

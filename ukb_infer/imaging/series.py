@@ -64,12 +64,17 @@ UNMARKED = Marks()
 
 
 class Contrast(StrEnum):
-    """Contrast of a Dixon series; only water and fat are read."""
+    """Contrast of a Dixon series; in-phase and opposed-phase are read only if requested."""
 
     WATER = "water"
     FAT = "fat"
     IN_PHASE = "in_phase"
     OPPOSED_PHASE = "opposed_phase"
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return self.value.replace("_", "-")
 
 
 #: Words of each contrast: suffixes of descriptions, and values of ImageType.
@@ -313,10 +318,14 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
 
 
 class Budget:
-    """Counts the voxels of a scan, so that no input can exhaust the memory."""
+    """Counts the voxels of a scan, so that no input can exhaust the memory.
 
-    def __init__(self) -> None:
-        self._voxels = 0
+    Args:
+        most_bytes: of all its voxels, two bytes each.
+    """
+
+    def __init__(self, most_bytes: int = MAX_SCAN_BYTES) -> None:
+        self._voxels, self._most_bytes = 0, most_bytes
 
     def take(self, shape: tuple[int, int, int], label: str) -> None:
         """Count one series before memory is allocated for it.
@@ -329,12 +338,12 @@ class Budget:
             ScanError: ``too_large``.
         """
         self._voxels += math.prod(shape)
-        if shape[0] > MAX_SLICES or 2 * self._voxels > MAX_SCAN_BYTES:
+        if shape[0] > MAX_SLICES or 2 * self._voxels > self._most_bytes:
             raise ScanError(
                 Reason.TOO_LARGE,
                 f"{label} has {' x '.join(map(str, shape))} voxels and brings the scan to "
                 f"{2 * self._voxels // 1024**2} MiB, expected at most {MAX_SLICES} slices and "
-                f"{MAX_SCAN_BYTES // 1024**2} MiB; check its origin",
+                f"{self._most_bytes // 1024**2} MiB; check its origin",
             )
 
 

@@ -12,6 +12,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import parse_shard, usable_cores
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
+from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING, check_contrasts, check_spacing_rule
 from ukb_infer.records import ReadingOptions
 from ukb_infer.storage import from_plain
 
@@ -131,7 +132,7 @@ class ProjectConfig(CommonConfig):
 
     Attributes:
         recipe: of the projections.
-        png: also write pictures; ``volumes``: also write the fused volumes as NIfTI.
+        png: also write pictures; ``volumes``: of earlier versions, refused: ``stitch`` writes them.
     """
 
     recipe: str = DEFAULT_RECIPE
@@ -141,10 +142,43 @@ class ProjectConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         get_recipe(self.recipe)
+        if self.volumes:
+            raise UsageError(
+                "fused volumes are written by a command of their own now: ukb-infer stitch INPUT... --out FOLDER",
+                field="volumes",
+            )
 
     def identity(self) -> dict[str, Any]:
         """Settings that affect the results."""
-        return self.base_identity(self.recipe) | {"png": self.png, "volumes": self.volumes}
+        return self.base_identity(self.recipe) | {"png": self.png, "volumes": False}
+
+
+@dataclass(frozen=True)
+class StitchConfig(CommonConfig):
+    """Configuration of ``stitch``; attributes as in :class:`CommonConfig`, and:
+
+    Attributes:
+        contrasts: water, fat, in, opposed, fraction.
+        spacing: native, recipe, or a number of mm.
+    """
+
+    contrasts: tuple[str, ...] = DEFAULT_CONTRASTS
+    spacing: str = DEFAULT_SPACING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "contrasts", check_contrasts(self.contrasts))
+        object.__setattr__(self, "spacing", check_spacing_rule(self.spacing))
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that affect the results."""
+        base = {k: v for k, v in self.base_identity("").items() if k != "recipe"}
+        return base | {"contrasts": ",".join(self.contrasts), "spacing": self.spacing}
+
+    @property
+    def finer_than_recipe(self) -> float:
+        """Voxels per voxel of the recipe's grid, for estimates of size."""
+        return 1.0 if self.spacing in ("native", "recipe") else 14.9 / float(self.spacing) ** 3
 
 
 @dataclass(frozen=True)

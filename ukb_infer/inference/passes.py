@@ -11,7 +11,7 @@ from typing import Any
 from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.inputs import ScanInput
-from ukb_infer.inference.work import Job, Outcome, failed, from_failure, process_scan
+from ukb_infer.inference.work import Outcome, ScanJob, failed, from_failure, process_scan
 from ukb_infer.reasons import Reason
 
 #: Consecutive storage failures after which the storage counts as lost.
@@ -45,7 +45,7 @@ class StopOnTerminate:
 
 
 def outcomes(
-    jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
 ) -> Iterator[tuple[ScanInput, Outcome]]:
     """Process scans; each is returned at most once, in order of completion.
 
@@ -93,7 +93,9 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
         time.sleep(min(0.2, max(0.0, end - time.monotonic())))
 
 
-def _one_pass(jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]) -> Iterator[tuple[Job, Outcome]]:
+def _one_pass(
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
+) -> Iterator[tuple[ScanJob, Outcome]]:
     """Process every job once, locally or on a cluster."""
     if not jobs:
         return

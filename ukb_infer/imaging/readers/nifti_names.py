@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ukb_infer.errors import ScanError
@@ -16,6 +16,10 @@ _SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 #: The number that dcm2niix appends: the series number, perhaps with a letter for repeats.
 _NUMBER = re.compile(r"_(\d{1,9})[a-z]?$")
 _PHASE_KIND = "in-phase or opposed-phase image"
+_PHASE_WORDS = dict.fromkeys(("in", "ip", "inphase"), Contrast.IN_PHASE) | dict.fromkeys(
+    ("opp", "op", "oop", "out", "outphase", "outofphase", "opposed", "opposedphase", "oppphase", "opphase"),
+    Contrast.OPPOSED_PHASE,
+)
 _LETTERS = ("w", "f")
 _UNDECIDED = "file named after both water and fat"
 
@@ -109,6 +113,23 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
     if not stations and not any(_PHASE_KIND in item.marks.aside for item in candidates):
         stations = [item for item in candidates if item.marks.aside == (COMPOSED,)]
     return _prefer(_decide(stations, left_out), left_out)
+
+
+def choose_phase_files(names: Iterable[str], wanted: Collection[Contrast]) -> list[StationFile]:
+    """Choose the in-phase and opposed-phase files of a folder by the last word of their names that says so.
+
+    Args:
+        names: of all files of the folder.
+        wanted: contrasts.
+    """
+    chosen = []
+    for item in map(_parse, sorted(name for name in names if wanted and is_nifti(name))):
+        found = [_PHASE_WORDS[base(word)] for word in item.words if base(word) in _PHASE_WORDS]
+        if found and found[-1] in wanted and item.marks.kind is None and item.marks.aside == (_PHASE_KIND,):
+            stem = _SUFFIX.sub("", item.name)
+            number = _NUMBER.search(stem)
+            chosen.append(StationFile(item.name, found[-1], "", int(number[1]) if number else None, item.marks))
+    return chosen
 
 
 def _parse_all(names: Iterable[str]) -> list[_Name]:

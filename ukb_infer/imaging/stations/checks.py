@@ -223,6 +223,17 @@ def _shared_range(one: Series, other: Series) -> float:
     return shared / shorter if shorter > 0 else float(shared >= 0)
 
 
+def nearest_series(water: Series, series: Sequence[Series]) -> Series | None:
+    """Return the series that was acquired with a water series, by number, time and position; None where there is none.
+
+    Args:
+        water: of a station.
+        series: of one other contrast.
+    """
+    together = [item for item in series if _shared_range(water, item) >= SHARED_RANGE]
+    return min(together, key=lambda item: _distance(water, item), default=None)
+
+
 def _same_acquisition(water: Series, fat: Series) -> bool:
     """Whether the numbers of two series are in one group of four, or their NIfTI files share a name."""
     w, f = water.header.number, fat.header.number
