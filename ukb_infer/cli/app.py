@@ -74,8 +74,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
-        demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train, cross_validate.cross_validate,
-        calibrate.calibrate, evaluate.evaluate,
+        demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
