@@ -170,6 +170,23 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("eid,height\n0999998,170\n0999999,180\n", "none of its 37 projections has a label"),
+        ("eid,height,weight\n0000001,170,\n0000002,180,\n", "weight has fewer than two different labels"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_training_would(table: str, said: str, data: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(table)
+    request = replace(_request(data, tmp_path / "mod"), labels=labels, targets=(), dry_run=True)
+    with pytest.raises((RunError, UsageError), match=said):
+        run_train(request, _quiet)
+    with pytest.raises(RunError, match="has no projections"):
+        run_train(replace(request, projections=tmp_path), _quiet)
+
+
 def test_cross_validation_predicts_everyone_out_of_fold(data: Path, tmp_path: Path) -> None:
     request = _request(data, tmp_path / "cv")
     result = run_cross_validate(request, _quiet)

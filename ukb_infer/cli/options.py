@@ -130,6 +130,13 @@ PredictionSets = Annotated[
         "--prediction-sets", help="For 0/1 targets, add the set of classes that cannot be ruled out at the --ci level."
     ),
 ]
+OodThreshold = Annotated[
+    float,
+    typer.Option(
+        "--ood-threshold", metavar="PERCENTILE",
+        help="Flag scans more unusual to the networks than this share of ordinary scans, %; 100 flags none.",
+    ),
+]  # fmt: skip
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
 # Only for project.

@@ -20,6 +20,8 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 #: Time limit for reading and projecting one scan, s.
 DEFAULT_TIMEOUT_S = 600.0
+#: Outlier percentile from which scans are flagged: one ordinary scan in 200.
+DEFAULT_OOD_THRESHOLD = 99.5
 
 
 def default_workers() -> int:
@@ -156,6 +158,7 @@ class PredictConfig(CommonConfig):
         parquet: also write Parquet.
         prediction_sets: also write prediction sets of calibrated binary targets.
         backend: what runs the networks on a CPU; ``auto`` uses OpenVINO where it is installed and faster.
+        ood_threshold: outlier percentile from which a scan is flagged; 100 flags none.
     """
 
     modules: tuple[str, ...] = ()
@@ -169,6 +172,7 @@ class PredictConfig(CommonConfig):
     parquet: bool = False
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prediction_sets: bool = False
+    ood_threshold: float = DEFAULT_OOD_THRESHOLD
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -179,6 +183,8 @@ class PredictConfig(CommonConfig):
         super().__post_init__()
         if not 0.0 < self.level < 1.0:
             raise UsageError(field="level", got=self.level, expected="a level between 0 and 1, e.g. 0.95")
+        if not 50.0 <= self.ood_threshold <= 100.0:
+            raise UsageError(field="ood_threshold", got=self.ood_threshold, expected="a percentile from 50 to 100")
         if self.batch_size < 0 or self.batch_size > 4096:
             raise UsageError(field="batch_size", got=self.batch_size, expected="1 to 4096 (0 for the default)")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -218,6 +224,15 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
         raise UsageError(field="workers", got=workers, expected="0 to 256")
     if not timeout_s > 0:
         raise UsageError(field="timeout_s", got=timeout_s, expected="seconds above 0")
+    check_reading(reading)
+
+
+def check_reading(reading: ReadingOptions) -> None:
+    """Check how scans are to be read.
+
+    Raises:
+        UsageError: names the option.
+    """
     if not 0 <= reading.expected_stations <= 20:
         raise UsageError(field="expected_stations", got=reading.expected_stations, expected="0 (any) to 20")
     if reading.expected_stations == 0 and reading.allow_missing_stations:

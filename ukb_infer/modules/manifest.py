@@ -64,6 +64,21 @@ class MemberFile:
     sha256: Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$"), expected("64 hexadecimal digits")]
 
 
+@from_json
+@dataclass(frozen=True)
+class OutlierFile:
+    """What ordinary scans look like to the networks: file name, its SHA-256, and which scans those were."""
+
+    file: Annotated[
+        str,
+        Strict(),
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"),
+        expected("a plain name ending in .safetensors"),
+    ]
+    sha256: Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$"), expected("64 hexadecimal digits")]
+    fitted_on: Line
+
+
 def _above_lower(upper: float | None, info: ValidationInfo) -> float | None:
     lower = info.data.get("lower")
     if upper is not None and lower is not None and lower >= upper:
@@ -176,9 +191,15 @@ class ModuleNetwork:
 @from_json
 @dataclass(frozen=True)
 class ModuleOutputs:
-    """Outputs: targets in the order of the head."""
+    """Outputs of a module.
+
+    Attributes:
+        targets: in the order of the head.
+        outliers: reference of ordinary scans; None if the module has none.
+    """
 
     targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("name")]
+    outliers: OutlierFile | None = None
 
 
 @from_json
@@ -225,14 +246,23 @@ class ModuleManifest:
         """Weight files."""
         return self.network.members
 
+    @property
+    def files(self) -> tuple[MemberFile | OutlierFile, ...]:
+        """All files beside the manifest."""
+        return (*self.members, *([self.outputs.outliers] if self.outputs.outliers is not None else []))
+
     def with_targets(self, targets: Sequence[ModuleTarget]) -> ModuleManifest:
         """The manifest with other targets, for example calibrated ones."""
-        return replace(self, outputs=ModuleOutputs(tuple(targets)))
+        return replace(self, outputs=replace(self.outputs, targets=tuple(targets)))
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that affects the estimates: manifest and, through it, every weight file."""
-        plain = {k: v for k, v in self.to_dict().items() if k not in ("schema_version", "training")}
+        """SHA-256 of everything that affects the estimates: manifest and, through it, every weight file.
+
+        The outlier reference does not, and is left out.
+        """
+        bare = replace(self, outputs=ModuleOutputs(self.targets))
+        plain = {k: v for k, v in bare.to_dict().items() if k not in ("schema_version", "training")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,6 +272,8 @@ class ModuleManifest:
             entry["calibration"] = target.calibration.to_dict()
         if not self.training:
             del plain["training"]
+        if self.outputs.outliers is None:
+            del plain["outputs"]["outliers"]
         version = {"schema_version": plain.pop("schema_version")}
         return version | (version1.from_sections(plain) if self.schema_version == 1 else plain)
 
@@ -298,8 +330,8 @@ def read_manifest(folder: Path) -> ModuleManifest:
     return parse_manifest(text, str(path))
 
 
-def check_member_file(folder: Path, member: MemberFile) -> str | None:
-    """Problem of one weight file (missing, or another SHA-256), or None.
+def check_member_file(folder: Path, member: MemberFile | OutlierFile) -> str | None:
+    """Problem of one file beside the manifest (missing, or another SHA-256), or None.
 
     Args:
         folder: of the module.
@@ -326,4 +358,4 @@ def verify_module(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except ModuleError as error:
         return [str(error)]
-    return [problem for member in manifest.members if (problem := check_member_file(folder, member))]
+    return [problem for member in manifest.files if (problem := check_member_file(folder, member))]

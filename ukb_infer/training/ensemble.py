@@ -48,11 +48,11 @@ class Standardization:
             targets: T names, for the message.
 
         Raises:
-            UsageError: all labels of a target are equal.
+            UsageError: a target has fewer than two different labels.
         """
         for name, values in zip(targets, labels.T, strict=True):
             if np.unique(values[np.isfinite(values)]).size < 2:
-                raise UsageError(f"all labels of {name} are equal; leave it out", field="targets")
+                raise UsageError(f"{name} has fewer than two different labels; leave it out", field="targets")
         return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -92,8 +92,7 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
         raise RunError(
             f"`projections` {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
         )
-    rows = read_scans(folder) if (folder / SCANS).is_file() else []
-    excluded = {row.key.scan for row in rows if row.result.status == "excluded"}
+    excluded = excluded_scans(folder)
     names = {path.stem for path in folder.glob("*.npy")}
     if left_out := len(names & excluded):
         say(f"{left_out} projections are left out because their {SCANS} says excluded")
@@ -112,6 +111,12 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
     if matching < listed:
         say(f"{matching} of {listed} labelled participants (or scans) have a projection, {listed - matching} have none")
     return found, values
+
+
+def excluded_scans(folder: Path) -> set[str]:
+    """Scans of a folder of projections that ``project --exclude`` left out afterwards."""
+    rows = read_scans(folder) if (folder / SCANS).is_file() else []
+    return {row.key.scan for row in rows if row.result.status == "excluded"}
 
 
 def _stamp(files: Sequence[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ukb_infer.console import say_to_stderr, stderr_is_terminal
@@ -28,7 +29,8 @@ class MemberDisplay:
             return
         if not stderr_is_terminal():
             if iteration % self.line_every == 0 or iteration == total:
-                text = f"member {self.member + 1}: {iteration}/{total}  loss {loss:.3f}  {self.best} {best:.3f}"
+                judged = "" if math.isnan(best) else f"  {self.best} {best:.3f}"
+                text = f"member {self.member + 1}: {iteration}/{total}  loss {loss:.3f}{judged}"
                 say_to_stderr(text)
             return
         if self._bar is None:
@@ -43,7 +45,9 @@ class MemberDisplay:
                 dynamic_ncols=True,
             )
         self._bar.update(iteration - self._bar.n)
-        self._bar.set_postfix(loss=f"{loss:.3f}", best=f"{best:.3f}", refresh=False)
+        self._bar.set_postfix(
+            loss=f"{loss:.3f}", **({} if math.isnan(best) else {"best": f"{best:.3f}"}), refresh=False
+        )
 
     def close(self) -> None:
         """Finish the bar."""
