@@ -24,7 +24,7 @@ def predict(
     backend: options.Backend = "auto",
     uncertainty: options.Uncertainty = "total",
     prediction_sets: options.PredictionSets = False,
-    ood_threshold: options.OodThreshold = 99.5,
+    ood_threshold: options.OodThreshold = 99.8,
     strict: options.Strict = False,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
