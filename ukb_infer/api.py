@@ -48,9 +48,14 @@ def project(
         reasons of repairs.
 
     Raises:
+        UsageError: contradictory options.
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
-    return project_path(Path(path), ReadingOptions(expected_stations, allow_missing_stations, strict), recipe)
+    from ukb_infer.inference.config import check_reading
+
+    reading = ReadingOptions(expected_stations, allow_missing_stations, strict)
+    check_reading(reading)
+    return project_path(Path(path), reading, recipe)
 
 
 def stitch(

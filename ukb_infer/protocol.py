@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 #: In-plane spacing of the acquisition, mm.
 IN_PLANE_SPACING_MM = 2.23214293
-EXPECTED_STATIONS = 6
 #: Repeated station: positions equal to within this are the same station.
 SAME_POSITION_TOLERANCE_MM = 0.1
 NEAR_DUPLICATE_MM = 5.0

@@ -163,6 +163,8 @@ class Reason(StrEnum):
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
+    OUT_OF_DISTRIBUTION = ("out_of_distribution", _G, "the scan is unlike those that the module knows",
+        "look at the projection; leave the scan out of an analysis unless it looks right")
     NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")

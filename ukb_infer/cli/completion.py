@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
+
+import typer
 
 
-def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Completion for an option that takes one of these names."""
+def choice(*names: str, **settings: Any) -> Any:
+    """An option that takes one of these names.
 
-    def complete(incomplete: str) -> list[str]:
-        return _beginning(names, incomplete)
-
-    return complete
+    Args:
+        names: offered by the shell.
+        settings: of the option, as typer takes them.
+    """
+    return typer.Option(**settings, autocompletion=lambda incomplete: _beginning(names, incomplete))
 
 
 def targets(incomplete: str) -> list[str]:

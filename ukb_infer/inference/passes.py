@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
 from typing import Any
 
 from ukb_infer.execution import Failure, run_in_workers
@@ -32,16 +31,14 @@ class StopOnTerminate:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, *_: object) -> None:
         self.requested = True
 
     def __call__(self) -> bool:
         """Whether to stop."""
         return self.requested
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the previous handler."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)

@@ -56,13 +56,8 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     ds.SOPClassUID = _ENHANCED_MR if series.encoding == "multiframe" else MRImageStorage
     ds.SOPInstanceUID = _uid(plan, series, 1)
     ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.ImageType = [
-        "DERIVED",
-        "PRIMARY",
-        "M",
-        "DIXON",
-        {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper()),
-    ]
+    contrast = {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper())
+    ds.ImageType = ["DERIVED", "PRIMARY", "M", "DIXON", contrast]
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
     ds.StudyTime, ds.SeriesTime, ds.AcquisitionTime, ds.ContentTime = "100000", series.time, series.time, series.time
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "MR", "SYNTHETIC", "ukb_infer phantom"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.execution import Journal, JournalInput, JournalRow
+from ukb_infer.execution import Journal, JournalInput
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, ScanResult
 from ukb_infer.runs import files
@@ -128,16 +128,11 @@ def _write_scans(out: Path, journal: Journal) -> Path:
         writer = csv.DictWriter(handle, (*SCAN_COLUMNS, *measures), restval="", lineterminator="\n")
         writer.writeheader()
         for item, row in journal.results():
-            if (result := _result_of(item, row)) is not None:
-                writer.writerow(_scan_cells(item, result))
+            if item.excluded:
+                writer.writerow(_scan_cells(item, ScanResult(status="excluded", reasons=(Reason.EXCLUDED,))))
+            elif row is not None:
+                writer.writerow(_scan_cells(item, row.result))
     return path
-
-
-def _result_of(item: JournalInput, row: JournalRow | None) -> ScanResult | None:
-    """Row content of a scan; None if it is not finished."""
-    if item.excluded:
-        return ScanResult(status="excluded", reasons=(Reason.EXCLUDED,))
-    return None if row is None else row.result
 
 
 def _scan_cells(item: JournalInput, result: ScanResult) -> dict[str, str]:

@@ -44,7 +44,7 @@ class _Plan:
 
 
 def read_series(
-    source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None, also: Collection[Contrast] = ()
+    source: MemberSource, use_fast_path: bool, left_out: LeftOut, also: Collection[Contrast] = ()
 ) -> list[Series]:
     """Read the water and fat series of a zip or folder of DICOM slices.
 
@@ -74,11 +74,9 @@ def read_series(
         except ScanError:
             pass  # a member may differ from its neighbours: look at every one
         else:
-            if left_out is not None:
-                left_out.update(found)
+            left_out.update(found)
             return series
-    plans = _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out, wanted)
-    return _decode(source, plans, use_fast_path)
+    return _decode(source, _identify(source, use_fast_path, 0, left_out, wanted), use_fast_path)
 
 
 def _identify(
@@ -370,11 +368,11 @@ def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
     """
     if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
         raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
-    if header.scaling != first.scaling:
+    if header.scaling.words != first.scaling.words:
         raise ScanError(
             Reason.GEOMETRY_INCONSISTENT,
-            f"values of slices of {first.label} cannot be compared: the {first.scaling} slope holds for some, the "
-            f"{header.scaling} slope for others; export them with the same elements",
+            f"values of slices of {first.label} cannot be compared: the {first.scaling.words} slope holds for some, "
+            f"the {header.scaling.words} slope for others; export them with the same elements",
         )
     for name in ("rows", "cols", "orientation", "pixel_spacing_mm"):
         found, expected = getattr(header, name), getattr(first, name)

@@ -25,6 +25,7 @@ from ukb_infer.imaging.series import (
     Budget,
     Contrast,
     LeftOut,
+    Scaling,
     Series,
     SeriesHeader,
     Voxels,
@@ -88,7 +89,7 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
     shape = image.shape[:3]
     affine, _ = choose_affine(fields, image.header, shape)
     _check_affine(affine, label)
-    slope, intercept = _scaling(image)
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     values = _raw_voxels(image, label).reshape(shape)
     return (values if (slope, intercept) == (1.0, 0.0) else values * slope + intercept), affine
 
@@ -126,7 +127,8 @@ def _read_file(folder: Path, file: StationFile, budget: Budget) -> Series:
     _check_tilt(affine, label)
     raw = _raw_voxels(image, label).reshape(shape)
     voxels = np.ascontiguousarray(apply_orientation(raw, transform).transpose(2, 0, 1))
-    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, _scaling(image))
+    scaling = Scaling(float(image.dataobj.slope), float(image.dataobj.inter))  # 1 and 0 where the header has none
+    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, scaling)
     return replace(series, findings=tuple(findings))
 
 
@@ -223,12 +225,6 @@ def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
         raise _unreadable(label, error) from None
 
 
-def _scaling(image: Any) -> tuple[float, float]:
-    """(slope, intercept) of the header; identity if there is none."""
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    return float(slope), float(intercept)
-
-
 def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.float64]) -> tuple[float, float, float]:
     """(row, col, slice) spacing, mm: the header's exact float32 pixdim if it agrees with the affine."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -242,27 +238,15 @@ def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.floa
 
 
 def _to_series(
-    file: StationFile,
-    affine: NDArray[np.float64],
-    zooms: tuple[float, float, float],
-    voxels: NDArray[Any],
-    scaling: tuple[float, float],
-) -> Series:
+    file: StationFile, affine: NDArray[np.float64], zooms: tuple[float, float, float], voxels: NDArray[Any],
+    scaling: Scaling,
+) -> Series:  # fmt: skip
     """Convert a file to DICOM conventions."""
     slices, rows, cols = voxels.shape
     header = SeriesHeader(
-        number=file.number,
-        uid=file.stem,
-        description="NIfTI",
-        contrast=file.contrast,
-        rows=rows,
-        cols=cols,
-        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-        pixel_spacing_mm=zooms[:2],
-        slope=scaling[0],
-        intercept=scaling[1],
-        marks=file.marks,
-    )
+        number=file.number, uid=file.stem, description="NIfTI", contrast=file.contrast, rows=rows, cols=cols,
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), pixel_spacing_mm=zooms[:2], scaling=scaling, marks=file.marks,
+    )  # fmt: skip
     check_plausible(header)
     x, y, z = -affine[0, 3], -affine[1, 3], affine[2, 3]
     positions = np.stack([np.full(slices, x), np.full(slices, y), z - zooms[2] * np.arange(slices)], axis=1)

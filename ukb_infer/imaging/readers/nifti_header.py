@@ -28,15 +28,9 @@ _MAX_OFFSET_BYTES = 1024**2
 #: Real numbers: datatype to bits.
 _REAL = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 #: Other datatypes, for messages.
-_OTHER = {
-    1: "single bits",
-    32: "complex numbers",
-    1792: "complex numbers",
-    2048: "complex numbers",
-    128: "colours (RGB)",
-    2304: "colours (RGBA)",
-    1536: "numbers of 128 bits",
-}
+_OTHER = dict.fromkeys((32, 1792, 2048), "complex numbers") | {
+    1: "single bits", 128: "colours (RGB)", 2304: "colours (RGBA)", 1536: "numbers of 128 bits"
+}  # fmt: skip
 #: xyzt_units, the three lowest bits: mm per unit. 0 is unknown, which all software treats as mm.
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SPACE_UNITS = 7

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.readers.image_words import COMPOSED, CONTRAST_WORDS, COPY, base, read_marks, words_of
-from ukb_infer.imaging.series import UNMARKED, Contrast, LeftOut, Marks
+from ukb_infer.imaging.readers.image_words import COMPOSED, COPY, base, read_marks, words_of
+from ukb_infer.imaging.series import CONTRAST_WORDS, UNMARKED, Contrast, LeftOut, Marks
 from ukb_infer.reasons import Reason
 
 _SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -69,12 +69,6 @@ def is_nifti(name: str) -> bool:
     return bool(_SUFFIX.search(name)) and not name.startswith(".")
 
 
-def nifti_contrast(name: str) -> Contrast | None:
-    """Contrast of a single NIfTI file by its name; None if it is not water or fat of a station."""
-    chosen = choose_files([name], LeftOut())
-    return chosen[0].contrast if chosen else None
-
-
 def names_stations(names: Iterable[str]) -> bool:
     """Whether some file of a folder is named like water or fat of a station."""
     parsed = _parse_all(names)
@@ -108,7 +102,7 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
         if item.marks.kind is not None:
             left_out.add(item.marks.kind, item.name)
     candidates = [item for item in parsed if item.marks.kind is None and item.places]
-    shared = _shared_places(candidates)
+    shared = _SharedPlaces(candidates)
     stations = []
     for item in candidates:
         marks = read_marks(item.words, shared(item))
@@ -116,7 +110,7 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
             stations.append(item)
         elif marks.aside != (_PHASE_KIND,):  # the other two Dixon contrasts are expected next to the stations
             left_out.add(marks.aside[0], item.name)
-    if not stations and not _has_other_contrast(candidates):
+    if not stations and not any(_PHASE_KIND in item.marks.aside for item in candidates):
         stations = [item for item in candidates if item.marks.aside == (COMPOSED,)]
     return _prefer(_decide(stations, left_out), left_out)
 
@@ -136,10 +130,6 @@ def choose_phase_files(names: Iterable[str], wanted: Collection[Contrast]) -> li
             number = _NUMBER.search(stem)
             chosen.append(StationFile(item.name, found[-1], "", int(number[1]) if number else None, item.marks))
     return chosen
-
-
-def _has_other_contrast(candidates: Sequence[_Name]) -> bool:
-    return any(_PHASE_KIND in item.marks.aside for item in candidates)
 
 
 def _parse_all(names: Iterable[str]) -> list[_Name]:
@@ -216,13 +206,9 @@ def _alike(rows: Sequence[tuple[str, ...]]) -> set[int]:
     return {place for place, words in enumerate(zip(*rows, strict=False)) if len(set(words)) == 1}
 
 
-def _shared_places(names: Sequence[_Name]) -> _SharedPlaces:
-    return _SharedPlaces(names)
-
-
 def _decide(names: Sequence[_Name], left_out: LeftOut) -> list[StationFile]:
     """Find the word of each name that gives its contrast; skip names without one."""
-    shared = _shared_places(names)
+    shared = _SharedPlaces(names)
     varying = [_varying_places(names, numbers) for numbers in (True, False)]
     chosen: list[StationFile] = []
     undecided: list[_Name] = []
