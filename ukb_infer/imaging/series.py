@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError
 from ukb_infer.reasons import Reason
+from ukb_infer.records import Acquired
 
 #: Voxels of one contrast of one station, (slices, rows, cols).
 Voxels = NDArray[np.uint16] | NDArray[np.float32]
@@ -151,6 +152,7 @@ class SeriesHeader:
         stated_spacing_mm: SpacingBetweenSlices; None where absent.
         thickness_mm: SliceThickness; 0 where absent.
         findings: what its header says that should be known.
+        acquired: how it was scanned; takes no part in comparing headers.
     """
 
     number: int | None
@@ -173,6 +175,7 @@ class SeriesHeader:
     stated_spacing_mm: float | None = None
     thickness_mm: float = 0.0
     findings: tuple[Finding, ...] = ()
+    acquired: Acquired = field(default=Acquired(), compare=False)
 
     @property
     def label(self) -> str:

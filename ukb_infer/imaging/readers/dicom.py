@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pydicom
@@ -64,6 +64,8 @@ from ukb_infer.imaging.series import (
     check_plausible,
 )
 from ukb_infer.reasons import Reason
+from ukb_infer.records import Acquired
+from ukb_infer.text import shown
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -88,15 +90,21 @@ _ELEMENTS: tuple[tuple[int, str, str], ...] = (
     (0x00080016, "SOPClassUID", "UI"),
     (0x00080031, "SeriesTime", "TM"),
     (0x00080060, "Modality", "CS"),
+    (0x00080070, "Manufacturer", "LO"),
     (0x0008103E, "SeriesDescription", "LO"),
+    (0x00081090, "ManufacturerModelName", "LO"),
     (0x00089208, "ComplexImageComponent", "CS"),
     (0x00100020, "PatientID", "LO"),
     (0x00102210, "AnatomicalOrientationType", "CS"),
     (0x00180050, "SliceThickness", "DS"),
+    (0x00180081, "EchoTime", "DS"),
+    (0x00180087, "MagneticFieldStrength", "DS"),
     (0x00180088, "SpacingBetweenSlices", "DS"),
+    (0x00181020, "SoftwareVersions", "LO"),
     (0x00181030, "ProtocolName", "LO"),
     (0x00181120, "GantryDetectorTilt", "DS"),
     (0x00181164, "ImagerPixelSpacing", "DS"),
+    (0x00181312, "InPlanePhaseEncodingDirection", "CS"),
     (0x00185100, "PatientPosition", "CS"),
     (0x0020000D, "StudyInstanceUID", "UI"),
     (0x0020000E, "SeriesInstanceUID", "UI"),
@@ -131,7 +139,11 @@ _SECOND = (
     "AnatomicalOrientationType SliceThickness SpacingBetweenSlices GantryDetectorTilt ImagerPixelSpacing "
     "PatientPosition PatientOrientation FrameOfReferenceUID SliceLocation PixelAspectRatio BurnedInAnnotation"
 )
-_NOT_NEEDED = frozenset(_SECOND.split())
+#: How it was scanned, for the measures of quality.
+_ACQUIRED = (
+    "Manufacturer ManufacturerModelName EchoTime MagneticFieldStrength SoftwareVersions InPlanePhaseEncodingDirection"
+)
+_NOT_NEEDED = frozenset(_SECOND.split() + _ACQUIRED.split())
 #: Elements with which a slice goes to pydicom, whatever they hold: padding, sequences, tables, planes, private scales.
 _JUDGED: tuple[tuple[int, str, str], ...] = (
     (0x00280120, "PixelPaddingValue", "US"),
@@ -176,6 +188,8 @@ _IDENTITY = (
 )
 _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 
+#: What the values of InPlanePhaseEncodingDirection mean: the phase runs along a column, or along a row.
+_PHASES: dict[str, Literal["row", "column"]] = {"COL": "column", "COLUMN": "column", "ROW": "row"}
 #: Whole numbers beyond this are damage: InstanceNumber and SeriesNumber have at most 12 characters.
 _LARGEST_WHOLE = 10**12
 
@@ -541,6 +555,24 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
         frame_uid=text["FrameOfReferenceUID"],
         stated_spacing_mm=next(iter(optional_numbers(text, "SpacingBetweenSlices")), None),
         thickness_mm=next(iter(optional_numbers(text, "SliceThickness")), 0.0),
+        acquired=_make_acquired(text),
+    )
+
+
+def _make_acquired(text: Mapping[str, str]) -> Acquired:
+    """What the header says of how it was scanned; what is damaged is taken for absent."""
+    echo, tesla = (
+        next((v for v in optional_numbers(text, keyword) if 0.0 < v < _LARGEST_WHOLE), None)
+        for keyword in ("EchoTime", "MagneticFieldStrength")
+    )
+    time_s = _seconds(text["SeriesTime"])
+    return Acquired(
+        time_s=time_s if math.isfinite(time_s) else None,
+        echo_time_ms=echo,
+        field_tesla=tesla,
+        phase_along=_PHASES.get(text["InPlanePhaseEncodingDirection"]),
+        scanner=shown(f"{text['Manufacturer']} {text['ManufacturerModelName']}".strip()),
+        software=shown(text["SoftwareVersions"].replace("\\", ", ")),
     )
 
 

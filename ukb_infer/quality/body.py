@@ -1,0 +1,199 @@
+"""Measures of where the body lies in the field, what is cut, and what is missing in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ukb_infer.quality import kernels
+from ukb_infer.quality.sample import Float64, Sample
+
+#: A stretch of body along the left or right edge up to this is an arm's, a longer one the trunk's, mm.
+ARM_DEPTH_MM = 140.0
+#: A shorter stretch along any edge is no contact, mm.
+SHORTEST_CONTACT_MM = 10.0
+#: Lungs lie within this distance of the upper end of the field, mm; there only small voids that do not reach the end of
+#: their station are none of them, ml.
+LUNG_REACH_MM, LARGEST_BESIDE_LUNG_ML = 480.0, 100.0
+#: Depth of the outer fat, mm.
+OUTER_MM = 5.0
+#: The knee is looked for within this distance of the lower end of the field, mm; its dip is at least so deep.
+KNEE_REACH_MM, KNEE_DIP = 340.0, 0.015
+#: Profiles along the body are smoothed over this, mm.
+SMOOTHING_MM = 15.0
+#: The shoulder is where a side reaches this part of its greatest breadth within this distance of the upper end, mm.
+SHOULDER_BREADTH, SHOULDER_REACH_MM = 0.75, 300.0
+
+
+def contact_arms(sample: Sample) -> float | None:
+    """Share of the slices with body in which 10 to 140 mm of it touch the left or right edge of the image."""
+    return _contact_share(sample, lambda sides, front: _within(sides, SHORTEST_CONTACT_MM, ARM_DEPTH_MM).any(axis=0))
+
+
+def contact_trunk(sample: Sample) -> float | None:
+    """Share of the slices with body that touches the front edge, or the left or right one over more than 140 mm."""
+    return _contact_share(
+        sample, lambda sides, front: (sides > ARM_DEPTH_MM).any(axis=0) | (front >= SHORTEST_CONTACT_MM)
+    )
+
+
+def _within(values: Float64, low: float, high: float) -> np.ndarray:
+    return (values >= low) & (values <= high)
+
+
+def _contact_share(sample: Sample, touches: Callable[[Float64, Float64], np.ndarray]) -> float | None:
+    """Share of slices that touch, told by their contact at the sides (2, slices) and in front (slices,), mm."""
+    if not sample.has_body.any():
+        return None
+    both = [line.astype(np.float32) for line in (sample.lines[0][:, :, [0, -1]], sample.lines[1][:, :, [0, -1]])]
+    sides = (both[0] + both[1] > sample.threshold).sum(axis=1).T * sample.spacing_mm[1]
+    front = sample.body[:, 0].sum(axis=1) * sample.spacing_mm[2]
+    return float(touches(sides, front)[sample.has_body].mean())
+
+
+def void_ml(sample: Sample, top_mm: float) -> float:
+    """Volume of voids that the body encloses in their slices and that are at least three samples wide, ml; not of lung.
+
+    Args:
+        sample: of the station.
+        top_mm: z of the upper end of the field.
+    """
+    opened = np.zeros(sample.regions.shape, bool)
+    if not kernels.open_voids(sample.regions, opened):
+        return 0.0
+    from scipy import ndimage  # few scans come this far
+
+    parts, count = ndimage.label(opened)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:] * sample.voxel_ml
+    places = ndimage.find_objects(parts)
+    end = len(opened)
+    kept = [
+        size
+        for size, (z, _, _) in zip(sizes, places, strict=True)
+        if top_mm - sample.z_mm[z.start] > LUNG_REACH_MM
+        or (size <= LARGEST_BESIDE_LUNG_ML and z.start > 0 and z.stop < end)
+    ]
+    return float(sum(kept))
+
+
+def outer_fat_fraction(sample: Sample) -> float | None:
+    """Median of F / (W + F) of the voxels 2 to 5 mm below the surface, from the left and the right."""
+    spacing = float(sample.station.spacing_mm[1])
+    last = max(1, int(OUTER_MM / spacing))
+    water, fat = (line[::2] for line in sample.lines)
+    found = np.empty(2 * water.shape[0] * water.shape[1] * last, np.float32)
+    count = kernels.outer_fractions(water, fat, sample.threshold, 1, last, found)
+    return float(np.median(found[:count])) if count else None
+
+
+def asymmetry(sample: Sample) -> float | None:
+    """(|W_l - W_r| + |F_l - F_r|) / (W + F) of the body left and right of the middle of its slices; 0 to 1."""
+    if sample.middle_mm is None:
+        return None
+    x = float(sample.station.position_mm[0]) + sample.spacing_mm[2] * np.arange(len(sample.by_col))
+    offset = (x - sample.middle_mm) / sample.spacing_mm[2]
+    left, right = (sample.by_col[side, 1:].sum(axis=0) for side in (offset > 0.25, offset < -0.25))
+    total = (left + right).sum()
+    return float(np.abs(left - right).sum() / total) if total > 0 else None
+
+
+def off_centre(sample: Sample) -> float | None:
+    """Distance of the middle of the body from the isocentre (x = 0), median over slices, mm."""
+    return None if sample.middle_mm is None else abs(sample.middle_mm)
+
+
+def body_area(sample: Sample) -> float | None:
+    """Mean area of the body's cross-section, cm2."""
+    area = sample.by_slice[:, 0].mean() * sample.spacing_mm[1] * sample.spacing_mm[2] / 100.0
+    return float(area) if area > 0 else None
+
+
+# -- of the whole scan -------------------------------------------------------------------------------------------------
+
+
+def coverage_knee(samples: Sequence[Sample]) -> float | None:
+    """Distance from the middle of the knee to the lower end of the field, mm; 0 where no knee is found.
+
+    At the knee muscle gives way to the marrow of wide bones: the share of water in all signal has a dip.
+    """
+    z, water, fat = _profiles(samples)
+    total = water + fat
+    bottom = min(_end_mm(sample) for sample in samples)
+    near = (z - bottom <= KNEE_REACH_MM) & (total > 0)
+    if near.sum() < 5:
+        return None
+    z, share = z[near], _smooth(z[near], water[near] / total[near])
+    deepest = _dip(share)
+    if deepest is None:
+        return 0.0
+    height = min(share[:deepest].max(), share[deepest + 1 :].max()) - share[deepest]
+    low = share <= share[deepest] + 0.5 * height
+    first = deepest - int(np.argmin(low[deepest::-1])) + 1 if not low[: deepest + 1].all() else 0
+    last = deepest + int(np.argmin(low[deepest:])) - 1 if not low[deepest:].all() else len(low) - 1
+    return float(max(0.5 * (z[first] + z[last]) - bottom, 0.0))
+
+
+def _dip(share: Float64) -> int | None:
+    """The lowest place from which the profile rises by ``KNEE_DIP`` on both sides, the lower one among equals."""
+    inner = np.arange(1, len(share) - 1)
+    above = np.maximum.accumulate(share)[inner - 1]
+    below = np.maximum.accumulate(share[::-1])[::-1][inner + 1]
+    deep = inner[np.minimum(above, below) - share[inner] >= KNEE_DIP]
+    return int(deep[np.argmin(share[deep])]) if len(deep) else None
+
+
+def coverage_shoulder(samples: Sequence[Sample]) -> float | None:
+    """Distance from the upper end of the field down to the shoulder, the nearer of both, mm; 0 where it is cut.
+
+    A shoulder is where its side first reaches three quarters of its greatest breadth within 300 mm.
+    """
+    top = max(float(sample.station.position_mm[2]) for sample in samples)
+    rows = [
+        (z, extent[2], extent[3], sample)
+        for sample in samples
+        for z, extent in zip(sample.z_mm, sample.extents, strict=True)
+        if top - z <= SHOULDER_REACH_MM and extent[1] >= 0
+    ]
+    middles = [sample.middle_mm for sample in samples[:2] if sample.middle_mm is not None]
+    if len(rows) < 3 or not middles:
+        return None
+    rows.sort(key=lambda row: -row[0])
+    x0 = np.array([float(row[3].station.position_mm[0]) for row in rows])
+    step = np.array([row[3].spacing_mm[2] for row in rows])
+    right, left = (x0 + np.array([row[k] for row in rows]) * step for k in (1, 2))
+    found = []
+    for breadth in (left - middles[-1], middles[-1] - right):
+        first = int(np.argmax(breadth >= SHOULDER_BREADTH * breadth.max()))
+        found.append(0.0 if first == 0 else top - rows[first][0])
+    return float(min(found))
+
+
+def body_volume(samples: Sequence[Sample]) -> float | None:
+    """Volume of the body in the field: its cross-sections summed along z, litres."""
+    areas = [s.by_slice[:, 0] * s.spacing_mm[1] * s.spacing_mm[2] for s in samples]
+    z = np.concatenate([s.z_mm for s in samples])
+    order = np.argsort(z, kind="stable")
+    litres = float(np.trapezoid(np.concatenate(areas)[order], z[order])) / 1e6
+    return litres if litres > 0 else None
+
+
+def _end_mm(sample: Sample) -> float:
+    """Height z of the lowest slice."""
+    station = sample.station
+    return float(station.position_mm[2]) - float(station.spacing_mm[2]) * (station.shape[2] - 1)
+
+
+def _profiles(samples: Sequence[Sample]) -> tuple[Float64, Float64, Float64]:
+    """z, and the water and fat of the body of every sampled slice, feet first, (slices,) each."""
+    z = np.concatenate([s.z_mm for s in samples])
+    _, water, fat = np.concatenate([s.by_slice for s in samples]).T
+    order = np.argsort(z, kind="stable")
+    return z[order], water[order], fat[order]
+
+
+def _smooth(z: Float64, values: Float64) -> Float64:
+    """Weighted mean of neighbours, Gaussian in z."""
+    weights = np.exp(-0.5 * ((z[:, None] - z) / (0.5 * SMOOTHING_MM)) ** 2)
+    smoothed: Float64 = weights @ values / weights.sum(axis=1)
+    return smoothed

@@ -1,0 +1,68 @@
+"""Measures of signal, noise and artefacts of one station."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ukb_infer.quality import kernels
+from ukb_infer.quality.sample import Sample, slices_first
+
+#: Part of a slice's side in which blocks of fat are averaged for the bias field, and the fewest voxels of a block.
+BIAS_BLOCKS, BIAS_FEWEST = 4, 12
+#: Fat over water of a voxel that shows the field.
+FATTY = 2.0
+#: Slices are looked at for signal every so many rows and columns.
+EMPTY_STEP = 6
+
+
+def signal_to_noise(sample: Sample) -> float | None:
+    """SNR = median over the body of max(W, F), over sigma = RMS of the air / sqrt 2 (Rayleigh noise).
+
+    The air is beside the body and in the front corners, where no ghost reaches; where arms fill these, in front of it.
+    """
+    front, *rest = sample.air
+    squares, count = np.sum(rest, axis=0) if rest[0][1] + rest[1][1] else front
+    if not count:
+        return None
+    sigma = np.sqrt(squares / (2.0 * count)) / np.sqrt(2.0)  # two contrasts a voxel
+    signal = np.median(np.maximum(sample.water, sample.fat)[sample.body])
+    return float(signal / sigma) if sigma > 0 else None
+
+
+def ghost_ratio(sample: Sample) -> float | None:
+    """RMS of the air along the phase direction over that across it; 1 without ghosts.
+
+    Along are the columns of the body in front of it, across the rows of the body beside it; the other way round where
+    the header says that the phase runs along the rows.
+    """
+    (front, n_front), (side, n_side), _ = sample.air
+    if not (n_front and n_side and front > 0 and side > 0):
+        return None
+    ratio = float(np.sqrt(front / n_front) / np.sqrt(side / n_side))
+    return 1.0 / ratio if sample.station.acquired.phase_along == "row" else ratio
+
+
+def saturated_share(sample: Sample) -> float | None:
+    """Share of body voxels that equal the largest value of their contrast, less the one that must; the larger one.
+
+    Values clipped at the end of the scanner's range pile up there, wherever the range ends.
+    """
+    count = int(sample.body.sum())
+    if not count:
+        return None
+    piled = max(int((volume == volume.max()).sum()) for volume in (sample.water, sample.fat))
+    return (piled - 1) / count
+
+
+def empty_share(sample: Sample) -> float:
+    """Share of the slices, every one looked at, in which no voxel has signal."""
+    empty = kernels.count_empty(*slices_first(sample.station), sample.threshold, EMPTY_STEP)
+    return float(empty / sample.station.shape[2])
+
+
+def bias_field(sample: Sample) -> float | None:
+    """Standard deviation of the logarithm of the signal of fat (voxels with F > 2 W), averaged in 4 x 4 x 4 blocks."""
+    sums = np.zeros((BIAS_BLOCKS, BIAS_BLOCKS, BIAS_BLOCKS, 2))
+    kernels.sum_fatty_blocks(sample.water, sample.fat, sample.body, FATTY, sums)
+    signal, count = sums[sums[..., 1] >= BIAS_FEWEST].T
+    return float(np.log(signal / count).std()) if len(count) > 1 else None
