@@ -39,12 +39,15 @@ def project(
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
-        codes of what was repaired.
+        codes of what was repaired; ``.measures`` its image quality (``docs/quality.md``).
 
     Raises:
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
-    return project_path(Path(path), ReadingOptions(expected_stations, allow_missing_stations, strict), recipe)
+    from ukb_infer.quality import measure_stations
+
+    options = ReadingOptions(expected_stations, allow_missing_stations, strict)
+    return project_path(Path(path), options, recipe, measure_stations)
 
 
 def predict(

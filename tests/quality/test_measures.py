@@ -32,15 +32,15 @@ def test_a_swap_changes_no_signal_to_noise() -> None:
     assert one("snr", station(signal)) == pytest.approx(one("snr", station(signal[::-1])), rel=0.02)
 
 
-def test_ghosts_are_noise_along_the_phase_over_noise_across() -> None:
+def test_ghosts_are_noise_along_the_phase_over_noise_elsewhere() -> None:
     """A ghost of g beside noise of RMS sqrt(2) sigma, in front of the body: sqrt(1 + g2 / (2 sigma2))."""
     signal = cylinder(half_mm=(140.0, 80.0))
     assert one("ghost", station(signal)) == pytest.approx(1.0, abs=0.03)
     _, y, x = grid()
-    signal[:, :, :, :] += 30.0 * ((y < -98.0) & (np.abs(x) < 139.0))
-    assert one("ghost", station(signal)) == pytest.approx(math.sqrt(1 + 30**2 / 200), rel=0.05)
-    along_rows = one("ghost", station(signal, phase_along="row"))
-    assert along_rows == pytest.approx(1 / math.sqrt(1 + 30**2 / 200), rel=0.05)
+    front, beside = (y < -97.0) & (np.abs(x) < 139.0), (np.abs(x) > 157.0) & (np.abs(y) < 80.0)
+    expected = pytest.approx(math.sqrt(1 + 30**2 / 200), rel=0.05)
+    assert one("ghost", station(signal + 30.0 * front)) == expected
+    assert one("ghost", station(signal + 30.0 * beside, phase_along="row")) == expected
 
 
 def test_saturated_is_the_share_of_the_body_that_is_clipped() -> None:
@@ -55,9 +55,11 @@ def test_saturated_is_the_share_of_the_body_that_is_clipped() -> None:
 def test_empty_is_the_share_of_slices_without_signal() -> None:
     signal = cylinder()
     signal[:, :6] = 0
-    assert one("empty", station(signal)) == 6 / SLICES
+    assert one("empty", station(signal)) == 0  # above the head
+    assert numbers(station(cylinder()), station(signal, 2))["empty_2"] == 6 / SLICES
     signal[0, 3] += WATER  # one contrast is signal
-    assert one("empty", station(signal)) == 5 / SLICES
+    assert one("empty", station(signal)) == 2 / SLICES
+    assert one("empty", station(0 * signal)) == 1
 
 
 def test_the_bias_field_is_the_spread_of_the_logarithm_of_fat() -> None:
@@ -180,7 +182,7 @@ def _person(knee_mm: float, shoulder_mm: float, count: int = 4) -> list[Station]
         depth = ((number - 1) * (SLICES - OVERLAP) + np.arange(SLICES)[:, None, None]) * STEP
         width = np.where(depth < shoulder_mm, 50.0, 160.0)
         outer, inner = np.hypot(x / width, y / 80.0) < 1, np.hypot(x / (width - 15.0), y / 65.0) < 1
-        marrow = (np.hypot(x, y) < 35.0) & (np.abs(length - depth - knee_mm) < 30.0)
+        marrow = (np.hypot(x / 2.2, y) < 60.0) & (np.abs(length - depth - knee_mm) < 30.0)
         water, fat = WATER * (inner & ~marrow), FAT * ((outer & ~inner) | (marrow & inner))
         stations.append(station(np.stack([water, fat]), number))
     return stations

@@ -40,6 +40,14 @@ AllowMissing = Annotated[bool, typer.Option("--allow-missing-stations", help="Us
 Expected = Annotated[
     int, typer.Option("--expected-stations", metavar="N", help="Stations of the protocol; 0 accepts any number.")
 ]
+Quality = Annotated[
+    Path | None,
+    typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality, see docs/quality.md."),
+]
+RequireQuality = Annotated[
+    Path | None,
+    typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again where the folder holds a run.")]
 Shard = Annotated[

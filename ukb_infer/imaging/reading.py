@@ -7,7 +7,7 @@ stations ready for fusion.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,12 @@ from ukb_infer.imaging.series import LeftOut, Series
 from ukb_infer.imaging.stations import checks
 from ukb_infer.imaging.stations import choice as series_choice
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Projection, ReadingOptions, ScanKey, Stations
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Station, Stations
 from ukb_infer.text import shown
 
 InputKind = Literal["zip", "dicom", "nifti", "projection"]
+#: What measures the quality of checked stations.
+Measure = Callable[[Sequence[Station]], Measures]
 
 #: Files of a folder that are looked at to tell whether it holds DICOM.
 _MAX_LOOKS = 16
@@ -181,16 +183,19 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
     return False
 
 
-def project_path(path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE) -> Projection:
+def project_path(
+    path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE, measure: Measure | None = None
+) -> Projection:
     """Read a scan and project it.
 
     Args:
         path: a zip, a folder of DICOM slices or NIfTI stations, or the .npy of an earlier projection.
         options: how it is read; ``strict`` turns the first flag into a failure.
         recipe: name of the recipe to project by, or that the .npy must be of.
+        measure: what measures the quality of the stations; None to leave it out.
 
     Returns:
-        The projection with its flags; one from a .npy carries ``quality_unknown``.
+        The projection with its flags and measures; one from a .npy carries ``quality_unknown``.
 
     Raises:
         ScanError: the scan cannot be used, or was flagged and ``strict`` is set.
@@ -204,7 +209,9 @@ def project_path(path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECI
         return Projection(read_projection(path, chosen), flags, messages, 0, key)
     scan = read_stations(path, options)
     _apply_strict(options, scan.flags, scan.messages)
-    return Projection(chosen.project(scan.stations), scan.flags, scan.messages, len(scan.stations), key)
+    image = chosen.project(scan.stations)
+    measures = {} if measure is None else measure(scan.stations)
+    return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures)
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import parse_shard
@@ -14,6 +14,9 @@ from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.records import ReadingOptions
 from ukb_infer.storage import from_plain
+
+if TYPE_CHECKING:  # with pydantic, which workers do without
+    from ukb_infer.quality.limits import QualitySpec
 
 DeviceName = str
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -46,6 +49,8 @@ class CommonConfig:
         verify: notice changed inputs by the SHA-256 of their content.
         scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for processes of this machine.
         lock: how the folder is locked: auto, flock or file.
+        quality: TOML file of limits on measures of quality; None for the defaults.
+        require_quality: TOML file of quality flags that are failures.
         retry_waits_s: waits before failures of the storage are tried again.
         base: folder that relative paths start from; ``Path()`` is the folder of the process.
     """
@@ -64,6 +69,8 @@ class CommonConfig:
     verify: bool = False
     scheduler: str = ""
     lock: LockMode = "auto"
+    quality: Path | None = None
+    require_quality: Path | None = None
     retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
     base: Path = Path()
 
@@ -81,6 +88,17 @@ class CommonConfig:
     def outputs(self) -> tuple[Path, ...]:
         """Folders that this run writes to."""
         return (self.out,)
+
+    def quality_spec(self) -> QualitySpec:
+        """How the quality of the scans is judged.
+
+        Raises:
+            UsageError: a file of limits that makes no sense.
+        """
+        from ukb_infer.quality.limits import read_spec
+
+        given = (None if path is None else self.at(path) for path in (self.quality, self.require_quality))
+        return read_spec(*given, strict=self.reading.strict)
 
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """What decides the results of both commands; the recipe is the one given, or the modules'."""

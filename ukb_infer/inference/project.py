@@ -34,6 +34,7 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         RunError: no inputs, an unusable folder, a locked run.
     """
     started = time.monotonic()
+    config.quality_spec()  # complains before the folder is touched
     plan = make_plan(config)
     if config.dry_run:
         return _dry_run(config, plan)

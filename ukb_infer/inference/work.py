@@ -124,6 +124,7 @@ def _project(job: Job) -> Made:
     from ukb_infer.imaging.readers.projection_file import read_projection
     from ukb_infer.imaging.reading import project_path
     from ukb_infer.imaging.recipes import get_recipe
+    from ukb_infer.quality import measure_stations
 
     scan = job.scan
     if scan.kind == "projection" and scan.known is not None:
@@ -136,19 +137,21 @@ def _project(job: Job) -> Made:
         return Made(Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures))
     if job.volumes and scan.kind != "projection":
         return _project_with_volumes(job)
-    return Made(project_path(scan.path, job.options, job.recipe))
+    return Made(project_path(scan.path, job.options, job.recipe, measure_stations))
 
 
 def _project_with_volumes(job: Job) -> Made:
     from ukb_infer.imaging.reading import read_stations
     from ukb_infer.imaging.recipes import get_recipe
+    from ukb_infer.quality import measure_stations
 
     recipe = get_recipe(job.recipe)
     read = read_stations(job.scan.path, job.options)
     if job.options.strict and read.flags:
         raise ScanError(read.flags[0], f"{read.messages[0]} (a failure because of --strict)")
     image = recipe.project(read.stations)
-    projection = Projection(image, read.flags, read.messages, len(read.stations), job.scan.key)
+    measures = measure_stations(read.stations)
+    projection = Projection(image, read.flags, read.messages, len(read.stations), job.scan.key, measures)
     return Made(projection, recipe.fuse(read.stations) if job.cache is not None else None)
 
 

@@ -170,6 +170,19 @@ def _empty_image(plan: ScanPlan, seed: int) -> None:
             item.pixels = np.full_like(item.pixels, 77 if seed % 2 else 0)
 
 
+def _other_protocol(plan: ScanPlan, seed: int) -> None:
+    """Another echo time, or another field."""
+    for series in plan.series:
+        series.extra |= {"MagneticFieldStrength": "3"} if seed % 2 else {"EchoTime": "1.23"}
+
+
+def _long_pause(plan: ScanPlan, seed: int) -> None:
+    """The scan goes on after half an hour."""
+    for series in plan.series:
+        if series.station > _middle_station(plan, seed):
+            series.time = f"{int(series.time) + 3000:06d}"
+
+
 def _several_scans(plan: ScanPlan, seed: int) -> None:
     for series in plan.of_station(plan.stations):
         series.study = 2
@@ -259,6 +272,8 @@ ANOMALIES: dict[Reason, Anomaly] = {
     Reason.MISSING_AFFINE: Anomaly(None, _NIFTI),
     Reason.UNREADABLE_NIFTI: Anomaly(None, _NIFTI),
     Reason.NON_FINITE_VALUES: Anomaly(None, _NIFTI),
+    Reason.OTHER_PROTOCOL: Anomaly(_other_protocol),
+    Reason.LONG_PAUSE: Anomaly(_long_pause),
     Reason.FAT_WATER_SWAP: Anomaly(None, _ALL, effect=True),
     Reason.FAT_WATER_SWAP_LEG: Anomaly(None, _ALL, effect=True),
     Reason.KNEE_MISSING: Anomaly(None, _ALL, effect=True),
@@ -266,6 +281,12 @@ ANOMALIES: dict[Reason, Anomaly] = {
     Reason.FOLDING: Anomaly(None, _ALL, effect=True),
     Reason.METAL: Anomaly(None, _ALL, effect=True),
     Reason.MOTION: Anomaly(None, _ALL, effect=True),
+    Reason.LOW_SIGNAL_TO_NOISE: Anomaly(None, _ALL, effect=True),
+    Reason.SATURATED: Anomaly(None, _ALL, effect=True),
+    Reason.EMPTY_SLICES: Anomaly(None, _ALL, effect=True),
+    Reason.SEAM_MISMATCH: Anomaly(None, _ALL, effect=True),
+    Reason.TRUNK_CUT: Anomaly(None, _ALL, effect=True),
+    Reason.OFF_CENTRE: Anomaly(None, _ALL, effect=True),
 }
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ukb_infer.quality import kernels
 from ukb_infer.quality.sample import Float64, Sample
 
+Bools = NDArray[np.bool_]
+
 #: A stretch of body along the left or right edge up to this is an arm's, a longer one the trunk's, mm.
-ARM_DEPTH_MM = 140.0
+ARM_DEPTH_MM = 180.0
 #: A shorter stretch along any edge is no contact, mm.
 SHORTEST_CONTACT_MM = 10.0
 #: Lungs lie within this distance of the upper end of the field, mm; there only small voids that do not reach the end of
@@ -18,8 +20,10 @@ SHORTEST_CONTACT_MM = 10.0
 LUNG_REACH_MM, LARGEST_BESIDE_LUNG_ML = 480.0, 100.0
 #: Depth of the outer fat, mm.
 OUTER_MM = 5.0
-#: The knee is looked for within this distance of the lower end of the field, mm; its dip is at least so deep.
-KNEE_REACH_MM, KNEE_DIP = 340.0, 0.015
+#: The knee is looked for within this distance of the lower end of the field, mm; its dip is at least this part deep.
+KNEE_REACH_MM, KNEE_DIP = 340.0, 0.02
+#: Muscle at the knee has at most this part of the greatest cross-section above it; between legs and pelvis it has more.
+KNEE_SHARE = 0.6
 #: Profiles along the body are smoothed over this, mm.
 SMOOTHING_MM = 15.0
 #: The shoulder is where a side reaches this part of its greatest breadth within this distance of the upper end, mm.
@@ -27,22 +31,24 @@ SHOULDER_BREADTH, SHOULDER_REACH_MM = 0.75, 300.0
 
 
 def contact_arms(sample: Sample) -> float | None:
-    """Share of the slices with body in which 10 to 140 mm of it touch the left or right edge of the image."""
-    return _contact_share(sample, lambda sides, front: _within(sides, SHORTEST_CONTACT_MM, ARM_DEPTH_MM).any(axis=0))
+    """Share of the slices with body in which 10 to 180 mm of it touch the left or right edge of the image."""
+    return _contact_share(
+        sample, lambda sides, _: np.asarray(_within(sides, SHORTEST_CONTACT_MM, ARM_DEPTH_MM).any(axis=0))
+    )
 
 
 def contact_trunk(sample: Sample) -> float | None:
-    """Share of the slices with body that touches the front edge, or the left or right one over more than 140 mm."""
+    """Share of the slices with body that touches the front edge, or the left or right one over more than 180 mm."""
     return _contact_share(
         sample, lambda sides, front: (sides > ARM_DEPTH_MM).any(axis=0) | (front >= SHORTEST_CONTACT_MM)
     )
 
 
-def _within(values: Float64, low: float, high: float) -> np.ndarray:
-    return (values >= low) & (values <= high)
+def _within(values: Float64, low: float, high: float) -> Bools:
+    return np.asarray((values >= low) & (values <= high))
 
 
-def _contact_share(sample: Sample, touches: Callable[[Float64, Float64], np.ndarray]) -> float | None:
+def _contact_share(sample: Sample, touches: Callable[[Float64, Float64], Bools]) -> float | None:
     """Share of slices that touch, told by their contact at the sides (2, slices) and in front (slices,), mm."""
     if not sample.has_body.any():
         return None
@@ -59,6 +65,8 @@ def void_ml(sample: Sample, top_mm: float) -> float:
         sample: of the station.
         top_mm: z of the upper end of the field.
     """
+    from ukb_infer.quality import kernels
+
     opened = np.zeros(sample.regions.shape, bool)
     if not kernels.open_voids(sample.regions, opened):
         return 0.0
@@ -79,6 +87,8 @@ def void_ml(sample: Sample, top_mm: float) -> float:
 
 def outer_fat_fraction(sample: Sample) -> float | None:
     """Median of F / (W + F) of the voxels 2 to 5 mm below the surface, from the left and the right."""
+    from ukb_infer.quality import kernels
+
     spacing = float(sample.station.spacing_mm[1])
     last = max(1, int(OUTER_MM / spacing))
     water, fat = (line[::2] for line in sample.lines)
@@ -115,32 +125,44 @@ def body_area(sample: Sample) -> float | None:
 def coverage_knee(samples: Sequence[Sample]) -> float | None:
     """Distance from the middle of the knee to the lower end of the field, mm; 0 where no knee is found.
 
-    At the knee muscle gives way to the marrow of wide bones: the share of water in all signal has a dip.
+    Between thigh and calf the cross-section of muscle (voxels with W > F) has a dip: at the knee, bones are wide. It
+    shows where some 40 mm of the field lie beyond it.
     """
-    z, water, fat = _profiles(samples)
-    total = water + fat
     bottom = min(_end_mm(sample) for sample in samples)
-    near = (z - bottom <= KNEE_REACH_MM) & (total > 0)
-    if near.sum() < 5:
+    near = [sample for sample in samples if sample.z_mm[-1] - bottom <= KNEE_REACH_MM]
+    z, lean = np.concatenate([_lean_areas(sample) for sample in near], axis=1)
+    order = np.argsort(z, kind="stable")
+    z, lean = z[order], _smooth(z[order], lean[order])
+    z, lean = z[z - bottom <= KNEE_REACH_MM], lean[z - bottom <= KNEE_REACH_MM]
+    if len(z) < 5 or not lean.any():
         return None
-    z, share = z[near], _smooth(z[near], water[near] / total[near])
-    deepest = _dip(share)
+    deepest = _dip(lean)
     if deepest is None:
         return 0.0
-    height = min(share[:deepest].max(), share[deepest + 1 :].max()) - share[deepest]
-    low = share <= share[deepest] + 0.5 * height
+    height = min(lean[:deepest].max(), lean[deepest + 1 :].max()) - lean[deepest]
+    low = lean <= lean[deepest] + 0.5 * height
     first = deepest - int(np.argmin(low[deepest::-1])) + 1 if not low[: deepest + 1].all() else 0
     last = deepest + int(np.argmin(low[deepest:])) - 1 if not low[deepest:].all() else len(low) - 1
     return float(max(0.5 * (z[first] + z[last]) - bottom, 0.0))
 
 
-def _dip(share: Float64) -> int | None:
-    """The lowest place from which the profile rises by ``KNEE_DIP`` on both sides, the lower one among equals."""
-    inner = np.arange(1, len(share) - 1)
-    above = np.maximum.accumulate(share)[inner - 1]
-    below = np.maximum.accumulate(share[::-1])[::-1][inner + 1]
-    deep = inner[np.minimum(above, below) - share[inner] >= KNEE_DIP]
-    return int(deep[np.argmin(share[deep])]) if len(deep) else None
+def _lean_areas(sample: Sample) -> Float64:
+    """Height z (mm) and the area with more water than fat (samples) of every sampled slice: (2, slices)."""
+    from ukb_infer.quality import kernels
+
+    counts = np.empty(len(sample.water))
+    kernels.count_lean(*sample.lines, sample.threshold, counts)
+    return np.stack([sample.z_mm, counts])
+
+
+def _dip(profile: Float64) -> int | None:
+    """The lowest place from which a profile rises by ``KNEE_DIP`` of itself on both sides; None where there is none."""
+    inner = np.arange(1, len(profile) - 1)
+    one = np.maximum.accumulate(profile)[inner - 1]
+    other = np.maximum.accumulate(profile[::-1])[::-1][inner + 1]
+    rises, widest = np.minimum(one, other), np.maximum(one, other)
+    deep = inner[(rises >= (1.0 + KNEE_DIP) * profile[inner]) & (profile[inner] <= KNEE_SHARE * widest)]
+    return int(deep[np.argmin(profile[deep])]) if len(deep) else None
 
 
 def coverage_shoulder(samples: Sequence[Sample]) -> float | None:
@@ -182,14 +204,6 @@ def _end_mm(sample: Sample) -> float:
     """Height z of the lowest slice."""
     station = sample.station
     return float(station.position_mm[2]) - float(station.spacing_mm[2]) * (station.shape[2] - 1)
-
-
-def _profiles(samples: Sequence[Sample]) -> tuple[Float64, Float64, Float64]:
-    """z, and the water and fat of the body of every sampled slice, feet first, (slices,) each."""
-    z = np.concatenate([s.z_mm for s in samples])
-    _, water, fat = np.concatenate([s.by_slice for s in samples]).T
-    order = np.argsort(z, kind="stable")
-    return z[order], water[order], fat[order]
 
 
 def _smooth(z: Float64, values: Float64) -> Float64:

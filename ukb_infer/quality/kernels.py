@@ -16,6 +16,31 @@ OUTSIDE, BODY, ENCLOSED = 0, 1, 2
 
 
 @compiled
+def find_body(total: Array, threshold: float, body: Array) -> None:
+    """Voxels above a threshold of which two of the four neighbours in the plane are too, in place.
+
+    Args:
+        total: (slices, rows, cols) float32.
+        threshold: of it.
+        body: same shape, bool; set. Single bright voxels of noise are none.
+    """
+    slices, rows, cols = total.shape
+    for k in range(slices):
+        plane = total[k]
+        for r in range(rows):
+            for c in range(cols):
+                if not plane[r, c] > threshold:
+                    body[k, r, c] = False
+                    continue
+                count = 0
+                count += r > 0 and plane[r - 1, c] > threshold
+                count += r + 1 < rows and plane[r + 1, c] > threshold
+                count += c > 0 and plane[r, c - 1] > threshold
+                count += c + 1 < cols and plane[r, c + 1] > threshold
+                body[k, r, c] = count >= 2
+
+
+@compiled
 def find_regions(body: Array, regions: Array) -> None:
     """Tell air that reaches the edge of its slice from voids that the body encloses, in place.
 
@@ -72,7 +97,7 @@ def find_extents(regions: Array, extents: Array) -> None:
 
 
 @compiled
-def sum_air(water: Array, fat: Array, extents: Array, margin: int, sums: Array) -> None:
+def sum_air(water: Array, fat: Array, extents: Array, margin: int, reach: int, sums: Array) -> None:
     """Squared signal of the air in front of the body, beside it, and in the corners in front, in place.
 
     Args:
@@ -80,6 +105,7 @@ def sum_air(water: Array, fat: Array, extents: Array, margin: int, sums: Array) 
         fat: same shape.
         extents: (slices, 4) of :func:`find_extents`.
         margin: voxels next to the body that are left out.
+        reach: rows in front of the body that count.
         sums: (3, 2) float64; for front, side and corner the sum of squares over both contrasts, and how many voxels.
     """
     slices, _, cols = water.shape
@@ -87,7 +113,7 @@ def sum_air(water: Array, fat: Array, extents: Array, margin: int, sums: Array) 
         top, bottom, left, right = extents[k, 0], extents[k, 1], extents[k, 2], extents[k, 3]
         if bottom < 0:
             continue
-        for r in range(bottom + 1):
+        for r in range(max(0, top - reach), bottom + 1):
             before, level = r < top - margin, r >= top
             for c in range(cols):
                 beside, within = c < left - margin or c > right + margin, left <= c <= right
@@ -173,7 +199,7 @@ def open_voids(regions: Array, opened: Array) -> int:
 
 
 @compiled
-def count_empty(water: Array, fat: Array, threshold: float, step: int) -> int:
+def count_empty(water: Array, fat: Array, threshold: float, step: int, from_first: bool) -> int:
     """Slices of which no voxel of a grid passes a threshold.
 
     Args:
@@ -181,18 +207,21 @@ def count_empty(water: Array, fat: Array, threshold: float, step: int) -> int:
         fat: same shape.
         threshold: of water + fat.
         step: of the grid, in rows and columns.
+        from_first: whether slices above the first with signal count.
     """
     slices, rows, cols = water.shape
-    empty = 0
+    empty, begun = 0, from_first
     for k in range(slices):
         found = False
         for r in range(0, rows, step):
             for c in range(0, cols, step):
-                found = found or np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) > threshold
+                if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) > threshold:
+                    found = True
             if found:
                 break
-        empty += not found
-    return empty
+        begun = begun or found
+        empty += begun and not found
+    return empty if begun else slices
 
 
 @compiled
@@ -275,3 +304,24 @@ def sum_fatty_blocks(water: Array, fat: Array, body: Array, share: float, sums: 
                     block = sums[k * blocks // slices, r * blocks // rows, c * blocks // cols]
                     block[0] += water[k, r, c] + fat[k, r, c]
                     block[1] += 1.0
+
+
+@compiled
+def count_lean(water: Array, fat: Array, threshold: float, counts: Array) -> None:
+    """Voxels of every slice with signal and more water than fat, in place.
+
+    Args:
+        water: (slices, rows, cols) of any type.
+        fat: same shape.
+        threshold: of water + fat.
+        counts: (slices,) float64, set.
+    """
+    slices, rows, cols = water.shape
+    for k in range(slices):
+        count = 0
+        for r in range(rows):
+            for c in range(cols):
+                w, f = np.float32(water[k, r, c]), np.float32(fat[k, r, c])
+                if w > f and w + f > threshold:
+                    count += 1
+        counts[k] = count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from ukb_infer.records import Measures, Station
 
 #: Digits that are kept: more would be noise, and cost a biobank's journal as much again.
 DIGITS = 6
+_NUMBER = re.compile(r"_\d+$")
 
 MRIQC = "Esteban et al., MRIQC, PLOS ONE 2017"
 UKB = "UK Biobank field 20201, protocol of the neck-to-knee Dixon"
@@ -155,3 +157,34 @@ def _kept(values: Iterable[tuple[str, float | str | None]]) -> dict[str, float |
         elif value is not None and math.isfinite(value):
             kept[name] = float(f"{value:.{DIGITS}g}") + 0.0  # no -0.0
     return kept
+
+
+def measure_of(column: str) -> str:
+    """Name of the measure of a column: ``snr`` of ``snr_3``."""
+    return column if column in MEASURES else _NUMBER.sub("", column)
+
+
+def is_text(column: str) -> bool:
+    """Whether a column of the registry holds words."""
+    measure = MEASURES.get(measure_of(column))
+    return measure is not None and measure.unit == "text"
+
+
+def in_order(columns: Iterable[str]) -> list[str]:
+    """Columns in the order of the registry, each measure's summary first; others behind, by name."""
+    order = {name: k for k, name in enumerate(MEASURES)}
+    return sorted(columns, key=lambda c: (order.get(measure_of(c), len(order)), len(c), c))
+
+
+def describe(column: str) -> tuple[str, str]:
+    """Meaning and unit of a column, for the dictionary; "" for one that is not of the registry."""
+    measure = MEASURES.get(measure_of(column))
+    if measure is None:
+        return "", ""
+    unit = "" if measure.unit == "text" else measure.unit
+    number = column.rpartition("_")[2]
+    if column in MEASURES:
+        of = f"{measure.summary} of its {'seams' if measure.per == 'seam' else 'stations'}; " if measure.summary else ""
+        return f"{measure.title}: {of}{measure.formula}", unit
+    where = f"between stations {number} and {int(number) + 1}" if measure.per == "seam" else f"of station {number}"
+    return f"{measure.title} {where}", unit

@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.quality import kernels
 from ukb_infer.records import Station
 
 Float32 = NDArray[np.float32]
@@ -24,10 +23,10 @@ IN_PLANE_STEP_MM, SLICE_STEP_MM = 9.0, 7.5
 #: A voxel is body where water + fat passes this part of the bright tissue (95th percentile) …
 BODY_SHARE = 0.2
 BRIGHT_PERCENTILE = 95.0
-#: … and this multiple of the median of what is darker: of noise alone, one voxel in a thousand does.
-BODY_OVER_AIR = 2.5
-#: Air this close to the body is not counted as such, mm.
-AIR_MARGIN_MM = 18.0
+#: … and this multiple of the median of what is darker, which few voxels of noise alone do.
+BODY_OVER_AIR = 3.0
+#: Air this close to the body is not counted as such, and in front of it only up to so far, mm.
+AIR_MARGIN_MM, AIR_REACH_MM = 18.0, 80.0
 
 
 def _step(wanted_mm: float, spacing_mm: float, count: int) -> int:
@@ -63,11 +62,17 @@ class Sample:
     @cached_property
     def body(self) -> NDArray[np.bool_]:
         """Voxels with signal, (slices, rows, cols)."""
-        return self.total > self.threshold
+        from ukb_infer.quality import kernels
+
+        body = np.empty(self.total.shape, bool)
+        kernels.find_body(self.total, self.threshold, body)
+        return body
 
     @cached_property
     def regions(self) -> NDArray[np.uint8]:
         """``OUTSIDE``, ``BODY`` or ``ENCLOSED`` of :mod:`ukb_infer.quality.kernels`, (slices, rows, cols)."""
+        from ukb_infer.quality import kernels
+
         regions = np.empty(self.body.shape, np.uint8)
         kernels.find_regions(self.body, regions)
         return regions
@@ -75,6 +80,8 @@ class Sample:
     @cached_property
     def extents(self) -> NDArray[np.int64]:
         """(slices, 4): first and last row, first and last column of the body in samples; -1 without body."""
+        from ukb_infer.quality import kernels
+
         extents = np.empty((len(self.body), 4), np.int64)
         kernels.find_extents(self.regions, extents)
         return extents
@@ -87,12 +94,18 @@ class Sample:
     @cached_property
     def air(self) -> Float64:
         """(3, 2) sums of squares and counts of the air in front of the body, beside it and in the front corners."""
+        from ukb_infer.quality import kernels
+
         sums = np.zeros((3, 2))
-        kernels.sum_air(self.water, self.fat, self.extents, round(AIR_MARGIN_MM / self.spacing_mm[1]), sums)
+        margin, reach = (round(mm / self.spacing_mm[1]) for mm in (AIR_MARGIN_MM, AIR_REACH_MM))
+        kernels.sum_air(self.water, self.fat, self.extents, margin, reach, sums)
         return sums
 
     @cached_property
     def _sums(self) -> tuple[Float64, Float64]:
+        """Both sums of the body, made in one pass."""
+        from ukb_infer.quality import kernels
+
         by_slice, by_col = np.zeros((self.body.shape[0], 3)), np.zeros((self.body.shape[2], 3))
         kernels.sum_body(self.water, self.fat, self.body, by_slice, by_col)
         return by_slice, by_col
@@ -121,7 +134,9 @@ class Sample:
     @cached_property
     def z_mm(self) -> Float64:
         """Height z of the sampled slices, head first, (slices,)."""
-        return float(self.station.position_mm[2]) - self.spacing_mm[0] * np.arange(len(self.water))
+        return np.asarray(
+            float(self.station.position_mm[2]) - self.spacing_mm[0] * np.arange(len(self.water)), np.float64
+        )
 
     @cached_property
     def middle_mm(self) -> float | None:

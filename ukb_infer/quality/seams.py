@@ -7,14 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from ukb_infer.quality import kernels
 from ukb_infer.quality.sample import Float32, Float64, Sample, slices_first
 from ukb_infer.records import Station
 
 #: Where in the overlap the stations are compared, as parts of its length: not at its ends, where slices fold.
 PLANES = (0.3, 0.5, 0.7)
 #: Part of the variance by which the two ends of a station must differ to tell which of them a signal came from.
-DIFFERENT_ENDS = 0.05
+DIFFERENT_ENDS = 0.1
 #: Fewest body voxels of a plane that tell a gain.
 FEWEST_VOXELS = 30
 
@@ -110,11 +109,13 @@ def _folded_share(own: Station, other: Station, end: int, sample: Sample) -> flo
 def _places(station: Station, axis: int, step: int) -> Float64:
     """Places y (axis 0) or x (axis 1) of every ``step``-th voxel, mm."""
     count, spacing = station.shape[axis], float(station.spacing_mm[axis])
-    return float(station.position_mm[1 - axis]) + spacing * np.arange(0, count, step)
+    return np.asarray(float(station.position_mm[1 - axis]) + spacing * np.arange(0, count, step), np.float64)
 
 
 def _interpolate(station: Station, z_mm: float, y_mm: Float64, x_mm: Float64) -> Float32:
     """Water and fat of a station at a height, trilinear: (2, rows, cols) float32, 0 where it has none."""
+    from ukb_infer.quality import kernels
+
     x0, y0, z0 = (float(v) for v in station.position_mm)
     row, col, between = (float(v) for v in station.spacing_mm)
     found = np.empty((2, len(y_mm), len(x_mm)), np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ukb_infer.quality import kernels
 from ukb_infer.quality.sample import Sample, slices_first
 
 #: Part of a slice's side in which blocks of fat are averaged for the bias field, and the fewest voxels of a block.
@@ -30,16 +29,16 @@ def signal_to_noise(sample: Sample) -> float | None:
 
 
 def ghost_ratio(sample: Sample) -> float | None:
-    """RMS of the air along the phase direction over that across it; 1 without ghosts.
+    """RMS of the air along the phase direction from the body over that of the air elsewhere; 1 without ghosts.
 
-    Along are the columns of the body in front of it, across the rows of the body beside it; the other way round where
-    the header says that the phase runs along the rows.
+    Along are the columns of the body, 18 to 80 mm in front of it; beside it where the header says that the phase runs
+    along the rows.
     """
-    (front, n_front), (side, n_side), _ = sample.air
-    if not (n_front and n_side and front > 0 and side > 0):
+    front, side, corner = sample.air
+    along, across = (side, front + corner) if sample.station.acquired.phase_along == "row" else (front, side + corner)
+    if not (along[0] > 0 and across[0] > 0):
         return None
-    ratio = float(np.sqrt(front / n_front) / np.sqrt(side / n_side))
-    return 1.0 / ratio if sample.station.acquired.phase_along == "row" else ratio
+    return float(np.sqrt(along[0] / along[1] / (across[0] / across[1])))
 
 
 def saturated_share(sample: Sample) -> float | None:
@@ -55,13 +54,17 @@ def saturated_share(sample: Sample) -> float | None:
 
 
 def empty_share(sample: Sample) -> float:
-    """Share of the slices, every one looked at, in which no voxel has signal."""
-    empty = kernels.count_empty(*slices_first(sample.station), sample.threshold, EMPTY_STEP)
+    """Share of the slices, every one looked at, without signal; those above the head of the first station are fine."""
+    from ukb_infer.quality import kernels
+
+    empty = kernels.count_empty(*slices_first(sample.station), sample.threshold, EMPTY_STEP, sample.station.number > 1)
     return float(empty / sample.station.shape[2])
 
 
 def bias_field(sample: Sample) -> float | None:
     """Standard deviation of the logarithm of the signal of fat (voxels with F > 2 W), averaged in 4 x 4 x 4 blocks."""
+    from ukb_infer.quality import kernels
+
     sums = np.zeros((BIAS_BLOCKS, BIAS_BLOCKS, BIAS_BLOCKS, 2))
     kernels.sum_fatty_blocks(sample.water, sample.fat, sample.body, FATTY, sums)
     signal, count = sums[sums[..., 1] >= BIAS_FEWEST].T

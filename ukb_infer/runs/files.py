@@ -10,14 +10,16 @@ from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
-SCANS_PARQUET, ESTIMATES_PARQUET = "scans.parquet", "estimates.parquet"
+QUALITY = "quality.csv"
+#: Tables that are also written as Parquet where that is asked for, and the names they then have.
+PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATES, SCANS, QUALITY)}
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans that a merge found no result of.
 MISSING = "missing.csv"
 #: What ``--overwrite`` may remove.
 OWN_FILES = (
-    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, SCANS_PARQUET, ESTIMATES_PARQUET,
-    LOG, LOG_KEY, MISSING,
+    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
+    *PARQUET.values(), LOG, LOG_KEY, MISSING,
 )  # fmt: skip
 
 
