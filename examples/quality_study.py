@@ -1,6 +1,6 @@
 """How often the default limits of image quality flag synthetic bodies: flawless ones by body size, and every anomaly.
 
-    python examples/quality_study.py --count 300 --each 8 --size full    # the tables of docs/quality.md, some ten minutes
+The tables of docs/quality.md, in some ten minutes: python examples/quality_study.py --count 300 --each 8 --size full
 """
 
 from __future__ import annotations

@@ -30,4 +30,6 @@ above = 0.5
 above = 1.15
 [metal]
 above = 60.0
+[trunk_cut]
+level = "note"
 """

@@ -20,8 +20,9 @@ SHORTEST_CONTACT_MM = 10.0
 LUNG_REACH_MM, LARGEST_BESIDE_LUNG_ML = 480.0, 100.0
 #: Depth of the outer fat, mm.
 OUTER_MM = 5.0
-#: The knee is looked for within this distance of the lower end of the field, mm; its dip is at least this part deep.
-KNEE_REACH_MM, KNEE_DIP = 340.0, 0.02
+#: The knee is looked for within this distance of the lower end of the field, mm; its dip is at least this part deep,
+#: compared with what lies up to a thigh above that, mm.
+KNEE_REACH_MM, KNEE_DIP, THIGH_MM = 340.0, 0.02, 200.0
 #: Muscle at the knee has at most this part of the greatest cross-section above it; between legs and pelvis it has more.
 KNEE_SHARE = 0.6
 #: Profiles along the body are smoothed over this, mm.
@@ -129,14 +130,14 @@ def coverage_knee(samples: Sequence[Sample]) -> float | None:
     shows where some 40 mm of the field lie beyond it.
     """
     bottom = min(_end_mm(sample) for sample in samples)
-    near = [sample for sample in samples if sample.z_mm[-1] - bottom <= KNEE_REACH_MM]
+    near = [sample for sample in samples if sample.z_mm[-1] - bottom <= KNEE_REACH_MM + THIGH_MM]
     z, lean = np.concatenate([_lean_areas(sample) for sample in near], axis=1)
     order = np.argsort(z, kind="stable")
     z, lean = z[order], _smooth(z[order], lean[order])
-    z, lean = z[z - bottom <= KNEE_REACH_MM], lean[z - bottom <= KNEE_REACH_MM]
+    z, lean = z[z - bottom <= KNEE_REACH_MM + THIGH_MM], lean[z - bottom <= KNEE_REACH_MM + THIGH_MM]
     if len(z) < 5 or not lean.any():
         return None
-    deepest = _dip(lean)
+    deepest = _dip(lean, int((z - bottom <= KNEE_REACH_MM).sum()))
     if deepest is None:
         return 0.0
     height = min(lean[:deepest].max(), lean[deepest + 1 :].max()) - lean[deepest]
@@ -155,9 +156,9 @@ def _lean_areas(sample: Sample) -> Float64:
     return np.stack([sample.z_mm, counts])
 
 
-def _dip(profile: Float64) -> int | None:
-    """The lowest place from which a profile rises by ``KNEE_DIP`` of itself on both sides; None where there is none."""
-    inner = np.arange(1, len(profile) - 1)
+def _dip(profile: Float64, count: int) -> int | None:
+    """The lowest of the first places from which a profile rises by ``KNEE_DIP`` of itself on both sides, or None."""
+    inner = np.arange(1, min(count, len(profile) - 1))
     one = np.maximum.accumulate(profile)[inner - 1]
     other = np.maximum.accumulate(profile[::-1])[::-1][inner + 1]
     rises, widest = np.minimum(one, other), np.maximum(one, other)

@@ -200,7 +200,7 @@ def open_voids(regions: Array, opened: Array) -> int:
 
 @compiled
 def count_empty(water: Array, fat: Array, threshold: float, step: int, from_first: bool) -> int:
-    """Slices of which no voxel of a grid passes a threshold.
+    """Slices of which fewer than three voxels of a grid pass a threshold: one may be noise.
 
     Args:
         water: (slices, rows, cols) of any type.
@@ -212,15 +212,15 @@ def count_empty(water: Array, fat: Array, threshold: float, step: int, from_firs
     slices, rows, cols = water.shape
     empty, begun = 0, from_first
     for k in range(slices):
-        found = False
+        found = 0
         for r in range(0, rows, step):
             for c in range(0, cols, step):
                 if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) > threshold:
-                    found = True
-            if found:
+                    found += 1
+            if found >= 3:
                 break
-        begun = begun or found
-        empty += begun and not found
+        begun = begun or found >= 3
+        empty += begun and found < 3
     return empty if begun else slices
 
 

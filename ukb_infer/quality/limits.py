@@ -66,6 +66,20 @@ class Limit(_Checked):
         return self
 
     @property
+    def words(self) -> str:
+        """The limit in words."""
+        parts = [
+            f"{side} {value:g}" for side, value in (("below", self.below), ("above", self.above)) if value is not None
+        ]
+        parts += [
+            f"{mads:g} MAD {side} the run's median" + (f", at least {self.margin:g}" if self.margin else "")
+            for side, mads in (("below", self.mads_below), ("above", self.mads_above))
+            if mads is not None
+        ]
+        where = f" of station {', '.join(map(str, self.stations))}" if self.stations else ""
+        return f"{', '.join(f'`{name}`' for name in self.measures)}{where} {', or '.join(parts)}"
+
+    @property
     def is_relative(self) -> bool:
         """Whether it needs the whole run."""
         return self.level != "off" and (self.mads_below is not None or self.mads_above is not None)

@@ -10,8 +10,6 @@ from ukb_infer.quality.sample import Sample, slices_first
 BIAS_BLOCKS, BIAS_FEWEST = 4, 12
 #: Fat over water of a voxel that shows the field.
 FATTY = 2.0
-#: Slices are looked at for signal every so many rows and columns.
-EMPTY_STEP = 6
 
 
 def signal_to_noise(sample: Sample) -> float | None:
@@ -57,7 +55,9 @@ def empty_share(sample: Sample) -> float:
     """Share of the slices, every one looked at, without signal; those above the head of the first station are fine."""
     from ukb_infer.quality import kernels
 
-    empty = kernels.count_empty(*slices_first(sample.station), sample.threshold, EMPTY_STEP, sample.station.number > 1)
+    empty = kernels.count_empty(
+        *slices_first(sample.station), sample.threshold, sample.step[1], sample.station.number > 1
+    )
     return float(empty / sample.station.shape[2])
 
 
