@@ -1,4 +1,4 @@
-# One command for each thing; see CONTRIBUTING.md. `make demo` and `make test` do all the set-up on a fresh machine.
+# See CONTRIBUTING.md. `make demo` and `make test` also set up a fresh machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,10 +11,10 @@ JOBS ?= 2
 
 help:
 	@echo "make demo       set up and run the demonstration"
-	@echo "make test       set up and run the tests (make test-slow: the slow ones; make soak: by hand)"
+	@echo "make test       set up and run the tests (make test-slow: slow tests; make soak: long tests, never in CI)"
 	@echo "make bench      measure this machine"
 	@echo "make fuzz       100,000 mutated inputs for every reader"
-	@echo "make check      lint, types, import contracts (make format: fix the layout)"
+	@echo "make check      lint, types, import contracts (make format: format the code)"
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)

@@ -1,9 +1,9 @@
-"""Does the method do what it is said to do? Ensembles, intervals and the amount of data, on phantoms.
+"""Ensembles, intervals and the amount of data, measured on phantoms.
 
-Three questions, one table each: what an ensemble of five gains over single networks; whether the predicted sd finds the
-spread that no picture can explain (known for phantoms); how errors shrink with the number of labelled scans.
+Three questions, one table each: how much better an ensemble of five is than single networks; whether the predicted sd
+matches the spread that no image explains (known for phantoms); how errors shrink with the number of labelled scans.
 
-Without options it runs in a minute, too small to mean anything. The table beside it was made by:
+Without options it runs in a minute, too small to mean anything. ensemble_study.md was made by:
 
     python examples/ensemble_study.py --sizes 100,300,1000,2000 --test 1000 --iterations 1000 --members 5 \
         --work STUDY --out examples/ensemble_study.md
@@ -38,7 +38,7 @@ PULSE, GRIP = "pulseRate", "gripStrengthRight"
 
 
 def train(images_path: Path, labels: np.ndarray, size: int, config: TrainConfig, work: Path) -> list[InferenceModule]:
-    """An ensemble on the first ``size`` phantoms: the whole of it, and each of its members alone."""
+    """Train an ensemble on the first ``size`` phantoms; returns it, then each member as a module of its own."""
     names = tuple(CONTINUOUS)
     people = np.array([f"{k:07d}" for k in range(1, size + 1)])
     images = np.load(images_path, mmap_mode="r")[:size]
@@ -83,11 +83,11 @@ def report(sizes: list[int], judged: dict[int, list], spreads: dict[str, float],
     lines = [
         "# Ensembles, intervals and the amount of data, on phantoms",
         "",
-        "Computer-made bodies only: nothing here says how well anything works on people.",
+        "Synthetic bodies only: this says nothing about accuracy on people.",
         "",
         settings,
         "",
-        f"## An ensemble against its members alone, {sizes[-1]} labelled scans",
+        f"## Ensemble against single networks, {sizes[-1]} labelled scans",
         "",
         f"Median over {len(CONTINUOUS)} continuous targets; single: mean of the members. Uncalibrated.",
         "",
@@ -109,9 +109,9 @@ def report(sizes: list[int], judged: dict[int, list], spreads: dict[str, float],
         "",
         f"The ensemble's MAE is below its members' mean for {better} of {len(CONTINUOUS)} targets.",
         "",
-        "## The spread that no picture explains",
+        "## Spread that no image explains",
         "",
-        "These targets carry a random part of known sd, drawn independently of the body.",
+        "Part of these targets is random with known sd, independent of the body.",
         "",
         "| target | known irreducible sd | mean predicted sd | RMSE |",
         "|---|---|---|---|",
@@ -122,11 +122,11 @@ def report(sizes: list[int], judged: dict[int, list], spreads: dict[str, float],
         lines.append(f"| {name} | {irreducible_sd(name):.2f} {unit} | {spreads[name]:.2f} {unit} | {rmse:.2f} {unit} |")
     lines += [
         "",
-        "## Errors and the number of labelled scans",
+        "## Error by number of labelled scans",
         "",
         f"Median over the {len(determined)} continuous targets that the anatomy determines; ensembles, uncalibrated. "
-        "Every size is trained for the same number of iterations: from some size on the length of the training, "
-        "not the number of labels, sets the error.",
+        "All sizes are trained for the same number of iterations, so that for the larger sizes the training length, "
+        "not the number of labels, limits the error.",
         "",
         "| labelled scans | MAE, in sd of the label | R² | covered by the 95 % interval |",
         "|---|---|---|---|",
@@ -138,14 +138,16 @@ def report(sizes: list[int], judged: dict[int, list], spreads: dict[str, float],
 
 
 def main() -> None:
-    """Parse, train, judge, write."""
+    """Parse, train, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="12,24", help="labelled scans, rising")
-    parser.add_argument("--test", type=int, default=16, help="fresh phantoms to judge on")
+    parser.add_argument("--sizes", default="12,24", help="labelled scans, ascending")
+    parser.add_argument("--test", type=int, default=16, help="fresh phantoms for the evaluation")
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--members", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=None, help="phantoms and checkpoints; continued there")
-    parser.add_argument("--out", type=Path, default=None, help="table; printed where not given")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="folder of phantoms and checkpoints; a repeated call resumes"
+    )
+    parser.add_argument("--out", type=Path, default=None, help="file of the tables [default: print them]")
     given = parser.parse_args()
     started = time.monotonic()
     work = given.work or Path(tempfile.mkdtemp(prefix="ukb-infer-study-"))
@@ -167,8 +169,8 @@ def main() -> None:
         spreads = {n: float(np.sqrt(predicted[0].total_variance[:, k]).mean()) for n, k in places.items()}
     minutes = (time.monotonic() - started) / 60
     settings = (
-        f"{given.members} MobileNetV3-small networks an ensemble, 64 x 64 pixels, {given.iterations} iterations each, "
-        f"judged on {given.test} fresh phantoms (seeds {TRAINING_SEED} and {TEST_SEED}); "
+        f"{given.members} MobileNetV3-small networks per ensemble, 64 x 64 pixels, {given.iterations} iterations each, "
+        f"evaluated on {given.test} fresh phantoms (seeds {TRAINING_SEED} and {TEST_SEED}); "
         f"{minutes:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}, no GPU."
     )
     text = report(sizes, judged, spreads, settings)

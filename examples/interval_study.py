@@ -1,12 +1,12 @@
-"""Do the documented commands give intervals that hold? Coverage on fresh phantoms after training on few labels.
+"""Do intervals hold after training on few labels? Coverage on fresh phantoms, using only the documented commands.
 
     python examples/interval_study.py --work WORK --full --labels 100 --seeds 3 --folds 5 --members 2 --batch-size 16
 
-Everything is done by the commands a user types: ``phantom``, ``project``, ``train``, ``cross-validate``, ``calibrate``,
-``predict``. Each seed draws its own labelled scans out of one pool; the scans it is judged on are in no pool. Networks
-see projections averaged to 64 x 64, so that the study takes some hours on two cores; a repeated call goes on. Without
---full a few scans and iterations show that it works, and the coverage means nothing.
-The table goes to standard output and to WORK/table.md. Synthetic bodies: nothing here says anything about people.
+It runs ``phantom``, ``project``, ``train``, ``cross-validate``, ``calibrate`` and ``predict``, as a user would. Each
+seed draws its own labelled scans from one pool; the evaluation scans are not in the pool. Networks see projections
+averaged to 64 x 64, so that the study takes some hours on two cores; a repeated call resumes. Without --full it uses
+only a few scans and iterations, and the coverage is meaningless.
+The table goes to standard output and to WORK/table.md. Synthetic bodies: this says nothing about people.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POOL, FRESH, POOL_SEED, FRESH_SEED = 1000, 400, 11, 12
 
 
 def command(*arguments: object) -> None:
-    """Run ``ukb-infer`` as a user would; stop where it fails."""
+    """Run ``ukb-infer`` as a user would; raise if it fails."""
     subprocess.run([sys.executable, "-m", "ukb_infer", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -67,7 +67,7 @@ def coverage(run: Path, truth: pd.DataFrame, targets: tuple[str, ...]) -> pd.Ser
 
 
 def one_case(work: Path, labels: int, seed: int, options: argparse.Namespace) -> pd.Series:
-    """Train, cross-validate, calibrate and predict with so many labels; the coverage of each target."""
+    """Train, cross-validate, calibrate and predict with ``labels`` labels; returns the coverage of each target."""
     pool, truth = make_scans(work, "pool", options.pool, POOL_SEED)
     fresh, fresh_truth = make_scans(work, "fresh", options.fresh, FRESH_SEED)
     case = work / f"labels{labels}-seed{seed}"
@@ -89,14 +89,11 @@ def one_case(work: Path, labels: int, seed: int, options: argparse.Namespace) ->
 
 
 def table(found: dict[tuple[int, int], pd.Series]) -> str:
-    """Coverage in percent: one row a number of labels and seed, then the mean over seeds."""
+    """Coverage in percent: one row per number of labels and seed, then the mean over seeds."""
     frame = 100 * pd.DataFrame(found).T
     frame.index.names = ["labels", "seed"]
     names = list(frame.columns)
-    lines = [
-        "| labels | seed | " + " | ".join(names) + " | mean |",
-        "|---|---|" + "---|" * (len(names) + 1),
-    ]
+    lines = ["| labels | seed | " + " | ".join(names) + " | mean |", "|---|---|" + "---|" * (len(names) + 1)]
     for labels, rows in frame.groupby(level="labels"):
         for (_, seed), row in rows.iterrows():
             lines.append(f"| {labels} | {seed} | " + " | ".join(f"{v:.1f}" for v in row) + f" | {row.mean():.1f} |")
@@ -107,16 +104,16 @@ def table(found: dict[tuple[int, int], pd.Series]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the study; with --full 1 where a mean is off by more than 2 points or a target's coverage is below 84 %."""
+    """Run the study; with --full, return 1 if a mean is off by over 2 points or a target's coverage below 84 %."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="working folder [default: a temporary one]")
-    parser.add_argument("--full", action="store_true", help="the study: 1,000 scans to draw from, 400 fresh ones")
+    parser.add_argument("--full", action="store_true", help="the full study: 1,000 scans in the pool, 400 fresh ones")
     parser.add_argument("--labels", default="24")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--iterations", type=int, help="of each network [default: by the labels; 20 without --full]")
+    parser.add_argument("--iterations", type=int, help="per network [default: by number of labels; 20 without --full]")
     parser.add_argument("--targets", default=",".join(TARGETS))
     options = parser.parse_args(arguments)
     options.targets = tuple(options.targets.split(","))

@@ -1,6 +1,6 @@
 # %% [markdown]
 # # ukb_infer from Python
-# On synthetic scans and with the demonstration module, which knows nothing about people.
+# Uses synthetic scans and the demonstration module, which knows nothing about people.
 
 # %%
 import tempfile
@@ -29,7 +29,7 @@ frame = ukb_infer.predict(work / "scans", out=work / "run", modules=["phantom-de
 print(frame[["weight_mean", "weight_ci90_lower", "weight_ci90_upper"]].round(1))
 
 # %% [markdown]
-# ## Later, from the run's folder: tidy, and compared with the true values
+# ## Read the run's folder as a long table and compare with the true values
 
 # %%
 tidy = ukb_infer.read_estimates(work / "run", long=True)

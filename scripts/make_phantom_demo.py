@@ -1,4 +1,4 @@
-"""Regenerate models/phantom-demo from nothing: phantoms, projections, folds, training, calibration, table."""
+"""Rebuild models/phantom-demo from scratch: phantoms, projections, folds, training, calibration, table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ukb_infer.demo.ensemble import DemoConfig, make_demo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--work", type=Path, required=True, help="working folder (about 1.5 GB); a repeated call continues there"
+        "--work", type=Path, required=True, help="working folder (about 1.5 GB); a repeated call resumes"
     )
     parser.add_argument("--out", type=Path, default=Path("models/phantom-demo"))
     parser.add_argument("--training", type=int, default=DemoConfig.training)

@@ -1,4 +1,4 @@
-"""Write docs/reasons.md from the reason codes in ukb_infer.errors."""
+"""Write docs/reasons.md from the reason codes in ukb_infer.reasons."""
 
 from __future__ import annotations
 

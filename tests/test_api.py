@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ukb_infer import predict
+from ukb_infer.errors import UkbInferError, UsageError
 
 #: Everything of a process that a library could change behind its caller's back, as text.
 STATE = """
@@ -82,3 +88,54 @@ def test_no_more_is_loaded_than_needed(statements: str, absent: set[str], small_
     script = f"import sys\n{statements}\nprint(sorted(sys.modules))"
     loaded = fresh(script, small_cohort / "0000001_20201_2_0.zip")
     assert {name for name in absent if f"'{name}'" in loaded} == set()
+
+
+@pytest.mark.parametrize(
+    "room", ["", ".imaging", ".inference", ".labels", ".modules", ".networks", ".phantom", ".runs"]
+)
+def test_every_public_name_is_what_the_type_checker_takes_it_for(room: str) -> None:
+    package = import_module(f"ukb_infer{room}")
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    (typing_only,) = (node for node in tree.body if isinstance(node, ast.If))
+    promised = [
+        (node.module, name.name) for node in typing_only.body if isinstance(node, ast.ImportFrom) for name in node.names
+    ]
+    assert promised
+    for home, name in promised:
+        assert getattr(package, name) is getattr(import_module(str(home)), name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"level": 95}, "`level`: got 95"),
+        ({"ci": 0.9}, "`ci`: no option of that name"),
+        ({"presicion": "fp32"}, "`presicion`: no option of that name; did you mean precision"),
+        ({"dry_run": True}, "`dry_run`: no option of that name"),
+        ({"exclude": "nowhere.csv"}, "`exclude` nowhere.csv: is no file"),
+        ({"modules": "phantom-dem"}, r"no module 'phantom-dem'.*did you mean phantom-demo"),
+        ({"targets": "wieght"}, "`targets`: no module predicts 'wieght'; did you mean"),
+    ],
+)
+def test_errors_speak_of_arguments_not_of_flags(
+    options: dict[str, object], said: str, projections: Path, tiny_module: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"modules": [tiny_module], "device": "cpu"} | options
+    with pytest.raises(UkbInferError, match=said) as caught:
+        predict(projections / "0000001_20201_2_0.npy", tmp_path / "run", **given)
+    assert " --" not in str(caught.value)
+
+
+def test_a_path_that_does_not_exist_is_called_by_its_argument(tiny_module: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^`paths` nowhere: does not exist"):
+        predict("nowhere", tmp_path / "run", modules=tiny_module)
+
+
+def test_warnings_come_with_the_frame(projections: Path, tiny_module: Path, tmp_path: Path) -> None:
+    withdrawn = tmp_path / "w.csv"
+    withdrawn.write_text("999\n")
+    frame = predict(projections / "0000001_20201_2_0.npy", modules=tiny_module, targets="weight", exclude=withdrawn)
+    assert any("none of its 1 ids matches" in words for words in frame.attrs["warnings"])
+    assert list(frame.filter(like="_mean")) == ["weight_mean"]

@@ -17,16 +17,15 @@ if TYPE_CHECKING:
     from ukb_infer.runs.read import read_estimates
 
 __all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates"]
-
-_HOMES = {
-    "Projection": "records",
-    "ScanKey": "records",
-    "load_module": "modules",
-    "predict": "api",
-    "project": "api",
-    "read_estimates": "runs.read",
-}
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "api": "predict project",
+        "modules": "load_module",
+        "records": "Projection ScanKey",
+        "runs.read": "read_estimates",
+    },
+)
 
 
 def __dir__() -> list[str]:

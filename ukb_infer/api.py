@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.imaging import project_path
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 from ukb_infer.records import Projection, ReadingOptions
+from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,9 +57,9 @@ def predict(
     paths: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    modules: Sequence[str | Path] = (),
+    modules: str | Path | Sequence[str | Path] = (),
     level: float = 0.95,
-    targets: Sequence[str] = (),
+    targets: str | Sequence[str] = (),
     device: str = "auto",
     workers: int = 0,
     **options: Any,
@@ -66,16 +69,17 @@ def predict(
     Args:
         paths: one or more inputs, as ``ukb-infer predict`` takes them.
         out: run folder to write (and to continue); None for a temporary one.
-        modules: names or folders; empty uses ``UKB_INFER_MODULES``.
+        modules: one or more names or folders; empty uses ``UKB_INFER_MODULES``.
         level: of the prediction intervals, e.g. 0.95.
-        targets: names to return, empty for all.
+        targets: one or more names to return, empty for all.
         device: auto, cpu, cuda or cuda:N.
         workers: worker processes; 0 works in this one (safe in notebooks and without a ``__main__`` guard).
         **options: further fields of :class:`ukb_infer.inference.PredictConfig`.
 
     Returns:
         Frame indexed by eid (text) and instance with ``<target>_mean``, ``_sd``, ``_ci95_lower``, ``_ci95_upper`` in
-        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages.
+        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages, ``.attrs["warnings"]``
+        lists what the modules and the exclusion lists warn of.
 
     Raises:
         UsageError: contradictory options.
@@ -86,15 +90,28 @@ def predict(
     from ukb_infer.inference.predict import run_predict
     from ukb_infer.runs.read import as_frame, read_run
 
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    known = {f.name for f in fields(PredictConfig)} - {"dry_run"}
+    for name in options.keys() - known:
+        raise UsageError(f"no option of that name{suggest(name, known)}", field=name)
+    options |= {name: _several(options[name]) for name in options.keys() & {"exclude"}}
     with tempfile.TemporaryDirectory(prefix="ukb-infer-") as temporary:
         folder = Path(out) if out is not None else Path(temporary) / "run"
-        config = PredictConfig(
-            inputs=tuple(str(p) for p in given), out=folder, modules=tuple(str(m) for m in modules), level=level,
-            targets=tuple(targets), device=device, workers=workers, **options,
-        )  # fmt: skip
-        run_predict(config)
+        try:
+            config = PredictConfig(
+                inputs=tuple(map(str, _several(paths))), out=folder, modules=tuple(map(str, _several(modules))),
+                level=level, targets=_several(targets), device=device, workers=workers, **options,
+            )  # fmt: skip
+            summary = run_predict(config)
+        except UkbInferError as error:
+            error.call_options({"inputs": "`paths`"})
+            raise
         run = read_run(folder)
     frame = as_frame(run)
     frame.attrs["failed"] = {s.key.scan: s.result.message for s in run.scans if s.result.status == "failed"}
+    frame.attrs["warnings"] = list(summary.warnings)
     return frame
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """One name or path, or several of them."""
+    return (given,) if isinstance(given, (str, Path)) else tuple(given)

@@ -12,12 +12,13 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
 
     Args:
         package: its ``__name__``.
-        homes: module of every public name, relative to the package.
+        homes: modules, relative to the package, and the public names of each, separated by blanks.
     """
+    home = {name: module for module, names in homes.items() for name in names.split()}
 
     def find(name: str) -> Any:
-        if name not in homes:
+        if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{homes[name]}", package), name)
+        return getattr(import_module(f".{home[name]}", package), name)
 
     return find

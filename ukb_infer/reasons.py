@@ -45,281 +45,127 @@ class Reason(StrEnum):
         member.kind, member.meaning, member.advice = kind, meaning, advice
         return member
 
+    # fmt: off
     # -- the container
-    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist", "check the list and --root")
-    INPUT_UNREADABLE = (
-        "input_unreadable",
-        _F,
+    INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist",
+        "check the path, or the list and its root")
+    INPUT_UNREADABLE = ("input_unreadable", _F,
         "a file or folder of the scan may not be opened, or is a link that leads nowhere",
-        "give yourself access or mend the link, then run the same command again",
-    )
-    INPUT_CHANGED = (
-        "input_changed",
-        _F,
+        "give yourself access or mend the link, then run the same command again")
+    INPUT_CHANGED = ("input_changed", _F,
         "a file of the scan was changed while it was read, and again while it was read once more",
-        "wait until it is whole, then run the same command again",
-    )
-    INVALID_SCAN_NAME = (
-        "invalid_scan_name",
-        _F,
-        "the scan's name has characters outside A-Z a-z 0-9 . _ -, or is too long",
-        "rename the file",
-    )
-    UNREADABLE_ZIP = (
-        "unreadable_zip",
-        _F,
-        "not a zip, cut short, or a member fails its checksum",
-        "download the scan again; unpack what is another archive",
-    )
+        "wait until it is whole, then run the same command again")
+    INVALID_SCAN_NAME = ("invalid_scan_name", _F,
+        "the scan's name has characters outside A-Z a-z 0-9 . _ -, or is too long", "rename the file")
+    UNREADABLE_ZIP = ("unreadable_zip", _F, "not a zip, cut short, or a member fails its checksum",
+        "download the scan again; unpack what is another archive")
     ENCRYPTED_ZIP = ("encrypted_zip", _F, "the zip is encrypted", "decrypt it first")
-    UNSUPPORTED_COMPRESSION = (
-        "unsupported_compression",
-        _F,
+    UNSUPPORTED_COMPRESSION = ("unsupported_compression", _F,
         "a member of the zip is compressed by a method that is not read here (Deflate64, Zstandard, PPMd, …)",
-        "unpack it with a program that can, 7-Zip for one, and give the folder",
-    )
-    SEVERAL_ZIPS = (
-        "several_zips",
-        _F,
-        "a zip that holds several zips, or zips within zips within it",
-        "unpack it and give the folder",
-    )
-    TOO_LARGE = (
-        "too_large",
-        _F,
-        "more members or bytes than a neck-to-knee scan can have",
-        "check where the file comes from",
-    )
-    UNREADABLE_DICOM = (
-        "unreadable_dicom",
-        _F,
-        "a DICOM file cannot be parsed or lacks a needed element",
-        "copy or export the scan again",
-    )
-    UNSUPPORTED_TRANSFER_SYNTAX = (
-        "unsupported_transfer_syntax",
-        _F,
+        "unpack it with a program that can, 7-Zip for one, and give the folder")
+    SEVERAL_ZIPS = ("several_zips", _F, "a zip that holds several zips, or zips within zips within it",
+        "unpack it and give the folder")
+    TOO_LARGE = ("too_large", _F, "more members or bytes than a neck-to-knee scan can have",
+        "check where the file comes from")
+    UNREADABLE_DICOM = ("unreadable_dicom", _F, "a DICOM file cannot be parsed or lacks a needed element",
+        "copy or export the scan again")
+    UNSUPPORTED_TRANSFER_SYNTAX = ("unsupported_transfer_syntax", _F,
         "the pixel data use a compression that no installed decoder reads",
-        "install ukb-infer[codecs], or convert to explicit VR",
-    )
+        "install ukb-infer[codecs], or convert to explicit VR")
     MULTIFRAME = ("multiframe", _F, "enhanced (multi-frame) MR", "export classic single-slice DICOM")
     SEVERAL_SCANS = ("several_scans", _F, "slices of more than one examination in one input", "separate them")
     # -- series and stations
-    NO_DICOM = (
-        "no_dicom",
-        _F,
-        "no DICOM slice in the input",
-        "check that it is a scan of field 20201, or a folder of its slices",
-    )
-    NO_WATER_SERIES = (
-        "no_water_series",
-        _F,
-        "no water series, in the scan or at a station",
-        "look for it where the scan was exported or unpacked",
-    )
-    NO_FAT_SERIES = (
-        "no_fat_series",
-        _F,
-        "no fat series, in the scan or at a station",
-        "look for it where the scan was exported or unpacked",
-    )
-    ONLY_DERIVED_IMAGES = (
-        "only_derived_images",
-        _F,
+    NO_DICOM = ("no_dicom", _F, "no DICOM slice in the input",
+        "check that it is a scan of field 20201, or a folder of its slices")
+    NO_WATER_SERIES = ("no_water_series", _F, "no water series, in the scan or at a station",
+        "look for it where the scan was exported or unpacked")
+    NO_FAT_SERIES = ("no_fat_series", _F, "no fat series, in the scan or at a station",
+        "look for it where the scan was exported or unpacked")
+    ONLY_DERIVED_IMAGES = ("only_derived_images", _F,
         "only fraction maps, masks, objects without pixels or other derived images; neither water nor fat",
-        "give the folder or zip with the water and fat images themselves",
-    )
-    AMBIGUOUS_SERIES = (
-        "ambiguous_series",
-        _F,
+        "give the folder or zip with the water and fat images themselves")
+    AMBIGUOUS_SERIES = ("ambiguous_series", _F,
         "several images could be the water or fat of a station, and nothing tells which",
-        "leave one water and one fat series per station in the input",
-    )
-    SPLIT_SERIES = (
-        "split_series",
-        _F,
+        "leave one water and one fat series per station in the input")
+    SPLIT_SERIES = ("split_series", _F,
         "the slices of a station are spread over series that differ in more than their UID",
-        "export the scan again with one series per contrast and station",
-    )
-    SERIES_JOINED = (
-        "series_joined",
-        _G,
-        "the slices of a series came under more than one SeriesInstanceUID and were joined",
-        "none needed",
-    )
-    EXTRA_IMAGES_LEFT_OUT = (
-        "extra_images_left_out",
-        _G,
+        "export the scan again with one series per contrast and station")
+    SERIES_JOINED = ("series_joined", _G,
+        "the slices of a series came under more than one SeriesInstanceUID and were joined", "none needed")
+    EXTRA_IMAGES_LEFT_OUT = ("extra_images_left_out", _G,
         "something named like water or fat was left out: a fraction map, a mask, a copy, a composed series",
-        "none needed; to use copies instead of the stations, put them into an input of their own",
-    )
-    PROCESSED_IMAGES = (
-        "processed_images",
-        _G,
-        "water or fat are named as processed copies, and there were no others",
-        "give the scanner's own images: the networks learned from these",
-    )
-    STATION_MISSING = (
-        "station_missing",
-        _FG,
-        "fewer stations than expected",
-        "set --expected-stations, or accept with --allow-missing-stations",
-    )
+        "none needed; to use copies instead of the stations, put them into an input of their own")
+    PROCESSED_IMAGES = ("processed_images", _G, "water or fat are named as processed copies, and there were no others",
+        "give the scanner's own images: the networks learned from these")
+    STATION_MISSING = ("station_missing", _FG, "fewer stations than expected",
+        "set the number of expected stations, or allow missing stations")
     STATION_EXTRA = ("station_extra", _G, "more stations than expected", "look at the projection")
-    STATION_TOO_SHORT = (
-        "station_too_short",
-        _F,
-        "a station is shorter than its two overlaps",
-        "check that these are the stations of one neck-to-knee scan",
-    )
-    STATIONS_DO_NOT_OVERLAP = (
-        "stations_do_not_overlap",
-        _F,
-        "a gap between consecutive stations",
-        "look for a missing station",
-    )
-    DUPLICATE_STATION = (
-        "duplicate_station",
-        _G,
-        "a station repeated at the same position; the newest was used",
-        "none needed",
-    )
-    NEAR_DUPLICATE_STATION = (
-        "near_duplicate_station",
-        _G,
-        "a station repeated within 5 mm; the newest was used",
-        "look at the projection",
-    )
-    WATER_FAT_MISMATCH = (
-        "water_fat_mismatch",
-        _F,
-        "water and fat of a station lie at different positions",
-        "leave water and fat of one acquisition in the input",
-    )
-    SIZE_MISMATCH = (
-        "size_mismatch",
-        _G,
-        "water and fat differ in size; both were cropped to the common size",
-        "look at the projection",
-    )
+    STATION_TOO_SHORT = ("station_too_short", _F, "a station is shorter than its two overlaps",
+        "check that these are the stations of one neck-to-knee scan")
+    STATIONS_DO_NOT_OVERLAP = ("stations_do_not_overlap", _F, "a gap between consecutive stations",
+        "look for a missing station")
+    DUPLICATE_STATION = ("duplicate_station", _G, "a station repeated at the same position; the newest was used",
+        "none needed")
+    NEAR_DUPLICATE_STATION = ("near_duplicate_station", _G, "a station repeated within 5 mm; the newest was used",
+        "look at the projection")
+    WATER_FAT_MISMATCH = ("water_fat_mismatch", _F, "water and fat of a station lie at different positions",
+        "leave water and fat of one acquisition in the input")
+    SIZE_MISMATCH = ("size_mismatch", _G, "water and fat differ in size; both were cropped to the common size",
+        "look at the projection")
     # -- slices and geometry
-    SLICE_MISSING = (
-        "slice_missing",
-        _F,
-        "more slices of a series are missing than can be interpolated",
-        "look for them where the scan was exported or unpacked",
-    )
-    SLICE_INTERPOLATED = (
-        "slice_interpolated",
-        _G,
-        "one interior slice of a series was missing and was interpolated",
-        "look at the projection",
-    )
+    SLICE_MISSING = ("slice_missing", _F, "more slices of a series are missing than can be interpolated",
+        "look for them where the scan was exported or unpacked")
+    SLICE_INTERPOLATED = ("slice_interpolated", _G, "one interior slice of a series was missing and was interpolated",
+        "look at the projection")
     SLICE_DUPLICATE = ("slice_duplicate", _G, "a slice occurs twice in a series; the newest was used", "none needed")
-    END_SLICES_CROPPED = (
-        "end_slices_cropped",
-        _G,
-        "one contrast lacks end slices; both were cropped to what they share",
-        "look at the projection",
-    )
-    GEOMETRY_INCONSISTENT = (
-        "geometry_inconsistent",
-        _F,
-        "slices of one series differ in size, spacing, orientation or in-plane position; the sform and qform "
-        "of a NIfTI file differ and neither goes before the other",
-        "export the scan again with one series per contrast and station; convert NIfTI again with dcm2niix",
-    )
-    GEOMETRY_DISAGREES = (
-        "geometry_disagrees",
-        _G,
+    END_SLICES_CROPPED = ("end_slices_cropped", _G,
+        "one contrast lacks end slices; both were cropped to what they share", "look at the projection")
+    GEOMETRY_INCONSISTENT = ("geometry_inconsistent", _F,
+        "slices of one series differ in size, spacing, orientation or in-plane position; the sform and qform of a "
+        "NIfTI file differ and neither goes before the other",
+        "export the scan again with one series per contrast and station; convert NIfTI again with dcm2niix")
+    GEOMETRY_DISAGREES = ("geometry_disagrees", _G,
         "a second statement of the geometry contradicts the one that was used",
-        "look at the projection; see docs/stored-values.md for which statement is used",
-    )
-    PATIENT_NOT_SUPINE = (
-        "patient_not_supine",
-        _G,
-        "the header says that the participant did not lie on the back",
-        "look at the projection: the table is cut away behind the back",
-    )
+        "look at the projection; see docs/stored-values.md for which statement is used")
+    PATIENT_NOT_SUPINE = ("patient_not_supine", _G, "the header says that the participant did not lie on the back",
+        "look at the projection: the table is cut away behind the back")
     NOT_AXIAL = ("not_axial", _F, "slices are not axial", "only axial 20201 slices can be fused")
     OBLIQUE = ("oblique", _F, "the affine is tilted by more than 1 degree", "resample to an axial grid")
-    IMPLAUSIBLE_GEOMETRY = (
-        "implausible_geometry",
-        _F,
-        "spacing, matrix or position out of any plausible range",
-        "check that it is a neck-to-knee Dixon scan",
-    )
+    IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "spacing, matrix or position out of any plausible range",
+        "check that it is a neck-to-knee Dixon scan")
     MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header declares no orientation", "convert again with dcm2niix")
     UNREADABLE_NIFTI = ("unreadable_nifti", _F, "a NIfTI file cannot be read", "convert again with dcm2niix")
     # -- values
     EMPTY_IMAGE = ("empty_image", _F, "a contrast, or the projection, is constant or all zero", "look at the images")
     NON_FINITE_VALUES = ("non_finite_values", _F, "NaN or infinite voxels", "convert again")
-    UNSUPPORTED_PIXELS = (
-        "unsupported_pixels",
-        _F,
+    UNSUPPORTED_PIXELS = ("unsupported_pixels", _F,
         "values that are not MR signal as it stands: colour, inverted or complex images, tables, other units, labels",
-        "export the scanner's own magnitude images",
-    )
-    RESCALE_APPLIED = (
-        "rescale_applied",
-        _G,
+        "export the scanner's own magnitude images")
+    RESCALE_APPLIED = ("rescale_applied", _G,
         "a slope or intercept that the file states (rescale, real-world value, Philips scale) was applied",
-        "UK Biobank has none: check",
-    )
-    UNUSED_BITS_MASKED = (
-        "unused_bits_masked",
-        _G,
+        "UK Biobank has none: check")
+    UNUSED_BITS_MASKED = ("unused_bits_masked", _G,
         "bits that the header says are no part of the value were set and were masked",
-        "look at the projection: overlays stand there, or BitsStored is wrong",
-    )
-    PADDING_REPLACED = (
-        "padding_replaced",
-        _G,
-        "pixels with the padding value of the header were set to 0",
-        "look at the projection",
-    )
-    LOSSY_COMPRESSION = (
-        "lossy_compression",
-        _G,
-        "the pixels have been through a lossy compression",
-        "export the scan again without it",
-    )
-    BURNED_IN_ANNOTATION = (
-        "burned_in_annotation",
-        _G,
-        "the header says that text is drawn into the pixels",
-        "look at the projection",
-    )
-    BAD_PROJECTION = (
-        "bad_projection",
-        _F,
-        "a .npy that is no projection of the recipe",
-        "project the scan again",
-    )
-    QUALITY_UNKNOWN = (
-        "quality_unknown",
-        _G,
-        "a cached projection without its record in scans.csv: nothing is known of the scan",
-        "project the scan again",
-    )
+        "look at the projection: overlays stand there, or BitsStored is wrong")
+    PADDING_REPLACED = ("padding_replaced", _G, "pixels with the padding value of the header were set to 0",
+        "look at the projection")
+    LOSSY_COMPRESSION = ("lossy_compression", _G, "the pixels have been through a lossy compression",
+        "export the scan again without it")
+    BURNED_IN_ANNOTATION = ("burned_in_annotation", _G, "the header says that text is drawn into the pixels",
+        "look at the projection")
+    BAD_PROJECTION = ("bad_projection", _F, "a .npy that is no projection of the recipe", "project the scan again")
+    QUALITY_UNKNOWN = ("quality_unknown", _G,
+        "a cached projection without its record in scans.csv: nothing is known of the scan", "project the scan again")
     # -- the estimates and the run
-    MEAN_OUTSIDE_LIMITS = (
-        "mean_outside_limits",
-        _G,
-        "an estimated mean lies outside the target's physical limits",
-        "treat the row with care",
-    )
-    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try --precision fp32")
+    MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
+        "treat the row with care")
+    NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")
-    STORAGE_FAILED = (
-        "storage_failed",
-        _F,
-        "the storage failed while reading or writing",
-        "restore access to the storage; run the command again",
-    )
+    STORAGE_FAILED = ("storage_failed", _F, "the storage failed while reading or writing",
+        "restore access to the storage; run the command again")
     INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it with the message")
-    EXCLUDED = ("excluded", _T, "named by an --exclude list", "none needed")
+    EXCLUDED = ("excluded", _T, "named by an exclusion list", "none needed")
     # -- tolerated variants of the files
     MANIFEST_MISSPELLED = ("manifest_misspelled", _T, "manifest.cvs instead of manifest.csv", "none needed")
     MANIFEST_MISSING = ("manifest_missing", _T, "no manifest", "none needed")
@@ -328,72 +174,38 @@ class Reason(StrEnum):
     MANIFEST_WRONG = ("manifest_wrong", _T, "manifest that names the wrong series for its files", "none needed")
     IMPLICIT_VR = ("implicit_vr", _T, "implicit VR little endian", "none needed")
     NO_PREAMBLE = ("no_preamble", _T, "no DICOM preamble", "none needed")
-    MISLABELLED_TRANSFER_SYNTAX = (
-        "mislabelled_transfer_syntax",
-        _T,
-        "the meta header names another VR than the data use",
-        "none needed",
-    )
-    COMPRESSED_TRANSFER_SYNTAX = (
-        "compressed_transfer_syntax",
-        _T,
-        "compressed pixel data that pydicom decodes",
-        "none needed",
-    )
+    MISLABELLED_TRANSFER_SYNTAX = ("mislabelled_transfer_syntax", _T,
+        "the meta header names another VR than the data use", "none needed")
+    COMPRESSED_TRANSFER_SYNTAX = ("compressed_transfer_syntax", _T, "compressed pixel data that pydicom decodes",
+        "none needed")
     # -- what measures of quality find, by limits that `--quality` sets
-    LOW_SIGNAL_TO_NOISE = (
-        "low_signal_to_noise",
-        _Q,
-        "the body is hardly brighter than the noise",
-        "look at the projection; keep with care",
-    )
+    LOW_SIGNAL_TO_NOISE = ("low_signal_to_noise", _Q, "the body is hardly brighter than the noise",
+        "look at the projection; keep with care")
     SATURATED = ("saturated", _Q, "values are clipped at the end of the range", "look at the images")
     EMPTY_SLICES = ("empty_slices", _Q, "slices of a station hold no signal", "look at the images; drop the scan")
-    SEAM_MISMATCH = (
-        "seam_mismatch",
-        _Q,
+    SEAM_MISMATCH = ("seam_mismatch", _Q,
         "two stations disagree where they overlap: the participant moved, or one is swapped or distorted",
-        "look at the projection",
-    )
+        "look at the projection")
     FOLDING = ("folding", _Q, "the ends of a station alias onto each other", "look at the projection")
     MOTION = ("motion", _Q, "ghosts along the phase direction, as by motion", "look at the projection")
     METAL = ("metal", _Q, "a signal void within the body, as by metal", "look at the projection")
-    KNEE_MISSING = (
-        "knee_missing",
-        _Q,
-        "the field ends above the knee joint",
-        "drop targets of thighs and legs; keep the others",
-    )
-    SHOULDER_MISSING = (
-        "shoulder_missing",
-        _Q,
-        "the field starts below a shoulder",
-        "drop targets of arms; keep the others",
-    )
+    KNEE_MISSING = ("knee_missing", _Q, "the field ends above the knee joint, or shortly below",
+        "drop targets of thighs and legs; keep the others")
+    SHOULDER_MISSING = ("shoulder_missing", _Q, "the field starts below a shoulder",
+        "drop targets of arms; keep the others")
     TRUNK_CUT = ("trunk_cut", _Q, "the trunk reaches the edge of the field", "look at the projection")
-    SURFACE_NOT_FAT = (
-        "surface_not_fat",
-        _Q,
-        "the outer 5 mm of a station are not fat, as after a fat-water swap",
-        "look at the projection",
-    )
+    SURFACE_NOT_FAT = ("surface_not_fat", _Q,
+        "the outer 5 mm of a station are not fat, as after a fat-water swap", "look at the projection")
     ASYMMETRIC = ("asymmetric", _Q, "left and right differ, as after a swap in one leg", "look at the projection")
     OFF_CENTRE = ("off_centre", _Q, "the participant lay far from the middle", "look at the projection")
-    OTHER_PROTOCOL = (
-        "other_protocol",
-        _Q,
-        "spacing, matrix, echo times or field strength are not the protocol's",
-        "keep apart from scans of the protocol",
-    )
-    LONG_PAUSE = (
-        "long_pause",
-        _Q,
-        "much time passed between two stations",
-        "look at the projection: the participant may have been moved",
-    )
+    OTHER_PROTOCOL = ("other_protocol", _Q, "echo times, field strength or spacing are not the protocol's",
+        "keep apart from scans of the protocol")
+    LONG_PAUSE = ("long_pause", _Q, "much time passed between two stations",
+        "look at the projection: the participant may have been moved")
     # -- what only the picture shows
     FAT_WATER_SWAP = ("fat_water_swap", _A, "water and fat exchanged in a whole station", "look at the projection")
     FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat exchanged in one leg", "look at the projection")
+    # fmt: on
 
 
 def reason_table() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -29,3 +30,16 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Sentence part that names the nearest choices, for error messages.
+
+    Args:
+        name: the unknown name.
+        choices: the known names.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""

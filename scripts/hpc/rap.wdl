@@ -1,6 +1,6 @@
 version 1.0
 # The same batches as a WDL workflow (dxCompiler on the Research Analysis Platform, miniwdl or Cromwell elsewhere).
-# One task a list of zips; each leaves a run folder that `ukb-infer merge` joins. See docs/hpc.md.
+# One task per list of zips; each writes a run folder that `ukb-infer merge` joins. See docs/hpc.md.
 
 workflow ukb_infer {
     input {
@@ -32,7 +32,7 @@ task predict {
         export UKB_INFER_MODULES=$PWD/modules
         code=0
         ukb-infer predict ~{write_lines(scans)} --out run --device auto --workers ~{cores} || code=$?
-        # 3: some scans failed, each with its reason in scans.csv. Anything else fails the task, which may be retried.
+        # 3: some scans failed, each with its reason in scans.csv. Any other code fails the task, which may be retried.
         [ "$code" -eq 0 ] || [ "$code" -eq 3 ]
         tar --create --gzip --file run.tar.gz run
     >>>

@@ -1,15 +1,15 @@
 #!/bin/bash
-# One batch after another on the UK Biobank Research Analysis Platform, from its read-only mount of the project.
+# Predict scans in batches on the UK Biobank Research Analysis Platform, from its read-only mount of the project.
 #
 # As an applet, main() is the entry point; by hand or in a workstation job: bash rap_applet.sh. Every finished batch is
-# uploaded with a completion marker; a job that is started again leaves marked batches alone. See docs/hpc.md.
+# uploaded with a completion marker; a restarted job skips marked batches. See docs/hpc.md.
 #
-#   MOUNT    folder of the zips in the mount, e.g. "/mnt/project/Bulk/Whole Body MRI/Dixon" (searched)
-#   DONE     folder of the results in the mount, where markers of earlier jobs lie
-#   TARGET   folder of the results in the project, where UPLOAD puts files
-#   BATCH    scans a batch
-#   SHARD    "I/N" where several jobs share the batches, else 1/1
-#   UPLOAD   command that gets a target folder and files; default: dx upload
+#   MOUNT    folder of the zips in the mount, e.g. "/mnt/project/Bulk/Whole Body MRI/Dixon" (searched recursively)
+#   DONE     folder of the results in the mount, with the markers of earlier jobs
+#   TARGET   folder of the results in the project, to which UPLOAD copies files
+#   BATCH    scans per batch
+#   SHARD    "I/N" if several jobs share the batches, else 1/1
+#   UPLOAD   command that is given a target folder and files; default: dx upload
 set -euo pipefail
 
 upload() {
@@ -41,10 +41,10 @@ main() {
         fi
         sum=$(sha256sum < "$list") && sum=${sum%% *}
         if [ -e "$done_folder/$name.done" ]; then
-            # Another list under this name: BATCH or the zips have changed, and some scans would never be done.
+            # The list of this name has changed (another BATCH or new zips): some scans would never be processed.
             if grep --quiet '^list ' "$done_folder/$name.done" && ! grep --quiet "^list $sum$" "$done_folder/$name.done"
             then
-                echo "$name: marked as complete for other scans; use the BATCH of the first job, or another TARGET" >&2
+                echo "$name: is marked as complete for other scans; use the BATCH of the first job, or another TARGET" >&2
                 status=2
             fi
             continue
@@ -54,11 +54,11 @@ main() {
         ukb-infer predict "$list" --out "$work/$name" --device "${DEVICE:-auto}" ${MODULES:+--modules "$MODULES"} \
             ${OPTIONS:-} || code=$?
         if [ "$code" -ne 0 ] && [ "$code" -ne 3 ]; then
-            echo "$name: ended with $code, not marked as complete" >&2
+            echo "$name: exit code $code, not marked as complete; see the log, then start the job again" >&2
             status=$code
             continue
         fi
-        # The journal travels too, so that `ukb-infer merge` can join the batches; the marker comes last.
+        # The journal is uploaded too, so that `ukb-infer merge` can join the batches; the marker comes last.
         upload "$TARGET/$name" "$work/$name"/journal.sqlite "$work/$name"/estimates.csv "$work/$name"/scans.csv \
             "$work/$name"/dictionary.csv "$work/$name"/run.json
         printf '%s\nlist %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$sum" > "$work/$name.done"

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Predict (or project) a biobank as a Slurm job array: every task works on its shard in a folder of its own.
+# Predict (or project) a biobank as a Slurm job array: every task processes one shard in its own folder.
 #
 #   export SHARDS=16 INPUT=/data/20201 OUT=/scratch/run MODULES=/apps/modules
 #   sbatch --array=1-16 scripts/hpc/slurm_array.sh
-#   sbatch --array=3,7 scripts/hpc/slurm_array.sh     # some tasks again: SHARDS stays 16, they do the same scans
+#   sbatch --array=3,7 scripts/hpc/slurm_array.sh     # some tasks again: keep SHARDS at 16
 #   ukb-infer merge /scratch/run/shard-* --out /scratch/run/merged        # when all tasks have ended
 #
-# Told to stop (time limit, preemption) or killed, a task puts itself back into the queue and continues where it was.
+# A task that is told to stop (time limit, preemption) or killed requeues itself and continues.
 # See docs/hpc.md.
 #SBATCH --job-name=ukb-infer
 #SBATCH --cpus-per-task=4
@@ -31,7 +31,7 @@ fi
 shard=$(printf 'shard-%05d' "${SLURM_ARRAY_TASK_ID:?start it with sbatch --array}")
 mkdir -p "$OUT"
 
-# In the background, so that this shell can pass the warning of the scheduler on at once.
+# In the background, so that this shell can forward the scheduler's signal at once.
 # shellcheck disable=SC2086
 ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard "slurm/$SHARDS" --workers "${SLURM_CPUS_PER_TASK:-1}" $OPTIONS &
 work=$!
@@ -41,10 +41,10 @@ while kill -0 "$work" 2>/dev/null; do wait "$work"; code=$?; done
 
 case $code in
     0 | 3) exit 0 ;;  # 3: some scans failed, each with its reason in scans.csv
-    1 | 2) exit "$code" ;;  # wrong usage, or a run that cannot be done: look at the log
-    *)  # 75: asked to stop; 137 and the like: killed
+    1 | 2) exit "$code" ;;  # wrong usage, or the run cannot be done: see the log
+    *)  # 75: asked to stop; 137 and similar: killed
         if [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ]; then
-            echo "ended with $code: back into the queue" >&2
+            echo "exit code $code: requeued" >&2
             scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" && sleep 60
         fi
         exit "$code" ;;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Predict cached projections with one GPU: the array made them (COMMAND=project), this job needs no zips.
+# Predict cached projections with one GPU. The job array makes them (COMMAND=project); this job needs no zips.
 #
 #   ukb-infer merge /scratch/projections/shard-* --out /scratch/projections/all
 #   sbatch --export=ALL,PROJECTIONS=/scratch/projections/all,OUT=/scratch/run,MODULES=/apps/modules scripts/hpc/slurm_gpu.sh
@@ -33,7 +33,7 @@ case $code in
     1 | 2) exit "$code" ;;
     *)
         if [ "${SLURM_RESTART_COUNT:-0}" -lt "${MAX_RESTARTS:-20}" ]; then
-            echo "ended with $code: back into the queue" >&2
+            echo "exit code $code: requeued" >&2
             scontrol requeue "$SLURM_JOB_ID" && sleep 60
         fi
         exit "$code" ;;

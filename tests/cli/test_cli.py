@@ -23,10 +23,7 @@ def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subp
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "command",
-    [[], ["modules"], ["modules", "import-mimir"], *([c] for c in COMMANDS)],
-)
+@pytest.mark.parametrize("command", [[], ["modules"], ["modules", "import-mimir"], *([c] for c in COMMANDS)])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\nfrom ukb_infer.cli.app import app\n"
@@ -61,7 +58,7 @@ def test_predict_runs_as_a_command(small_cohort: Path, tiny_module: Path, tmp_pa
     assert "estimates.csv" in done.stdout
     assert "0000001" not in done.stderr + done.stdout.replace(str(small_cohort), "")
     again = run("predict", small_cohort, "--out", tmp_path / "run", "--modules", tiny_module, "--device", "cpu")
-    assert "0 worked on now" in again.stdout
+    assert "0 processed now" in again.stdout
 
 
 def test_without_modules_the_error_teaches(small_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +66,7 @@ def test_without_modules_the_error_teaches(small_cohort: Path, tmp_path: Path, m
     done = run("predict", small_cohort, "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "import-mimir" in done.stderr
-    assert "--modules phantom-demo" in done.stderr
+    assert "set --modules to phantom-demo" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

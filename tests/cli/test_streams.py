@@ -97,7 +97,7 @@ def test_what_is_only_printed_ends_without_a_traceback(run: Path, streams: str) 
 def test_lost_output_is_told() -> None:
     done = shell(f"{UKB} targets --csv > /dev/full")
     assert done.returncode == 1
-    assert b"No space left on device; what was printed is lost" in done.stderr
+    assert b"No space left on device; output was lost" in done.stderr
 
 
 def test_a_pipe_that_does_not_block_gets_everything() -> None:

@@ -70,6 +70,9 @@ def test_pipes_get_plain_lines() -> None:
         ("ukb-infer predict x --precision fp", ["fp32", "fp16"]),
         ("ukb-infer predict x --modules phantom-d", ["phantom-demo"]),
         ("ukb-infer project x --lock f", ["flock", "file"]),
+        ("ukb-infer train --backbone convn", ["convnext_tiny"]),
+        ("ukb-infer cross-validate --targets height,wei", ["height,weight"]),
+        ("ukb-infer project x --recipe mimir-1-", ["mimir-1-hires"]),
         ("ukb-infer sta", ["status"]),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.test_predictions import make_cross_validation
+from tests.support.cross_validation import make_cross_validation
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import compare, read_predictions
 from ukb_infer.evaluation.compare import metrics_markdown

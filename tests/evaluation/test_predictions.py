@@ -9,49 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.cross_validation import KEYS, make_cross_validation, write_labels
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.evaluation import CrossValidation, compare, read_cross_validation, read_predictions
+from ukb_infer.evaluation import compare, read_cross_validation, read_predictions
 from ukb_infer.evaluation.compare import metrics_csv, metrics_markdown
 from ukb_infer.evaluation.cross_validation import write_cross_validation
 from ukb_infer.evaluation.metrics import BINARY_METRICS
 from ukb_infer.labels import read_labels
-from ukb_infer.records import ScanKey
-from ukb_infer.regression import Mixture
-
-KEYS = tuple(ScanKey.from_name(f"{k:07d}_20201_{2 + k % 2}_0") for k in range(1, 41))
-
-
-def make_cross_validation(folder: Path, targets: tuple[str, ...] = ("weight", "sex"), *, members: int = 1) -> Path:
-    """Honest Gaussian predictions of made-up labels."""
-    rng = np.random.default_rng(1)
-    label = np.column_stack([rng.normal(75, 12, 40), rng.integers(0, 2, 40)])[:, : len(targets)]
-    sd = np.array([3.0, 0.2])[: len(targets)]
-    mean = label + sd * rng.normal(size=label.shape)
-    label[3, 0] = np.nan
-    kinds = {"weight": ("kg", "continuous", 0.0, None), "sex": ("binary (1 = male)", "binary", 0.0, 1.0)}
-    facts = {
-        "targets": [
-            dict(zip(("name", "field", "unit", "kind", "lower", "upper"), (n, "", *kinds[n]), strict=True))
-            for n in targets
-        ],
-        "folds": 4,
-        "members_per_fold": members,
-        "config": {"backbone": "mobilenet_v3_small"},
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    ones = np.ones_like(mean)
-    mixture = Mixture(mean, 0.75 * sd**2 * ones, 0.25 * sd**2 * ones)
-    write_cross_validation(folder, CrossValidation(KEYS, np.arange(40) % 4, mixture, label, facts))
-    return folder
-
-
-def _labels(tmp_path: Path) -> Path:
-    found = read_cross_validation(make_cross_validation(tmp_path / "for-labels"))
-    rows = [[k.scan, *("" if np.isnan(v) else v for v in row)] for k, row in zip(found.keys, found.labels, strict=True)]
-    path = tmp_path / "labels.csv"
-    with path.open("w", newline="") as handle:
-        csv.writer(handle).writerows([["scan", "weight", "sex"], *rows])
-    return path
 
 
 def test_out_of_fold_predictions_come_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -104,7 +68,7 @@ def test_a_table_of_another_form_is_refused(tmp_path: Path, content: str) -> Non
 
 
 def test_comparison_and_tables(tmp_path: Path) -> None:
-    labels = read_labels(_labels(tmp_path))
+    labels = read_labels(write_labels(tmp_path))
     result = compare(read_predictions(make_cross_validation(tmp_path / "cv")), labels, replicates=50)
     sex, weight = result.results  # in the order of the registry
     assert (weight.count, sex.count) == (39, 40)

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "imaging"))
-from small_scans import make_slices, write_nifti_stations, write_zip
-
+from tests.support.small_scans import make_slices, write_nifti_stations, write_zip
 from ukb_infer.errors import UkbInferError
 from ukb_infer.records import ReadingOptions
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.faults import command, make_inputs, run, tables
+from tests.support.faults import command, make_inputs, run, tables
 from ukb_infer.runs.merge import run_merge
 
 ROOT = Path(__file__).parents[2]
@@ -134,8 +134,8 @@ def test_an_array_whose_tasks_are_killed_and_requeued_ends_like_one_machine(
     os.kill(int(victims.stdout.split()[0]), signal.SIGKILL)
     _wait(lambda: _queue(environment, job).strip() == "", 600)
     logs = "".join(p.read_text() for p in tmp_path.glob(f"{job}_*.log"))
-    assert "ended with 75: back into the queue" in logs
-    assert "ended with 137: back into the queue" in logs
+    assert "exit code 75: requeued" in logs
+    assert "exit code 137: requeued" in logs
     result = run_merge(shards, tmp_path / "merged")
     assert result.missing == ()
     assert tables(tmp_path / "merged") == tables(whole)
@@ -223,7 +223,7 @@ def test_the_platform_script_marks_batches_and_leaves_marked_ones_alone(tiny_mod
         assert "expected I/N" in refused.stderr
     others = run(script, SHARD="1/1", **(environment | {"BATCH": "5"}))
     assert others.returncode == 2
-    assert "batch-00001: marked as complete for other scans" in others.stderr
+    assert "batch-00001: is marked as complete for other scans" in others.stderr
     result = run_merge(sorted(uploaded.glob("batch-0000?")), tmp_path / "merged")
     assert sum(result.counts.values()) == 10
     assert result.missing == ()

@@ -10,8 +10,17 @@ import nibabel
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from small_scans import UID, encode, make_slice, make_slices, same, select, write_nifti_stations, write_zip
 
+from tests.support.small_scans import (
+    UID,
+    encode,
+    make_slice,
+    make_slices,
+    same,
+    select,
+    write_nifti_stations,
+    write_zip,
+)
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers.nifti_names import choose_files

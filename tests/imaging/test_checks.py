@@ -276,12 +276,7 @@ def test_different_sizes_are_cropped_from_index_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drop", "reason"),
-    [
-        ([6], Reason.NO_FAT_SERIES),
-        ([7], Reason.NO_WATER_SERIES),
-        ([4, 9], Reason.NO_FAT_SERIES),
-    ],
+    ("drop", "reason"), [([6], Reason.NO_FAT_SERIES), ([7], Reason.NO_WATER_SERIES), ([4, 9], Reason.NO_FAT_SERIES)]
 )
 def test_a_contrast_missing_at_a_station_fails(drop: list[int], reason: Reason) -> None:
     error = failure([item for index, item in enumerate(scan()) if index not in drop])

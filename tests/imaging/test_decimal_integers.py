@@ -10,8 +10,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from small_scans import encode, make_slices, same, write_zip
 
+from tests.support.small_scans import encode, make_slices, same, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers.dicom import SliceParser

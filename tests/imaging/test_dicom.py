@@ -21,8 +21,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from small_scans import COLS, ROWS, encode, make_slice, picture
 
+from tests.support.small_scans import COLS, ROWS, encode, make_slice, picture
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.dicom import (
     SliceParser,

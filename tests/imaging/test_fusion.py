@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_stations import Plan, make_stations, stack_plans
 from scipy.ndimage import map_coordinates
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.recipes.mimir1.constants import GRID_SPACING_MM, TRIMMED_END_SLICES
 from ukb_infer.imaging.recipes.mimir1.fusion import (

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_scans import encode, make_slice, make_slices, same, write_nifti_stations, write_zip
 
+from tests.support.small_scans import encode, make_slice, make_slices, same, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import input_kind, read_stations
 from ukb_infer.imaging.readers import containers

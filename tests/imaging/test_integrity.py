@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from small_scans import encode, make_slice, make_slices, picture, same, write_nifti_stations, write_zip
 
+from tests.support.small_scans import encode, make_slice, make_slices, picture, same, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers import gzipped

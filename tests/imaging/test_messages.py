@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
-from small_scans import encode, make_slice, make_slices, select, write_nifti_stations, write_zip
 
+from tests.support.small_scans import encode, make_slice, make_slices, select, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers.dicom import SliceParser

@@ -10,8 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from small_scans import make_slices, same, station_affine, write_nifti_stations, write_zip
 
+from tests.support.small_scans import make_slices, same, station_affine, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import project_path, read_stations
 from ukb_infer.imaging.readers.nifti_names import nifti_contrast

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import header_dtype as NIFTI1
 from nibabel.nifti2 import header_dtype as NIFTI2
-from small_scans import make_slices, same, write_nifti_stations, write_zip
 
+from tests.support.small_scans import make_slices, same, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.reasons import Reason

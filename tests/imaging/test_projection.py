@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_stations import Plan, make_stations, stack_plans
 from numpy.typing import NDArray
-from pydicom_stations import REFERENCE, REFERENCE_SCANS, read_plainly
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
+from tests.support.pydicom_stations import REFERENCE, REFERENCE_SCANS, read_plainly
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.recipes.mimir1 import fast as projection
 from ukb_infer.imaging.recipes.mimir1.constants import BED_ROWS, HIRES_SIZE, SIZE, TRIMMED_END_SLICES

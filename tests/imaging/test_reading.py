@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_scans import (
+
+from tests.support.small_scans import (
     SLICES,
     UID,
     encode,
@@ -21,15 +22,8 @@ from small_scans import (
     write_nifti_stations,
     write_zip,
 )
-
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging import (
-    input_kind,
-    project_path,
-    read_projection,
-    read_stations,
-    scan_name,
-)
+from ukb_infer.imaging import input_kind, project_path, read_projection, read_stations, scan_name
 from ukb_infer.imaging.readers import containers, dicom_series
 from ukb_infer.imaging.recipes import RECIPES
 from ukb_infer.phantom import render, sample_subject, write_scan

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from made_stations import Plan, make_stations, stack_plans
-from pydicom_stations import REFERENCE, REFERENCE_SCANS, read_plainly
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
+from tests.support.pydicom_stations import REFERENCE, REFERENCE_SCANS, read_plainly
 from ukb_infer.errors import UsageError
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, RECIPES, Recipe, find_recipe, get_recipe
 from ukb_infer.imaging.recipes.mimir1.reference import project_stations_reference

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_stations import Plan, make_stations, stack_plans
 from numpy.typing import NDArray
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
 from ukb_infer.imaging.recipes.mimir1 import fast as projection
 from ukb_infer.imaging.recipes.mimir1 import rounding
 from ukb_infer.imaging.recipes.mimir1.constants import BED_ROWS, HIRES_SIZE, SIZE

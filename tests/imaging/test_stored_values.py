@@ -13,15 +13,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    RLELossless,
-)
-from small_scans import COLS, ROWS, encode, make_slices, outcome, same, select, write_zip
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from tests.support.small_scans import COLS, ROWS, encode, make_slices, outcome, same, select, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.reasons import Reason

@@ -7,9 +7,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from made_stations import Plan, make_stations, stack_plans
 from PIL import Image
 
+from tests.support.made_stations import Plan, make_stations, stack_plans
 from ukb_infer.imaging.recipes import RECIPES, Recipe
 from ukb_infer.imaging.recipes.mimir1.constants import GRID_SPACING_MM
 from ukb_infer.imaging.recipes.mimir1.fusion import fuse_stations

@@ -14,8 +14,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from small_scans import encode, make_slices, outcome, same, write_nifti_stations, write_zip
 
+from tests.support.small_scans import encode, make_slices, outcome, same, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import read_stations
 from ukb_infer.imaging.readers import containers

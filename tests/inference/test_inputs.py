@@ -69,7 +69,7 @@ def test_bulk_lists_are_looked_up_below_root(tmp_path: Path, name: str, ending: 
     found = resolve_inputs([str(tmp_path / name)], tmp_path / "data")
     assert _names(found) == ["0000002_20201_2_0", "0000003_20201_2_0"]
     assert [item.problem for item in found] == [None, Reason.INPUT_MISSING]
-    with pytest.raises(UsageError, match="--root"):
+    with pytest.raises(UsageError, match="`root`"):
         resolve_inputs([str(tmp_path / name)])
 
 
@@ -134,7 +134,7 @@ def test_exclusion_lists_name_eids_or_scans(tmp_path: Path) -> None:
     }
     assert list(excluded.values()) == [True, True, True, False, True]
     assert not is_excluded(ScanKey.from_name("eg_20201_abdo"), names)
-    with pytest.raises(UsageError, match="--exclude"):
+    with pytest.raises(UsageError, match="`exclude`"):
         read_exclusions([tmp_path / "none.csv"])
 
 
@@ -163,7 +163,7 @@ def test_lists_of_inputs_are_read_like_all_lists_of_ids(
 
 def test_a_list_of_eids_needs_a_root_and_rounded_ones_are_refused(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("0000002\n")
-    with pytest.raises(UsageError, match="--root"):
+    with pytest.raises(UsageError, match="`root`"):
         resolve_inputs([str(tmp_path / "l.csv")])
     (tmp_path / "l.csv").write_text("9.1E+06\n")
     with pytest.raises(UsageError, match="rounded"):

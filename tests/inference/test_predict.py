@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import make_tiny_module
+from tests.support.tiny_module import make_tiny_module
+from ukb_infer import read_estimates
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.inference import PredictConfig, read_estimates, run_predict
+from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.inference.session import Session
 from ukb_infer.modules import load_module
 from ukb_infer.records import ReadingOptions
@@ -256,13 +257,13 @@ def test_foreign_folders_and_contradictions_are_refused(projections: Path, tiny_
         run_predict(_config(projections, tmp_path, tiny_module))
     with pytest.raises(RunError, match=r"thesis\.txt"):
         run_predict(_config(projections, tmp_path, tiny_module, overwrite=True))
-    for changes, flag in (
-        ({"level": 1.0}, "--ci"), ({"batch_size": -1}, "--batch-size"), ({"device": "tpu"}, "--device"),
-        ({"precision": "fp16"}, "--precision"), ({"workers": -1}, "--workers"),
-        ({"uncertainty": "some"}, "--uncertainty"),
-        ({"targets": ("wieght",)}, "weight"), ({"reading": ReadingOptions(0, True)}, "--allow-missing-stations"),
+    for changes, words in (
+        ({"level": 1.0}, "`level`"), ({"batch_size": -1}, "`batch_size`"), ({"device": "tpu"}, "`device`"),
+        ({"precision": "fp16"}, "`precision`"), ({"workers": -1}, "`workers`"),
+        ({"uncertainty": "some"}, "`uncertainty`"),
+        ({"targets": ("wieght",)}, "weight"), ({"reading": ReadingOptions(0, True)}, "`allow_missing_stations`"),
     ):  # fmt: skip
-        with pytest.raises(UsageError, match=flag):
+        with pytest.raises(UsageError, match=words):
             run_predict(_config(projections, tmp_path / "x", tiny_module, **changes))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ukb_infer.inference import ProjectConfig, run_project
+from ukb_infer.inference import PredictConfig, ProjectConfig, run_predict, run_project
 from ukb_infer.inference.retry import run_retry
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions
@@ -169,3 +169,48 @@ def test_retry_finds_relative_paths_where_the_command_was_given(
     assert set(places) == {tmp_path / "elsewhere"}
     monkeypatch.chdir(tmp_path)
     assert run_project(given).computed == 0  # the same run still
+
+
+def test_a_scan_that_fails_now_leaves_no_projection(scan: Path, config: ProjectConfig) -> None:
+    run_project(config)
+    scan.write_bytes(b"no zip any more")
+    assert run_project(config).counts["failed"] == 1
+    assert not (config.out / f"{SCAN}.npy").exists()
+
+
+def test_overwriting_removes_the_projections_of_scans_that_are_no_input_any_more(
+    scan: Path, config: ProjectConfig, small_cohort: Path
+) -> None:
+    other = Path(shutil.copy(small_cohort / "0000002_20201_2_0.zip", scan.parent))
+    run_project(replace(config, png=True))
+    (config.out / "mine.npy").write_bytes(b"not of this run")
+    other.unlink()
+    run_project(replace(config, overwrite=True))
+    names = {p.name for p in config.out.glob("*.[np][pn][yg]")}
+    assert names == {f"{SCAN}.npy", "mine.npy"}
+
+
+def test_flags_told_later_are_taken_over(scan: Path, config: ProjectConfig, tiny_module: Path, tmp_path: Path) -> None:
+    """The table beside a projection may come, or say otherwise, after the projection was used."""
+    run_project(config)
+    table = config.out / "scans.csv"
+    told = table.read_text()
+    predicting = PredictConfig((str(config.out),), tmp_path / "run", workers=0, modules=(str(tiny_module),))
+
+    def flags(text: str | None, **options: Any) -> tuple[int, list[tuple[Reason, ...]]]:
+        table.unlink(missing_ok=True)
+        if text is not None:
+            table.write_text(text)
+        summary = run_predict(replace(predicting, **options))
+        return summary.computed, [s.result.reasons for s in read_run(summary.out).scans]
+
+    assert flags(None) == (1, [(Reason.QUALITY_UNKNOWN,)])
+    assert flags(told) == (1, [()])
+    assert flags(told) == (0, [()])
+    moved = told.replace(",ok,,", ",flagged,station_extra,")
+    assert flags(moved, verify=True) == (1, [(Reason.STATION_EXTRA,)])
+    assert flags(moved, verify=True) == (0, [(Reason.STATION_EXTRA,)])
+    strict = {"reading": ReadingOptions(strict=True), "out": tmp_path / "strict"}
+    assert flags(moved, **strict) == (1, [(Reason.STATION_EXTRA,)])
+    assert flags(moved, **strict) == (0, [(Reason.STATION_EXTRA,)])
+    assert flags(told, **strict) == (1, [()])

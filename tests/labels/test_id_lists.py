@@ -118,7 +118,7 @@ def test_what_may_hide_an_id_is_refused_with_the_line(tmp_path: Path, text: str,
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
         read_exclusions([path])
-    assert f"--exclude {path}" in str(caught.value)
+    assert f"`exclude` {path}" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
     assert "9100001" not in str(caught.value)

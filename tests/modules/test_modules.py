@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY_TARGETS, make_tiny_module
+from tests.support.tiny_module import TINY_TARGETS, make_tiny_module
 from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.modules import (
     Calibration,
@@ -244,7 +244,7 @@ def test_modules_are_found_by_environment_path_and_name(
     tiny_module: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("UKB_INFER_MODULES", raising=False)
-    with pytest.raises(ModuleError, match=r"import-mimir.*--modules phantom-demo"):
+    with pytest.raises(ModuleError, match=r"import-mimir.*set `modules` to phantom-demo"):
         default_modules()
     monkeypatch.setenv("UKB_INFER_MODULES", str(tmp_path))
     with pytest.raises(ModuleError, match="no modules in"):

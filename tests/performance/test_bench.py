@@ -25,11 +25,7 @@ def small_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_alternate_takes_turns_and_leaves_out_the_warm_up() -> None:
     calls: list[tuple[str, int]] = []
-    samples = alternate(
-        [lambda k: calls.append(("a", k)), lambda k: calls.append(("b", k))],
-        repeats=3,
-        warm_up=1,
-    )
+    samples = alternate([lambda k: calls.append(("a", k)), lambda k: calls.append(("b", k))], repeats=3, warm_up=1)
     assert calls == [(name, k) for k in range(4) for name in "ab"]
     assert [s.count for s in samples] == [3, 3]
 

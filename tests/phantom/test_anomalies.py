@@ -12,9 +12,20 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from plain_reading import CONTRASTS, OVERLAP_MM, SLICES, STEP_MM, by_series, datasets, members, noise_stations, of, z_mm
-from plain_reading import volume as volume_of
 
+from tests.support.plain_reading import (
+    CONTRASTS,
+    OVERLAP_MM,
+    SLICES,
+    STEP_MM,
+    by_series,
+    datasets,
+    members,
+    noise_stations,
+    of,
+    z_mm,
+)
+from tests.support.plain_reading import volume as volume_of
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom import ANOMALIES, anomaly_names, find_anomaly, write_scan
 from ukb_infer.reasons import Kind, Reason

@@ -64,7 +64,7 @@ def test_writing_over_a_cohort_leaves_nothing_of_it(tmp_path: Path) -> None:
     write_cohort(tmp_path, 2, 2, size="small", anomalies=[Reason.METAL])
     (tmp_path / "notes.txt").write_text("the user's own")
     before = _files(tmp_path)
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         write_cohort(tmp_path, 1, 2, "nifti", "small")
     assert _files(tmp_path) == before
     write_cohort(tmp_path, 1, 2, "nifti", "small", overwrite=True)

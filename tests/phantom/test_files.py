@@ -11,8 +11,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from plain_reading import COLS, CONTRASTS, SLICES, by_series, datasets, members, noise_stations, of, volume, z_mm
 
+from tests.support.plain_reading import (
+    COLS,
+    CONTRASTS,
+    SLICES,
+    by_series,
+    datasets,
+    members,
+    noise_stations,
+    of,
+    volume,
+    z_mm,
+)
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom import write_scan, writers
 
@@ -146,12 +157,3 @@ def test_importing_the_phantom_is_light() -> None:
         "print(sorted({'numba', 'pydicom', 'nibabel', 'torch', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_every_public_name_can_be_imported() -> None:
-    import ukb_infer.phantom as phantom
-
-    for name in phantom.__all__:
-        assert getattr(phantom, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        phantom.nothing  # noqa: B018

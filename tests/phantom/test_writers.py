@@ -141,12 +141,12 @@ def test_a_repaired_duplicate_equals_the_flawless_scan(
 
 def test_strict_turns_flags_into_failures(tmp_path: Path, stations: tuple[Station, ...]) -> None:
     path = write_scan(stations, tmp_path, SCAN, "zip", Reason.SLICE_INTERPOLATED)
-    with pytest.raises(ScanError, match="--strict"):
+    with pytest.raises(ScanError, match="strict: a flag is a failure"):
         project_path(path, ReadingOptions(strict=True))
 
 
 def test_an_anomaly_of_another_format_is_refused(tmp_path: Path, stations: tuple[Station, ...]) -> None:
-    with pytest.raises(UsageError, match="needs --format nifti, got zip"):
+    with pytest.raises(UsageError, match="needs `format` nifti, got zip"):
         write_scan(stations, tmp_path, SCAN, "zip", Reason.OBLIQUE)
     with pytest.raises(UsageError, match="slice_missing"):
         find_anomaly("slice_misssing")
@@ -162,17 +162,17 @@ def test_a_cohort_has_truths_and_anomalies(tmp_path: Path) -> None:
         "scan,anomaly\n0000001_20201_2_0,metal\n0000002_20201_2_0,no_fat_series\n"
     )
     assert len(list(tmp_path.glob("*.zip"))) == 3
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         write_cohort(tmp_path, 3, 5, size="small")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": 0}, "--count"),
-        ({"seed": -1}, "--seed"),
-        ({"format": "tar"}, "--format"),
-        ({"size": "tiny"}, "--size"),
+        ({"count": 0}, "`count`"),
+        ({"seed": -1}, "`seed`"),
+        ({"format": "tar"}, "`format`"),
+        ({"size": "tiny"}, "`size`"),
     ],
 )
 def test_contradictory_cohorts_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:

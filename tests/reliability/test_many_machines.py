@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import make_tiny_module
-from tests.reliability.faults import make_inputs, run, tables
-from tests.reliability.test_survival import config
+from tests.support.faults import config, make_inputs, run, tables
+from tests.support.tiny_module import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.cluster import read_cluster_file, run_on_cluster
@@ -228,7 +227,7 @@ def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: P
     assert "shard 1/2" in call("status", tmp_path / "1", code=0)
     assert "0 missing" in call("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "run", code=3)
     assert "12 missing" in call("merge", tmp_path / "2", "--out", tmp_path / "half", code=75)
-    assert "merge: not working now" in call("status", tmp_path / "run", code=0)
+    assert "merge: not running" in call("status", tmp_path / "run", code=0)
     assert "2 failed scans" not in call("retry", tmp_path / "2", "--code", "unreadable_zip", code=3)
     assert "no command to repeat" in call("retry", tmp_path / "run", code=1)
     assert "estimates.csv" in call("export", tmp_path / "run", "--out", tmp_path / "e", code=0)

@@ -11,19 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.reliability.faults import command, kill_at_random_times, make_inputs, run, start, tables
+from tests.support.faults import command, config, kill_at_random_times, make_inputs, run, start, tables
 from ukb_infer.errors import UsageError
 from ukb_infer.execution import Journal
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.inference.passes import STORAGE_GONE_AFTER
 from ukb_infer.inference.work import Job
-from ukb_infer.records import ReadingOptions
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +35,6 @@ def whole(scans: Path, tiny_module: Path, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("whole") / "run"
     assert run_predict(config(scans, out, tiny_module)).exit_code == 3
     return tables(out)
-
-
-def config(scans: Path, out: Path, module: Path, **changes: Any) -> PredictConfig:
-    base = PredictConfig(
-        (str(scans),), out, modules=(str(module),), workers=0, batch_size=4, device="cpu", reading=ReadingOptions(0)
-    )
-    return replace(base, **changes)
 
 
 @pytest.mark.slow
@@ -72,7 +63,7 @@ def test_sigterm_finishes_the_batch_and_asks_to_be_started_again(
     assert "stopped on request" in (out / "run.log").read_text()
     done = run(command(slow, out, tiny_module))
     assert done.returncode == 0
-    assert f"{200 - finished} worked on now" in done.stdout
+    assert f"{200 - finished} processed now" in done.stdout
 
 
 def _recorded(out: Path) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tests.evaluation.test_predictions import _labels, make_cross_validation
+from tests.support.cross_validation import make_cross_validation, write_labels
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import Comparison, TargetPredictions, TargetResult, evaluate_target
 from ukb_infer.report import figures
@@ -27,7 +27,7 @@ def test_evaluate_writes_tables_and_figures(tmp_path: Path) -> None:
         "member,iteration,learning_rate,train_loss,valid_nll,valid_mse\n1,10,0.1,1,2,3\n1,20,0.1,0.5,1,2\n"
     )
     lines: list[str] = []
-    result = run_evaluate(EvaluateConfig(folder, _labels(tmp_path), tmp_path / "out", replicates=20), lines.append)
+    result = run_evaluate(EvaluateConfig(folder, write_labels(tmp_path), tmp_path / "out", replicates=20), lines.append)
     names = {p.name for p in result.files}
     for stem in ("overview", "weight", "sex", "learning_curves"):
         assert {f"{stem}.pdf", f"{stem}.png"} <= names
@@ -40,7 +40,7 @@ def test_evaluate_writes_tables_and_figures(tmp_path: Path) -> None:
 
 def test_without_figures_only_tables_are_written(tmp_path: Path) -> None:
     config = EvaluateConfig(
-        make_cross_validation(tmp_path / "cv"), _labels(tmp_path), tmp_path / "out", replicates=0, figures=False
+        make_cross_validation(tmp_path / "cv"), write_labels(tmp_path), tmp_path / "out", replicates=0, figures=False
     )
     assert [p.name for p in run_evaluate(config, lambda _: None).files] == ["metrics.csv", "metrics.md"]
     with pytest.raises(UsageError, match="`replicates`"):
@@ -138,7 +138,7 @@ def test_one_or_two_scans_have_tables_and_no_figures(tmp_path: Path, count: int)
 
 
 def test_shuffled_tables_give_the_same_bytes(tmp_path: Path) -> None:
-    folder, labels = make_cross_validation(tmp_path / "cv"), _labels(tmp_path)
+    folder, labels = make_cross_validation(tmp_path / "cv"), write_labels(tmp_path)
     written = []
     for k in range(2):
         config = EvaluateConfig(folder, labels, tmp_path / str(k), replicates=100, figures=False)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ukb_infer.inference import PredictConfig, read_estimates, run_predict
+from ukb_infer import read_estimates
+from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.phantom import ANATOMY_DETERMINED, write_cohort
 from ukb_infer.targets import TARGETS
 

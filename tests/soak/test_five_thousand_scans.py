@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reliability.faults import command, kill_at_random_times, make_inputs
+from tests.support.faults import command, kill_at_random_times, make_inputs
 from ukb_infer.execution import Journal
 
 

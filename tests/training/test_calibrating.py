@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from tests.conftest import make_tiny_module
+from tests.support.tiny_module import make_tiny_module
 from ukb_infer.cli.app import app
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, write_cross_validation

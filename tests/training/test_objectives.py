@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_training import make_data
+from tests.support.training import make_data
 from ukb_infer.training.config import TrainConfig, make_config
 from ukb_infer.training.ensemble import Standardization
 from ukb_infer.training.objectives import OBJECTIVES

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evaluation.test_predictions import make_cross_validation
+from tests.support.cross_validation import make_cross_validation
+from tests.support.training import make_data, make_trainer, small_config
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.evaluation import read_cross_validation
 from ukb_infer.labels import read_labels
@@ -389,13 +390,14 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     size, content = checkpoint.stat().st_size, checkpoint.read_bytes()
     script = (
         "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from tests.training.test_run import _tiny_trainer\n"
-        "trainer = _tiny_trainer(sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from tests.support.training import make_data, make_trainer, small_config\n"
+        "trainer = make_trainer(Path(sys.argv[1]), make_data(), small_config())\n"
         "try:\n    trainer.save()\n"
         "except Exception as error:\n    print(type(error).__name__, error); sys.exit(1)\n"
     )
     folder = tmp_path / "member"
-    trainer = _tiny_trainer(str(folder))
+    trainer = make_trainer(folder, make_data(), small_config())
     trainer.save()
     content, size = trainer.checkpoint.path.read_bytes(), trainer.checkpoint.path.stat().st_size
     done = subprocess.run(
@@ -410,12 +412,6 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     assert "the checkpoint before is kept" in done.stdout
     assert trainer.checkpoint.path.read_bytes() == content
     assert [p.name for p in folder.glob(".*partial*")] == []
-
-
-def _tiny_trainer(folder: str) -> Any:
-    from tests.training.test_training import _config, _trainer, make_data
-
-    return _trainer(Path(folder), make_data(), _config())
 
 
 @pytest.mark.slow

@@ -8,52 +8,25 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.training import make_data, make_trainer, small_config
 from ukb_infer.demo.ensemble import DemoConfig, make_demo
 from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.modules import load_module, verify_module
 from ukb_infer.training.batches import BatchSampler
-from ukb_infer.training.config import PRESETS, Augmentation, TrainConfig, make_config
-from ukb_infer.training.dataset import Draws, LabelledProjections, participant_folds, translate
+from ukb_infer.training.config import PRESETS, Augmentation, make_config
+from ukb_infer.training.dataset import Draws, participant_folds, translate
 from ukb_infer.training.ensemble import Standardization, member_rows, train_members
 from ukb_infer.training.optimizer import learning_rate_at
 from ukb_infer.training.trainer import Trainer
 
 
-def make_data(count: int = 24) -> LabelledProjections:
-    """Bright squares whose size and place are the labels; some labels are missing."""
-    rng = np.random.default_rng(0)
-    images = np.zeros((count, 3, 256, 256), np.uint8)
-    labels = rng.uniform(20, 90, (count, 2))
-    for k, (size, place) in enumerate(labels):
-        images[k, :, int(place) : int(place + size), 60 : int(60 + size)] = 200
-    labels[::5, 1] = np.nan
-    return LabelledProjections(images, labels, np.array([f"p{k // 2}" for k in range(count)]), ("weight", "waist"))
-
-
-def _config(**changes: object) -> TrainConfig:
-    return make_config(
-        "fast",
-        iterations=12,
-        batch_size=6,
-        validate_every=4,
-        warmup_mse=3,
-        members=1,
-        **changes,  # type: ignore[arg-type]
-    )
-
-
-def _trainer(folder: Path, data: LabelledProjections, config: TrainConfig) -> Trainer:
-    standardized = Standardization.fit(data.labels, data.targets).apply(data.labels)
-    return Trainer(config, 0, data, standardized, np.arange(18), np.arange(18, 24), folder)
-
-
 def test_a_killed_run_continues_to_the_last_bit(tmp_path: Path) -> None:
-    data, config = make_data(), _config()
-    whole = _trainer(tmp_path / "whole", data, config)
+    data, config = make_data(), small_config()
+    whole = make_trainer(tmp_path / "whole", data, config)
     whole.run()
-    _trainer(tmp_path / "cut", data, config).run(stop_at=6)
-    resumed = _trainer(tmp_path / "cut", data, config)
+    make_trainer(tmp_path / "cut", data, config).run(stop_at=6)
+    resumed = make_trainer(tmp_path / "cut", data, config)
     assert resumed.iteration == 4
     resumed.run()
     for name, value in whole.best.weights.items():
@@ -64,21 +37,21 @@ def test_a_killed_run_continues_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     data = make_data()
-    _trainer(tmp_path, data, _config()).run(stop_at=4)
+    make_trainer(tmp_path, data, small_config()).run(stop_at=4)
     with pytest.raises(RunError, match="other settings"):
-        _trainer(tmp_path, data, _config(seed=5))
+        make_trainer(tmp_path, data, small_config(seed=5))
 
 
 def test_a_checkpoint_of_another_version_is_refused_in_words(tmp_path: Path) -> None:
     """Version 1 wrote its state without a format."""
-    data, config = make_data(), _config()
+    data, config = make_data(), small_config()
     torch.save({"identity": "TrainConfig", "iteration": 4, "rng": torch.get_rng_state()}, tmp_path / "checkpoint.pt")
     with pytest.raises(RunError, match=r"written by another version of ukb-infer.*remove"):
-        _trainer(tmp_path, data, config)
+        make_trainer(tmp_path, data, config)
 
 
 def test_training_leaves_torch_as_the_caller_had_it(tmp_path: Path) -> None:
-    data, config = make_data(), _config(deterministic=True)
+    data, config = make_data(), small_config(deterministic=True)
     torch.manual_seed(77)
     before = torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     standardization = Standardization.fit(data.labels, data.targets)
@@ -89,7 +62,7 @@ def test_training_leaves_torch_as_the_caller_had_it(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
     data = make_data()
-    trainer = _trainer(tmp_path, data, _config(gradient_clip=0.0))
+    trainer = make_trainer(tmp_path, data, small_config(gradient_clip=0.0))
     with torch.no_grad():
         trainer.network.model.classifier.bias.fill_(float("inf"))
     with pytest.raises(RunError, match="`learning_rate`"):
@@ -99,7 +72,9 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
 def test_training_learns_what_the_picture_shows(tmp_path: Path) -> None:
     """A few iterations on squares must beat predicting the mean (standardized MSE 1)."""
     data = make_data()
-    trainer = _trainer(tmp_path, data, _config().changed(iterations=60, warmup_mse=59, validate_every=60, max_shift=0))
+    trainer = make_trainer(
+        tmp_path, data, small_config().changed(iterations=60, warmup_mse=59, validate_every=60, max_shift=0)
+    )
     trainer.run()
     trainer.average.load_state_dict(trainer.best.weights)
     rows = np.arange(18)
@@ -158,7 +133,7 @@ def test_a_left_out_fold_is_neither_learned_from_nor_chosen_by() -> None:
 
 def test_what_is_kept_follows_from_the_validation_alone(tmp_path: Path) -> None:
     """With validation the best weights, without it the last ones; patience ends the waiting."""
-    data, config = make_data(), _config()
+    data, config = make_data(), small_config()
     standardized = Standardization.fit(data.labels, data.targets).apply(data.labels)
     trainer = Trainer(config, 0, data, standardized, np.arange(18), np.arange(18, 24), tmp_path / "a")
     trainer.run()
@@ -177,7 +152,7 @@ def test_what_is_kept_follows_from_the_validation_alone(tmp_path: Path) -> None:
 
 
 def test_weight_decay_leaves_norms_and_biases_alone(tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, make_data(), _config(weight_decay=0.1))
+    trainer = make_trainer(tmp_path, make_data(), small_config(weight_decay=0.1))
     decayed, free = trainer.optimizer.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     assert all(p.ndim > 1 for p in decayed["params"])

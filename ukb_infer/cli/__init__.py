@@ -1,4 +1,4 @@
-"""The command line: one file a command, no logic, heavy imports inside the commands."""
+"""The command line: one file per command, no logic, heavy imports inside the commands."""
 
 from __future__ import annotations
 

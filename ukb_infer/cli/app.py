@@ -35,7 +35,7 @@ app = typer.Typer(
     name="ukb-infer",
     help=(
         "Estimates with prediction intervals from UK Biobank neck-to-knee Dixon MRI.\n\n"
-        "Start with `ukb-infer demo`, which needs no data. On scans:\n\n"
+        "Start with `ukb-infer demo`, which needs no data. With your scans:\n\n"
         "    ukb-infer predict /data/20201 --out run --modules my-module"
     ),
     no_args_is_help=True,
@@ -45,7 +45,7 @@ app = typer.Typer(
 )
 
 
-#: Commands whose result is what they print; the results of the others are files.
+#: Commands whose result is their output on stdout; the others write files.
 _PRINTING = ("targets", "modules", "info", "status")
 
 
@@ -67,7 +67,7 @@ def _root(
         demand_output()
 
 
-#: Every command with its function, in the order of ``--help``; `modules` has commands of its own.
+#: Every command with its function, in the order of ``--help``; `modules` has subcommands.
 COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "project": project.project,
@@ -112,7 +112,4 @@ def _run() -> int | str | None:
         if error.errno is None:
             raise
         return report_system_error(error)
-    except KeyboardInterrupt:
-        typer.echo("\nInterrupted; run the same command again to continue.", err=True)
-        return 130
     return 0

@@ -14,11 +14,14 @@ def bench(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results.")] = Path(
         "ukb-infer-bench"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="A few rounds: for trying, not for quoting.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only a few rounds: for a try, not for figures to report.")
+    ] = False,
 ) -> None:
-    """Measure this machine: every figure a ratio against a floor measured in the same run.
+    """Measure speed and memory on this machine.
 
-    Writes bench.md, bench.json, scaling.csv and scaling.png. Takes some minutes; let the machine do nothing else.
+    Every figure is a ratio to a floor measured in the same run. Writes bench.md, bench.json, scaling.csv and
+    scaling.png. Takes about ten minutes; run nothing else meanwhile.
 
     Example:
         ukb-infer bench --out bench

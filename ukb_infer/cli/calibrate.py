@@ -14,40 +14,35 @@ if TYPE_CHECKING:
 
 def calibrate(
     folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="CV...", help="Folders of `cross-validate`; several with --combine."),
+        list[Path], typer.Argument(metavar="CV...", help="Folders written by `cross-validate`; several with --combine.")
     ],
     modules: Annotated[
-        list[str],
-        typer.Option("--module", metavar="MODULE", help="Module to calibrate; several with --combine."),
+        list[str], typer.Option("--module", metavar="MODULE", help="Module to calibrate; several with --combine.")
     ],
     combine: Annotated[
-        bool,
-        typer.Option("--combine", help="Fit one interval of several modules that predict the same targets, together."),
+        bool, typer.Option("--combine", help="Fit joint intervals for several modules that predict the same targets.")
     ] = False,
     method: Annotated[
-        str,
-        typer.Option(
-            help="conformal, or a variance factor: coverage (published matching) or closed-form (minimal NLL)."
-        ),
+        str, typer.Option(help="conformal, or a variance factor: coverage (as published) or closed-form (minimal NLL).")
     ] = "conformal",
     accept: Annotated[
         list[str] | None,
         typer.Option(
             "--accept",
             metavar="NAME",
-            help="Calibrate although cross-validated networks and module differ in this setting; repeatable.",
+            help="Accept that the cross-validated networks differ from the module in this setting; repeatable.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and print, but write nothing.")] = False,
 ) -> None:
-    """Fit a module's intervals on out-of-fold predictions and write them into its manifest.
+    """Calibrate a module's intervals.
 
-    The predictions must come from networks made as the module's were: the same settings, labels and number of networks
-    a scan. Every difference is refused by name, unless --accept names it. Binary targets get a calibrated probability.
+    Fits them on out-of-fold predictions and writes them into the manifest. The predictions must come from networks made
+    like the module's: same settings, labels and number of networks per scan. Any difference is refused unless --accept
+    names it. Binary targets get a calibrated probability.
 
-    Several modules with a target in common: calibrate each, then all together with --combine, folders and modules in
-    the same order. `predict` finds the result beside the modules. Without it, their intervals are too wide.
+    If several modules predict the same target, calibrate each, then all of them with --combine, giving folders and
+    modules in the same order; `predict` then uses the joint interval. Otherwise their intervals are too wide.
 
     Example:
         ukb-infer calibrate cv --module my-module
@@ -66,8 +61,7 @@ def calibrate(
         fitted = run_calibrate(folders[0], modules[0], method=method, accept=accept or (), dry_run=dry_run, say=tell)
     else:
         raise UsageError(
-            f"got {len(folders)} folders and {len(modules)} modules: calibrate one with one, or several together with "
-            "--combine"
+            f"got {len(folders)} folders and {len(modules)} modules, expected one of each; for several add --combine"
         )
     typer.echo(_table(fitted))
     done = f"calibrated {'together ' if combine else ''}by {method}"
@@ -75,7 +69,7 @@ def calibrate(
 
 
 def _table(fitted: Sequence[CalibratedTarget]) -> str:
-    """One line a target."""
+    """One line per target."""
     width = max(6, *(len(f.name) for f in fitted))
     lines = [f"{'target':<{width}}  labels  variance factor  95 % half width (sd)"]
     for f in fitted:

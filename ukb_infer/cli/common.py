@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ukb_infer.cli import show
 from ukb_infer.console import stderr_is_terminal
 from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.reasons import Reason
+from ukb_infer.text import format_duration
 
 if TYPE_CHECKING:
     from ukb_infer.runs.summary import RunSummary
@@ -25,13 +27,18 @@ LINE_EVERY_S = 30.0
 
 
 class Command(TyperCommand):
-    """A command whose errors call options by their flags: "--batch-size" where the library says "`batch_size`".
+    """A command whose errors name flags: "--batch-size" instead of the library's "`batch_size`".
 
-    The parameters of its function have the names of the library's arguments.
+    The parameters of its function are named like the library's arguments.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.help:  # \b keeps click from wrapping the examples, so that they can be copied
+            self.help = re.sub(r"(?<=\n\n)(?=Example:|    ukb-infer)", "\b\n", self.help)
+
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the command, naming flags in errors."""
         try:
             return super().invoke(ctx)
         except UkbInferError as error:
@@ -50,41 +57,40 @@ def report_error(error: UkbInferError) -> int:
 
 
 def report_system_error(error: OSError) -> int:
-    """Say which file the system refused and why; such an error is the machine's, not the user's input."""
+    """Report an operating system error with its file; returns the exit code."""
     name = f"{error.filename}: " if error.filename else ""
     typer.echo(
-        f"ukb-infer: {name}the system says: {error.strerror}; free space or restore access, then run the same command "
-        "again: what is finished is kept",
+        f"ukb-infer: {name}{error.strerror}; free space or restore access, then run the same command again; finished "
+        "work is kept",
         err=True,
     )
     return EXIT_RUN
 
 
 def report_lost_output(error: OSError) -> int:
-    """Say that what the command printed did not arrive; returns the exit code."""
+    """Report that output on stdout was lost; returns the exit code."""
     typer.echo(
-        f"ukb-infer: stdout: the system says: {error.strerror}; what was printed is lost; free space, then run the "
-        "same command again",
-        err=True,
+        f"ukb-infer: stdout: {error.strerror}; output was lost; free space, then run the same command again", err=True
     )
     return EXIT_RUN
 
 
 class ProgressDisplay:
-    """Progress bar with rate and ETA on a terminal; a line now and then elsewhere.
+    """A line at once; then a progress bar with rate and ETA on a terminal, a line every 30 s elsewhere.
 
     Args:
-        what: what is counted.
+        what: name of the task.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._bar: Any = None
         self._first: int | None = None
+        self._shown = -1
         self._started = self._last_line = time.monotonic()
 
     def __call__(self, done: int, total: int, failures: int = 0) -> None:
-        """Show how far it is."""
+        """Show progress; called with finished, total and failed scans."""
         if stderr_is_terminal():
             self._draw(done, total, failures)
         else:
@@ -102,16 +108,21 @@ class ProgressDisplay:
     def _say(self, done: int, total: int, failures: int) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first = done
-        if done != total and now - self._last_line < LINE_EVERY_S:
+            self._first = self._shown = done
+            self._started = self._last_line = now
+            if done < total:
+                typer.echo(f"{self.what}: {total - done} of {total} scans to do", err=True)
             return
-        self._last_line = now
+        if done == self._shown or (done != total and now - self._last_line < LINE_EVERY_S):
+            return
+        self._last_line, self._shown = now, done
         rate = (done - self._first) / max(1e-9, now - self._started)
-        left = f", about {(total - done) / rate / 60:.0f} min left" if rate > 0 and done < total else ""
+        left = f", about {format_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
 
     def __enter__(self) -> ProgressDisplay:
-        """Begin; nothing is shown yet."""
+        """Begin; libraries take some seconds to load, which nobody should have to guess."""
+        typer.echo(f"{self.what}: starting ...", err=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +132,7 @@ class ProgressDisplay:
 
 
 def explain_reasons(reasons: dict[str, int], levels: dict[str, int]) -> None:
-    """Each code with its number, meaning and what to do, and how grave the flags of quality are.
+    """Print each code with its count, meaning and advice, and how grave the quality flags are.
 
     Args:
         reasons: scans by code.
@@ -141,12 +152,12 @@ def explain_reasons(reasons: dict[str, int], levels: dict[str, int]) -> None:
 
 
 def print_summary(summary: RunSummary) -> None:
-    """Counts, what failed and why, where the files are, and what the modules warn of."""
+    """Print counts, reasons of failures, written files and the modules' warnings."""
     for note in summary.notes:
         typer.echo(note)
     if not summary.dry_run:
         counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items())
-        typer.echo(f"{counts}; {summary.computed} worked on now, {summary.seconds:.1f} s")
+        typer.echo(f"{counts}; {summary.computed} processed now, {summary.seconds:.1f} s")
         explain_reasons(summary.reasons, summary.levels)
         if summary.exit_code == EXIT_AGAIN:
             why = "stopped on request" if summary.stopped else "the machine or its storage failed"

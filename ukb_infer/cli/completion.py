@@ -1,4 +1,4 @@
-"""What the shell offers for an option's value. A key press waits for it: imports are light and inside."""
+"""Shell completion of option values. The user waits for it, so imports are light and inside the functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Completion of an option that takes one of these names."""
+    """Completion for an option that takes one of these names."""
 
     def complete(incomplete: str) -> list[str]:
         return _beginning(names, incomplete)
@@ -15,29 +15,36 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
 
 
 def targets(incomplete: str) -> list[str]:
-    """Completion of the last name in a list with commas."""
+    """Complete the last name of a comma-separated list."""
     from ukb_infer.targets import TARGETS
 
     before, comma, last = incomplete.rpartition(",")
     return [before + comma + name for name in _beginning(TARGETS, last)]
 
 
+def backbones(incomplete: str) -> list[str]:
+    """Complete the name of a backbone."""
+    from ukb_infer.networks import BACKBONES
+
+    return _beginning(BACKBONES, incomplete)
+
+
 def reasons(incomplete: str) -> list[str]:
-    """Completion of a reason's code."""
+    """Complete a reason code."""
     from ukb_infer.reasons import Reason
 
     return _beginning((reason.value for reason in Reason), incomplete)
 
 
 def anomalies(incomplete: str) -> list[str]:
-    """Completion of a phantom's defect."""
+    """Complete the name of a phantom anomaly."""
     from ukb_infer.phantom.anomalies import anomaly_names
 
     return _beginning(anomaly_names(), incomplete)
 
 
 def modules(incomplete: str) -> list[str]:
-    """Completion of the name of a module that can be found; the shell itself completes paths."""
+    """Complete the name of a module; the shell itself completes paths."""
     from ukb_infer.modules.find import list_modules
 
     return _beginning((folder.name for folder in list_modules()), incomplete)

@@ -13,14 +13,12 @@ from ukb_infer.cli import training_options as options
 def cross_validate(
     projections: options.Projections,
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the out-of-fold predictions.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the out-of-fold predictions.")],
     targets: options.Targets = "",
-    folds: Annotated[int, typer.Option(metavar="K", help="Parts of the participants.")] = 10,
+    folds: Annotated[int, typer.Option(metavar="K", help="Number of folds.")] = 10,
     members: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Networks a fold, as many as the module has [default: the preset's, as train's]."
-        ),
+        typer.Option(metavar="N", help="Networks per fold; use as many as the module has [default: the preset's, 5]."),
     ] = None,
     backbone: options.Backbone = None,
     init: options.Initial = "random",
@@ -44,12 +42,12 @@ def cross_validate(
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Predict every labelled scan by networks that never saw its participant.
+    """Predict labelled scans out of fold, for calibrate.
 
-    Trains folds x members networks exactly as train does, so that calibrate can transfer their errors to the module.
-
-    Writes predictions.csv (means, variances, labels, folds) and history.csv. Killed at any moment, the same command
-    continues. Both visits of a participant are always in the same fold.
+    Every scan is predicted by networks that never saw its participant. Trains folds x members networks exactly as train
+    does, so that calibrate can transfer their errors to the module. Writes predictions.csv (means, variances, labels,
+    folds) and history.csv. Both visits of a participant are always in the same fold. To resume a killed run, repeat the
+    command.
 
     Example:
         ukb-infer cross-validate --projections projections --labels labels.csv --preset fast --out cv

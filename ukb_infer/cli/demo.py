@@ -12,21 +12,23 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where scans and results go.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for scans and results.")] = Path(
         "ukb-infer-demo"
     ),
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of synthetic scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the phantoms.")] = 2026,
     workers: options.Workers = None,
 ) -> None:
-    """Try everything without data: write synthetic scans, predict them, compare with their true values.
+    """Try everything without data of your own.
+
+    Writes synthetic scans, predicts them and prints the estimates next to their true values.
 
     Example:
         ukb-infer demo --count 2
     """
-    from ukb_infer.demo.run import run_demo
-    from ukb_infer.inference.config import default_workers
-
     with ProgressDisplay("demo") as progress:
+        from ukb_infer.demo.run import run_demo
+        from ukb_infer.inference.config import default_workers
+
         for line in run_demo(out, count, seed, workers or default_workers(), progress):
             typer.echo(line)

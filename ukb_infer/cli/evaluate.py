@@ -14,36 +14,39 @@ from ukb_infer.cli.options import split_names
 
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of predict or cross-validate, or a MIMIR predictions.csv.")
+        Path,
+        typer.Argument(metavar="RUN", help="Folder written by predict or cross-validate, or a MIMIR predictions.csv."),
     ],
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of tables and figures.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for tables and figures.")],
     targets: Annotated[
         str,
         typer.Option(
             "--targets",
             metavar="A,B,...",
-            help="Targets to judge [default: all].",
+            help="Targets to evaluate [default: all].",
             autocompletion=completion.targets,
         ),
     ] = "",
     units: options.Units = None,
     define: options.Define = None,
-    replicates: Annotated[int, typer.Option(metavar="N", help="Bootstrap replicates of participants; 0: none.")] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    replicates: Annotated[
+        int, typer.Option(metavar="N", help="Bootstrap replicates over participants; 0: no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
     divisors: Annotated[
         list[str] | None,
         typer.Option(
             "--divisor",
             metavar="TARGET=N",
-            help="Unit divisor of a target in a MIMIR table, from its metadata.txt, where it is not known; repeatable.",
+            help="Unit divisor of a target in a MIMIR predictions.csv, from the module's metadata.txt; repeatable.",
         ),
     ] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures as PDF and PNG.")] = True,
 ) -> None:
     """Compare the estimates of a run with labels.
 
-    Writes metrics.csv, metrics.md and figures; prints the table next to the accuracy published for MIMIR.
+    Writes metrics.csv, metrics.md and figures; prints the metrics next to the accuracy published for MIMIR.
 
     Example:
         ukb-infer evaluate run --labels labels.csv --out agreement
@@ -70,10 +73,10 @@ def evaluate(
 
 
 def _divisors(given: list[str]) -> dict[str, float]:
-    """``TARGET=N`` to a table.
+    """Parse ``TARGET=N`` items.
 
     Raises:
-        UsageError: another form, or an unknown target.
+        UsageError: an item has another form, or an unknown target.
     """
     from ukb_infer.errors import UsageError
     from ukb_infer.targets import get_target

@@ -11,9 +11,11 @@ from ukb_infer.cli import options
 
 
 def export(
-    run: options.Run, out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write the tables.")]
+    run: options.Run, out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the tables.")]
 ) -> None:
-    """Write the tables of what a run has finished so far; works while it is going on.
+    """Write the tables of the scans finished so far.
+
+    It can be used while the run works.
 
     Example:
         ukb-infer export run --out partial

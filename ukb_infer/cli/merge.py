@@ -13,14 +13,14 @@ from ukb_infer.cli.common import explain_reasons
 
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of the shards.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the merged run.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the merged run.")],
     overwrite: options.Overwrite = False,
     lock: options.Lock = "auto",
 ) -> None:
-    """Join the runs of shards into one, as if one machine had done all the work.
+    """Merge the runs of shards into one.
 
-    Scans that no shard has finished are listed in missing.csv, which predict takes as an input with --root; the exit
-    code is 75 then. The same scan with different results is an error.
+    The tables are those that one machine would have written. Scans that no shard has finished give exit code 75 and are
+    listed in missing.csv, which predict accepts as input with --root. Conflicting results for a scan are an error.
 
     Example:
         ukb-infer merge shard-* --out run

@@ -11,11 +11,7 @@ from ukb_infer.cli import completion
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.show import table
 
-app = typer.Typer(
-    help="List, show, import and verify modules.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(help="List, show, import and verify modules.", no_args_is_help=True, rich_markup_mode=None)
 
 
 Name = Annotated[str, typer.Argument(help="Name or folder of a module.", autocompletion=completion.modules)]
@@ -23,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="Name or folder of a module.", autocom
 
 @app.command("list", cls=Command)
 def list_() -> None:
-    """List the modules that `predict --modules NAME` finds.
+    """List the modules that `predict --modules` accepts by name.
 
     Example:
         UKB_INFER_MODULES=/opt/modules ukb-infer modules list
@@ -48,7 +44,7 @@ def list_() -> None:
 
 @app.command(cls=Command)
 def show(name: Name) -> None:
-    """Show what a module is and predicts.
+    """Show a module's properties and targets.
 
     Example:
         ukb-infer modules show phantom-demo
@@ -78,10 +74,10 @@ def show(name: Name) -> None:
 @app.command("import-mimir", cls=Command)
 def import_mimir(
     folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new module.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the new module.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module.")] = False,
 ) -> None:
-    """Convert a published MIMIR module; nothing in its pickle is executed.
+    """Convert a published MIMIR module without executing anything in its pickle.
 
     Example:
         ukb-infer modules import-mimir downloads/module_organs --out modules/organs
@@ -94,7 +90,7 @@ def import_mimir(
 
 @app.command(cls=Command)
 def verify(name: Name) -> None:
-    """Check that a module is complete and unchanged; exit code 1 where it is not.
+    """Check that a module is complete and unchanged; exit code 1 if it is not.
 
     Example:
         ukb-infer modules verify phantom-demo
@@ -107,4 +103,4 @@ def verify(name: Name) -> None:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{folder}: complete, every weight file has the SHA-256 of its manifest")
+    typer.echo(f"{folder}: complete; every weight file matches the SHA-256 in the manifest")

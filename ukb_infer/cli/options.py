@@ -1,4 +1,4 @@
-"""Options of ``predict`` and ``project``, with their help texts; other commands have some of them too."""
+"""Options of ``predict`` and ``project``, some shared with other commands."""
 
 from __future__ import annotations
 
@@ -20,46 +20,51 @@ Inputs = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by predict, project or merge.")]
 Out = Annotated[
-    Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results; an existing run is continued.")
+    Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results; an existing run is resumed.")
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", metavar="FOLDER", help="Where keys and relative paths of lists are looked up.")
+    Path | None,
+    typer.Option("--root", metavar="FOLDER", help="Folder in which keys and relative paths of lists are looked up."),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", metavar="N", help="Worker processes [default: one a core].")]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="S", help="Longest time for reading one scan, seconds.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Worker processes [default: one per core].")
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", help="Time limit for reading and projecting one scan, s.")
+]
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(
         "--exclude",
         metavar="FILE",
-        help="List of eids or scans to leave out (w*.csv, or a table with a column eid); may be repeated.",
+        help="List of eids or scans to leave out (w*.csv, or a table with a column eid); repeatable.",
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat every flag as a failure.")]
-AllowMissing = Annotated[bool, typer.Option("--allow-missing-stations", help="Use and flag scans that lack stations.")]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing-stations", help="Use and flag scans with missing stations.")
+]
 Expected = Annotated[
     int, typer.Option("--expected-stations", metavar="N", help="Stations of the protocol; 0 accepts any number.")
 ]
 Quality = Annotated[
-    Path | None,
-    typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality, see docs/quality.md."),
+    Path | None, typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality.")
 ]
 RequireQuality = Annotated[
-    Path | None,
-    typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
+    Path | None, typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and write nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start again where the folder holds a run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 Shard = Annotated[
     str,
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Part I of N of the scans, with an --out of its own; slurm/N: I is the task of the Slurm job array.",
+        help="Process part I of N of the scans; use one --out per shard. slurm/N takes I from the Slurm job array.",
     ),
 ]
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Notice changed inputs by SHA-256 instead of size and time; reads everything.")
+    bool, typer.Option("--verify", help="Detect changed inputs by SHA-256 instead of size and time; reads every file.")
 ]
 Scheduler = Annotated[
     str,
@@ -69,19 +74,19 @@ Lock = Annotated[
     str,
     typer.Option(
         "--lock",
-        help="auto, flock, or file (network file systems whose locks do not work between machines).",
+        help="auto, flock, or file (for file systems whose locks do not work between machines).",
         autocompletion=completion.one_of("auto", "flock", "file"),
     ),
 ]
-LogIds = Annotated[bool, typer.Option("--log-ids", help="Let names of scans appear in messages and logs.")]
+LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in messages and logs.")]
 
-# Of predict alone.
+# Only for predict.
 Modules = Annotated[
     list[str] | None,
     typer.Option(
         "--modules",
         metavar="NAME",
-        help="Module by name or path, may be repeated [default: all in UKB_INFER_MODULES].",
+        help="Module by name or path; repeatable [default: all in UKB_INFER_MODULES].",
         autocompletion=completion.modules,
     ),
 ]
@@ -89,7 +94,7 @@ Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.one_of("auto", "cpu", "cuda"))
 ]
 BatchSize = Annotated[
-    int, typer.Option("--batch-size", metavar="N", help="Scans a batch; 0 takes 8 on a CPU and 64 on CUDA.")
+    int, typer.Option("--batch-size", metavar="N", help="Scans per batch; 0: 8 on a CPU, 64 on CUDA.")
 ]
 Level = Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")]
 Targets = Annotated[
@@ -97,7 +102,7 @@ Targets = Annotated[
     typer.Option(
         "--targets",
         metavar="A,B,...",
-        help="Targets to write [default: all the modules have].",
+        help="Targets to write [default: all of the modules].",
         autocompletion=completion.targets,
     ),
 ]
@@ -114,31 +119,39 @@ Precision = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="torch or openvino on a CPU; auto takes OpenVINO where it is installed and pays.",
+        help="torch or openvino (CPU only); auto uses OpenVINO where it is installed and faster.",
         autocompletion=completion.one_of("auto", "torch", "openvino"),
     ),
 ]
 Uncertainty = Annotated[
     str,
     typer.Option(
-        help="total, or full for its aleatoric and epistemic parts as well.",
+        help="total, or full to add the aleatoric and epistemic parts.",
         autocompletion=completion.one_of("total", "full"),
     ),
 ]
 PredictionSets = Annotated[
     bool,
     typer.Option(
-        "--prediction-sets", help="For 0/1 targets: also the classes that cannot be ruled out at the --ci level."
+        "--prediction-sets", help="For 0/1 targets, add the set of classes that cannot be ruled out at the --ci level."
     ),
 ]
-Parquet = Annotated[bool, typer.Option("--parquet", help="Write the tables as Parquet too.")]
+Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
-# Of project alone.
-Recipe = Annotated[str, typer.Option("--recipe", metavar="|".join(RECIPES), help="How stations become a projection.")]
+# Only for project.
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="|".join(RECIPES),
+        help="How stations become a projection.",
+        autocompletion=completion.one_of(*RECIPES),
+    ),
+]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB a scan).")]
+Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names of ``A,B,...``."""
+    """Split ``A,B,...`` into names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

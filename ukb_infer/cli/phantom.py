@@ -12,7 +12,7 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def phantom(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the scans; created.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the scans.")],
     count: Annotated[int, typer.Option("--count", metavar="N", help="Number of scans.")] = 4,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the population.")] = 1,
     format: Annotated[
@@ -32,14 +32,14 @@ def phantom(
         typer.Option(
             "--anomaly",
             metavar="NAME",
-            help="Give the first scans these defects, one each; `list` prints the names.",
+            help="Give the next of the first scans this defect; repeatable; `list` prints the names.",
             autocompletion=completion.anomalies,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over an earlier cohort.")] = False,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Worker processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")] = False,
 ) -> None:
-    """Write synthetic scans of computer-made bodies, with their true values in truth.csv.
+    """Write synthetic scans, with true values in truth.csv.
 
     Example:
         ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip

@@ -39,10 +39,10 @@ def predict(
     overwrite: options.Overwrite = False,
     log_ids: options.LogIds = False,
 ) -> None:
-    """Estimate all targets of every scan, with prediction intervals.
+    """Estimate all targets of every scan, with intervals.
 
-    Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. Interrupted runs are continued
-    by the same command; SIGTERM finishes the batch first. Exit code 0: all scans used; 3: some or all failed (see
+    Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
+    repeat the command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed (see
     scans.csv); 2: wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command again.
 
     Example:
@@ -63,9 +63,9 @@ def predict(
         backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
-    from ukb_infer.inference.predict import run_predict
-
     with ProgressDisplay("predict") as progress:
+        from ukb_infer.inference.predict import run_predict
+
         summary = run_predict(config, progress)
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

@@ -34,8 +34,8 @@ def project(
 ) -> None:
     """Fuse and project every scan, without estimating anything.
 
-    Writes FOLDER/<scan>.npy, of the recipe's type and shape, scans.csv and quality.csv. `predict` takes the folder as
-    input, by modules of the same recipe.
+    Writes FOLDER/<scan>.npy, with the recipe's type and shape, scans.csv and quality.csv. `predict` accepts the folder
+    as input if its modules use the same recipe.
 
     Example:
         ukb-infer project /data/20201 --out projections --png
@@ -43,7 +43,6 @@ def project(
         ukb-infer predict projections --out run --modules my-module
     """
     from ukb_infer.inference.config import ProjectConfig, default_workers
-    from ukb_infer.inference.project import run_project
     from ukb_infer.records import ReadingOptions
 
     config = ProjectConfig(
@@ -55,6 +54,8 @@ def project(
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("project") as progress:
+        from ukb_infer.inference.project import run_project
+
         summary = run_project(config, progress)
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

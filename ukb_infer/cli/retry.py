@@ -17,24 +17,25 @@ def retry(
         typer.Option(
             "--code",
             metavar="CODE",
-            help="Reason code, may be repeated [default: all].",
+            help="Reason code to retry; repeatable [default: all].",
             autocompletion=completion.reasons,
         ),
     ] = None,
     lock: options.Lock = "auto",
 ) -> None:
-    """Work on failed scans again, with the command and in the folder of the first time.
+    """Process the failed scans of a run again.
 
-    Failures of the machine (timed_out, worker_died, storage_failed ...) need no retry: the same command as before tries
-    them again by itself.
+    It repeats the run's original command for them. Machine failures (timed_out, worker_died, storage_failed ...) need
+    no retry: repeating the original command tries them again. A merged run cannot be retried: retry its shards, then
+    merge again.
 
     Example:
         ukb-infer retry run --code slice_missing --code unreadable_zip
     """
-    from ukb_infer.inference.retry import run_retry
-
     with ProgressDisplay("retry") as progress:
+        from ukb_infer.inference.retry import run_retry
+
         count, summary = run_retry(run, tuple(codes or ()), progress, lock=lock)  # type: ignore[arg-type]
-    typer.echo(f"{count} failed scans were worked on again")
+    typer.echo(f"{count} failed scans were processed again")
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

@@ -1,6 +1,6 @@
-"""Results on stdout: tables drawn by rich where somebody watches, plain and stable lines everywhere else.
+"""Results on stdout: tables drawn by rich on a terminal, plain and stable lines elsewhere.
 
-rich keeps to the width of the terminal, to its encoding and to NO_COLOR; it is imported only for a terminal.
+rich respects the width and encoding of the terminal and NO_COLOR; it is imported only for a terminal.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable
     """Print a table.
 
     Args:
-        columns: titles; a title that begins with ``>`` aligns its column to the right.
-        rows: cells, as many as columns.
+        columns: titles; a leading ``>`` right-aligns the column.
+        rows: one cell per column.
         plain: the same as lines, for files, pipes and scripts.
     """
     if not stdout_is_terminal():
@@ -39,7 +39,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable
 
 
 def markdown(text: str) -> None:
-    """Print text with Markdown tables; a terminal gets them drawn."""
+    """Print text with Markdown tables, which are drawn on a terminal."""
     if not stdout_is_terminal():
         typer.echo(text)
         return

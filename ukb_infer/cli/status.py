@@ -12,10 +12,12 @@ from ukb_infer.cli.common import explain_reasons
 
 def status(
     run: options.Run,
-    errors: Annotated[int, typer.Option(metavar="N", help="How many of the last failures to show.")] = 5,
+    errors: Annotated[int, typer.Option(metavar="N", help="Number of recent failures to show.")] = 5,
     log_ids: options.LogIds = False,
 ) -> None:
-    """Say how far a run is, how fast, and what failed last; works while it is going on.
+    """Show progress, rate and recent failures of a run.
+
+    It can be used while the run works.
 
     Example:
         ukb-infer status run
@@ -25,7 +27,7 @@ def status(
 
     found = run_status(run, errors=errors, log_ids=log_ids)
     shard = f", shard {found.shard}" if found.shard else ""
-    typer.echo(f"{found.command}{shard}: {'working: ' + found.holder if found.holder else 'not working now'}")
+    typer.echo(f"{found.command}{shard}: {'running: ' + found.holder if found.holder else 'not running'}")
     typer.echo(", ".join(f"{n} {name}" for name, n in found.counts.items()) + f", {found.unfinished} unfinished")
     if found.rate is not None and found.unfinished:
         left = f", {format_duration(found.seconds_left)} left" if found.seconds_left else ""

@@ -9,13 +9,11 @@ import typer
 from ukb_infer.cli import show
 
 
-def targets(
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the whole table as CSV.")] = False,
-) -> None:
-    """List the 72 targets: name, unit, UK Biobank field, group, published MIMIR accuracy.
+def targets(as_csv: Annotated[bool, typer.Option("--csv", help="Print the whole table as CSV.")] = False) -> None:
+    """List the 72 targets, with unit, field and accuracy.
 
-    The accuracy is that of the published networks on people (10-fold cross-validation); it says nothing about a module
-    trained elsewhere.
+    The accuracy is that of the published MIMIR networks on people (10-fold cross-validation); it says nothing about any
+    other module.
 
     Example:
         ukb-infer targets --csv > targets.csv

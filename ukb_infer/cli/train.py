@@ -13,13 +13,11 @@ from ukb_infer.cli import training_options as options
 def train(
     projections: options.Projections,
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The module to make.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the module.")],
     targets: options.Targets = "",
     backbone: options.Backbone = None,
     members: Annotated[int | None, typer.Option(metavar="N", help="Networks of the ensemble [default: 5].")] = None,
-    folds: Annotated[
-        int | None, typer.Option(metavar="K", help="Member k never sees fold k; 0: none is left out.")
-    ] = None,
+    folds: Annotated[int | None, typer.Option(metavar="K", help="Member k never sees fold k; 0: no folds.")] = None,
     init: options.Initial = "random",
     preset: options.Preset = "mimir",
     config: options.Config = None,
@@ -37,15 +35,17 @@ def train(
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
-    intended_use: Annotated[str, typer.Option("--intended-use", metavar="TEXT", help="For the manifest.")] = "",
+    intended_use: Annotated[
+        str, typer.Option("--intended-use", metavar="TEXT", help="Intended use, for the manifest.")
+    ] = "",
     warning: options.Warn = "",
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Train an ensemble on labelled projections and make a module of it.
+    """Train an ensemble on labelled projections.
 
-    Checkpoints go to OUT.work: killed at any moment, the same command continues and ends with the same weights.
-    Afterwards: `ukb-infer cross-validate`, then `ukb-infer calibrate`, for intervals that hold what they promise.
+    The result is a module for `predict`. To resume after a kill, repeat the command: checkpoints in OUT.work lead to
+    the same weights. Then run `ukb-infer cross-validate` and `ukb-infer calibrate` to calibrate the intervals.
 
     Example:
         ukb-infer train --projections projections --labels labels.csv --targets height,weight --out my-module

@@ -1,4 +1,4 @@
-"""Options that ``train`` and ``cross-validate`` share, and their way into a configuration."""
+"""Options that ``train`` and ``cross-validate`` share, and how they become a configuration."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ukb_infer.cli import completion
 from ukb_infer.errors import UsageError
 
 if TYPE_CHECKING:
     from ukb_infer.training.request import TrainRequest
 
 Projections = Annotated[
-    Path, typer.Option("--projections", metavar="FOLDER", help="Projections, from `ukb-infer project`.")
+    Path, typer.Option("--projections", metavar="FOLDER", help="Folder written by `ukb-infer project`.")
 ]
 Labels = Annotated[
     Path,
@@ -26,68 +27,105 @@ Labels = Annotated[
     ),
 ]
 Targets = Annotated[
-    str, typer.Option("--targets", metavar="A,B,...", help="Targets to learn [default: all the labels have].")
+    str,
+    typer.Option(
+        "--targets",
+        metavar="A,B,...",
+        help="Targets to learn [default: all in the labels].",
+        autocompletion=completion.targets,
+    ),
 ]
 Units = Annotated[
     list[str] | None,
-    typer.Option("--unit", metavar="COLUMN=UNIT", help="Unit of a column where it is not the target's; repeatable."),
+    typer.Option("--unit", metavar="COLUMN=UNIT", help="Unit of a column if it is not the target's; repeatable."),
 ]
 Define = Annotated[
-    Path | None,
-    typer.Option("--define", metavar="FILE.toml", help="Targets of your own: [targets.NAME] unit, lower ..."),
+    Path | None, typer.Option("--define", metavar="FILE.toml", help="Your own targets: [targets.NAME] unit, lower ...")
 ]
-Preset = Annotated[str, typer.Option(help="mimir (published schedule) or fast (small networks on CPUs).")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="mimir (published schedule) or fast (small networks on CPUs).",
+        autocompletion=completion.one_of("mimir", "fast"),
+    ),
+]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE.toml", help="Any setting of the training; options win over it.")
+    Path | None,
+    typer.Option("--config", metavar="FILE.toml", help="Training settings; command-line options override them."),
 ]
-Backbone = Annotated[str | None, typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="resnet50, mobilenet_v3_small ... [default: the preset's].", autocompletion=completion.backbones),
+]
 Initial = Annotated[
     str,
-    typer.Option("--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a file."),
+    typer.Option(
+        "--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a weights file."
+    ),
 ]
 Iterations = Annotated[
-    int | None, typer.Option(metavar="N", help="Optimizer steps a member; 0 chooses by the number of labelled scans.")
+    int | None, typer.Option(metavar="N", help="Optimizer steps per member; 0: by the number of labelled scans.")
 ]
 Validation = Annotated[
     float | None,
     typer.Option(
         "--validation",
         metavar="SHARE",
-        help="Participants each network sets aside to choose its best weights [default: 0.15]; 0 keeps the last ones.",
+        help="Share of the participants that chooses a network's weights; 0: keep the last [default: 0.15].",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans a step.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans per step.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Of everything random.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Random seed.")]
 Stratify = Annotated[
-    str, typer.Option("--stratify", metavar="TARGET", help="Make this target's distribution alike in all folds.")
+    str,
+    typer.Option(
+        "--stratify",
+        metavar="TARGET",
+        help="Give all folds a similar distribution of this target.",
+        autocompletion=completion.targets,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; several GPUs: start the command with torchrun.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu or cuda; several GPUs: start the command with torchrun.",
+        autocompletion=completion.one_of("auto", "cpu", "cuda"),
+    ),
+]
 Processes = Annotated[
     int,
     typer.Option(
-        "--processes", metavar="N", help="Members trained at a time [default: one a core on a CPU].", show_default=False
+        "--processes",
+        metavar="N",
+        help="Members trained in parallel [default: one per core on a CPU].",
+        show_default=False,
     ),
 ]
 Threads = Annotated[
     int,
     typer.Option(
-        "--threads", metavar="N", help="CPU threads a member [default: its share of the cores].", show_default=False
+        "--threads", metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False
     ),
 ]
 Work = Annotated[
-    Path | None, typer.Option("--work", metavar="FOLDER", help="Checkpoints [default: OUT.work]; may go when done.")
+    Path | None,
+    typer.Option(
+        "--work", metavar="FOLDER", help="Folder for checkpoints [default: OUT.work]; may be deleted when done."
+    ),
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")]
 Deterministic = Annotated[
-    bool | None, typer.Option("--deterministic", help="The same bits every time on CUDA too; slower. CPUs always do.")
+    bool | None, typer.Option("--deterministic", help="Reproducible on CUDA too; slower. CPUs always are.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result, or checkpoints of other settings.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Read the labels, count, and write nothing.")]
-Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Shown wherever the module is used.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing result, and checkpoints of other settings.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and count the labels; write nothing.")]
+Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Warning shown whenever the module is used.")]
 
 
-#: Options that are settings of the configuration; those not given leave the preset or the file as it is.
+#: Options that are training settings; None keeps the value of the preset or file.
 SETTINGS = (
     "backbone", "members", "folds", "iterations", "batch_size", "learning_rate", "validation", "seed", "precision",
     "deterministic",
@@ -97,13 +135,13 @@ SETTINGS = (
 def make_request(
     preset: str, config: Path | None, targets: str, units: list[str] | None, init: str, **given: Any
 ) -> TrainRequest:
-    """All options of a command to a request.
+    """Turn the options of a command into a request.
 
     Args:
-        preset: name of the configuration to begin with.
-        config: file with settings that change it.
+        preset: name of the base configuration.
+        config: TOML file with settings that override the preset.
         targets: names, separated by commas.
-        units: COLUMN=UNIT each.
+        units: one COLUMN=UNIT each.
         init: random, imagenet or a file.
         given: the other options: :data:`SETTINGS` and attributes of the request.
     """
@@ -125,10 +163,10 @@ def make_request(
 
 
 def parse_units(given: list[str]) -> dict[str, str]:
-    """``COLUMN=UNIT`` to a table.
+    """Parse ``COLUMN=UNIT`` items.
 
     Raises:
-        UsageError: another form.
+        UsageError: an item has another form.
     """
     units = {}
     for text in given:

@@ -25,12 +25,7 @@ from ukb_infer.targets import TARGETS
 from ukb_infer.training.calibrate import fit_module
 from ukb_infer.training.config import TrainConfig, make_config
 from ukb_infer.training.dataset import LabelledProjections
-from ukb_infer.training.ensemble import (
-    Standardization,
-    make_manifest,
-    predict_in_batches,
-    train_members,
-)
+from ukb_infer.training.ensemble import Standardization, make_manifest, predict_in_batches, train_members
 
 WARNING = "Demonstration on synthetic bodies: it was trained on computer-made phantoms and knows nothing about people."
 COMMAND = "python scripts/make_phantom_demo.py --work WORK --out models/phantom-demo --overwrite"
@@ -136,10 +131,10 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         "# phantom-demo",
         "",
         f"**{WARNING}** It exists so that `ukb-infer` can be tried and tested without participants' data.",
-        "Do not use it on scans of people: the numbers would mean nothing.",
+        "Do not use it on scans of people: the estimates would be meaningless.",
         "",
         f"{config.members} MobileNetV3-small networks on projections averaged to 64 x 64, each trained on "
-        f"{config.training} phantoms less its own fold (seed {TRAINING_SEED}; every fifth with the small matrix), "
+        f"{config.training} phantoms except its own fold (seed {TRAINING_SEED}; every fifth with the small matrix), "
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths.",
         "",
@@ -148,9 +143,9 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"## On {config.evaluation} fresh phantoms (seed {EVALUATION_SEED})",
         "",
         f"Median R² over the {len(ANATOMY_DETERMINED)} targets that the anatomy determines: **{median:.3f}**. "
-        f"95 % intervals that cover 92-98 % of the truths: **{covered} of {len(rows)}** targets.",
+        f"95 % intervals cover 92-98 % of the true values for **{covered} of {len(rows)}** targets.",
         "",
-        "| target | unit | R² | MAE | covered by the 95 % interval | its mean width |",
+        "| target | unit | R² | MAE | covered by the 95 % interval | mean interval width |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -161,7 +156,7 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         )
     lines += [
         "",
-        "Pulse rate, grip strength, diabetes, age and bone mass carry a part that no picture shows, by design.",
+        "By design, part of pulse rate, grip strength, diabetes, age and bone mass is not visible in any image.",
         "",
     ]
     return "\n".join(lines)

@@ -10,18 +10,3 @@ from ukb_infer.evaluation.metrics import (
     evaluate_target,
 )
 from ukb_infer.evaluation.predictions import Predictions, read_predictions
-
-__all__ = [
-    "BINARY_METRICS",
-    "CONTINUOUS_METRICS",
-    "Comparison",
-    "CrossValidation",
-    "MetricValue",
-    "Predictions",
-    "TargetPredictions",
-    "TargetResult",
-    "compare",
-    "evaluate_target",
-    "read_cross_validation",
-    "read_predictions",
-]

@@ -4,15 +4,3 @@ from ukb_infer.execution.journal import Journal, JournalInput, JournalRow
 from ukb_infer.execution.lock import RunLock, current_holder
 from ukb_infer.execution.shards import Shard, parse_shard
 from ukb_infer.execution.workers import Failure, run_in_workers
-
-__all__ = [
-    "Failure",
-    "Journal",
-    "JournalInput",
-    "JournalRow",
-    "RunLock",
-    "Shard",
-    "current_holder",
-    "parse_shard",
-    "run_in_workers",
-]

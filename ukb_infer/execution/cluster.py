@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution.workers import Failure
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -102,7 +102,7 @@ class Journal:
         elif version == _WITHOUT_MEASURES and not read_only:
             self._add_measures()
         elif version not in (SCHEMA_VERSION, _WITHOUT_MEASURES):
-            raise RunError(f"{self.path}: journal version {version}, expected {SCHEMA_VERSION}; use --overwrite")
+            raise RunError(f"{self.path}: journal version {version}, expected {SCHEMA_VERSION}; use `overwrite`")
 
     def _create(self) -> None:
         self._db.execute("PRAGMA journal_mode=DELETE")
@@ -261,7 +261,7 @@ class Journal:
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{self.path}: a record of it is damaged, or of a later version of ukb-infer ({error}); update "
-                "ukb-infer, or use --overwrite"
+                "ukb-infer, or use `overwrite`"
             ) from error
 
 

@@ -10,20 +10,15 @@ from typing import TYPE_CHECKING
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.imaging.readers.projection_file import read_projection as read_projection
-    from ukb_infer.imaging.reading import input_kind as input_kind
-    from ukb_infer.imaging.reading import project_path as project_path
-    from ukb_infer.imaging.reading import read_stations as read_stations
-    from ukb_infer.imaging.reading import scan_name as scan_name
-    from ukb_infer.imaging.recipes.mimir1.fast import project_stations as project_stations
+    from ukb_infer.imaging.readers.projection_file import read_projection
+    from ukb_infer.imaging.reading import input_kind, project_path, read_stations, scan_name
+    from ukb_infer.imaging.recipes.mimir1.fast import project_stations
 
-_HOME = {
-    "input_kind": "reading",
-    "project_path": "reading",
-    "read_projection": "readers.projection_file",
-    "read_stations": "reading",
-    "scan_name": "reading",
-    "project_stations": "recipes.mimir1.fast",
-}
-__all__ = sorted(_HOME)
-__getattr__ = on_first_use(__name__, _HOME)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "readers.projection_file": "read_projection",
+        "reading": "input_kind project_path read_stations scan_name",
+        "recipes.mimir1.fast": "project_stations",
+    },
+)

@@ -85,7 +85,7 @@ def _read_series(path: Path, use_fast_path: bool, left_out: LeftOut) -> list[Ser
     if kind == "nifti":
         return nifti.read_series(path, left_out)
     if not path.exists():
-        raise ScanError(Reason.INPUT_MISSING, "the input does not exist; check the list and --root")
+        raise ScanError(Reason.INPUT_MISSING, f"the input does not exist; {Reason.INPUT_MISSING.advice}")
     raise ScanError(
         Reason.NO_DICOM, "neither a zip nor a folder of DICOM slices or NIfTI stations; check what was given as input"
     )
@@ -217,7 +217,7 @@ def project_path(
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:
     """Turn the first flag into a failure where the options say so."""
     if options.strict and flags:
-        raise ScanError(flags[0], f"{messages[0]} (a failure because of --strict)")
+        raise ScanError(flags[0], f"{messages[0]} (strict: a flag is a failure)")
 
 
 def scan_name(path: Path) -> str:

@@ -11,31 +11,16 @@ from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
     from ukb_infer.inference.config import PredictConfig, ProjectConfig
-    from ukb_infer.inference.inputs import ScanInput, resolve_inputs
+    from ukb_infer.inference.inputs import resolve_inputs
     from ukb_infer.inference.predict import run_predict
     from ukb_infer.inference.project import run_project
-    from ukb_infer.runs.read import read_estimates
-    from ukb_infer.runs.summary import RunSummary
 
-__all__ = [
-    "PredictConfig",
-    "ProjectConfig",
-    "RunSummary",
-    "ScanInput",
-    "read_estimates",
-    "resolve_inputs",
-    "run_predict",
-    "run_project",
-]
-
-_HOMES = {
-    "PredictConfig": "inference.config",
-    "ProjectConfig": "inference.config",
-    "RunSummary": "runs.summary",
-    "ScanInput": "inference.inputs",
-    "read_estimates": "runs.read",
-    "resolve_inputs": "inference.inputs",
-    "run_predict": "inference.predict",
-    "run_project": "inference.project",
-}
-__getattr__ = on_first_use("ukb_infer", _HOMES)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "config": "PredictConfig ProjectConfig",
+        "inputs": "resolve_inputs",
+        "predict": "run_predict",
+        "project": "run_project",
+    },
+)

@@ -78,7 +78,7 @@ class CommonConfig:
         check_common(self.inputs, self.workers, self.timeout_s, self.reading)
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
-            raise UsageError(f"--lock: got {self.lock!r}, expected auto, flock or file")
+            raise UsageError(f"`lock`: got {self.lock!r}, expected auto, flock or file")
 
     def at(self, path: str | Path) -> Path:
         """Where a path of the configuration is."""
@@ -196,21 +196,21 @@ class PredictConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.level < 1.0:
-            raise UsageError(f"--ci: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
+            raise UsageError(f"`level`: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
         if self.batch_size < 0 or self.batch_size > 4096:
-            raise UsageError(f"--batch-size: got {self.batch_size}, expected 1 to 4096 (0 for the default)")
+            raise UsageError(f"`batch_size`: got {self.batch_size}, expected 1 to 4096 (0 for the default)")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"--device: got {self.device!r}, expected auto, cpu, cuda or cuda:N")
+            raise UsageError(f"`device`: got {self.device!r}, expected auto, cpu, cuda or cuda:N")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UsageError(f"--precision: got {self.precision!r}, expected auto, fp32, bf16 or fp16")
+            raise UsageError(f"`precision`: got {self.precision!r}, expected auto, fp32, bf16 or fp16")
         if self.backend not in ("auto", "torch", "openvino"):
-            raise UsageError(f"--backend: got {self.backend!r}, expected auto, torch or openvino")
+            raise UsageError(f"`backend`: got {self.backend!r}, expected auto, torch or openvino")
         if self.uncertainty not in ("total", "full"):
-            raise UsageError(f"--uncertainty: got {self.uncertainty!r}, expected total or full")
+            raise UsageError(f"`uncertainty`: got {self.uncertainty!r}, expected total or full")
         if self.precision == "fp16" and self.device == "cpu":
-            raise UsageError("--precision fp16 needs --device cuda; on a CPU use fp32 or bf16")
+            raise UsageError("`precision` fp16 needs `device` cuda; on a CPU use fp32 or bf16")
         if self.projections is not None and os.path.realpath(self.at(self.projections)) == os.path.realpath(self.out):
-            raise UsageError("--projections and --out are the same folder; give the cache its own")
+            raise UsageError("`projections` and `out` are the same folder; give the cache its own")
 
     @property
     def level_name(self) -> str:
@@ -231,15 +231,15 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
         UsageError: names the option.
     """
     if not inputs:
-        raise UsageError("INPUT: nothing given; name a zip, a folder, a projection or a list")
+        raise UsageError("`inputs`: nothing given; name a zip, a folder, a projection or a list")
     if not 0 <= workers <= 256:
-        raise UsageError(f"--workers: got {workers}, expected 0 to 256")
+        raise UsageError(f"`workers`: got {workers}, expected 0 to 256")
     if not timeout_s > 0:
-        raise UsageError(f"--timeout: got {timeout_s:g}, expected seconds above 0")
+        raise UsageError(f"`timeout_s`: got {timeout_s:g}, expected seconds above 0")
     if not 0 <= reading.expected_stations <= 20:
-        raise UsageError(f"--expected-stations: got {reading.expected_stations}, expected 0 (any) to 20")
+        raise UsageError(f"`expected_stations`: got {reading.expected_stations}, expected 0 (any) to 20")
     if reading.expected_stations == 0 and reading.allow_missing_stations:
-        raise UsageError("--allow-missing-stations has no meaning with --expected-stations 0, which accepts any number")
+        raise UsageError("`allow_missing_stations` has no meaning with `expected_stations` 0, which accepts any number")
 
 
 def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:

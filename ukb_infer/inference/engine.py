@@ -15,19 +15,13 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.imaging.recipes import Recipe
-from ukb_infer.modules import (
-    Calibration,
-    InferenceModule,
-    ModuleTarget,
-    default_modules,
-    find_module,
-    load_module,
-    read_manifest,
-)
+from ukb_infer.modules import Calibration, InferenceModule, ModuleTarget, find_module, load_module, read_manifest
 from ukb_infer.modules.combination import combination_key, read_combinations
+from ukb_infer.modules.find import default_modules
 from ukb_infer.networks.speed import Precision
 from ukb_infer.regression import Mixture, calibrate, combine_modules
-from ukb_infer.targets import TARGETS, suggest
+from ukb_infer.targets import TARGETS
+from ukb_infer.text import suggest
 
 
 def resolve_modules(names: Sequence[str]) -> list[Path]:

@@ -85,18 +85,20 @@ def resolve_inputs(
         One entry per scan; missing listed ones, unusable names and what cannot be opened carry a ``problem``.
 
     Raises:
-        UsageError: an input does not exist, or two files have one key.
+        UsageError: an input or the root does not exist, or two files have one key.
         RunError: there is no scan at all, or the storage failed.
     """
+    if root is not None and not (base / root).is_dir():
+        raise UsageError(f"`root` {root}: is no folder; check the path")
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
     found: list[ScanInput] = []
     for given in inputs:
         path = base / _expand(given)
         if not _exists(path):
-            raise UsageError(f"INPUT {shown(given)}: does not exist or cannot be reached; check the path")
+            raise UsageError(f"`inputs` {shown(given)}: does not exist or cannot be reached; check the path")
         if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
-            found.extend(_from_list(path, f"INPUT {_expand(given)}", index))
+            found.extend(_from_list(path, f"`inputs` {_expand(given)}", index))
         else:
             found.extend(_from_path(path, given, own))
     if own.words:
@@ -189,7 +191,7 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
         yield from _search(path, given, own)
     else:
         raise UsageError(
-            f"INPUT {shown(given)}: neither a zip, a projection (.npy), a folder nor a list "
+            f"`inputs` {shown(given)}: neither a zip, a projection (.npy), a folder nor a list "
             f"({', '.join(_LIST_SUFFIXES)})"
         )
 
@@ -319,12 +321,10 @@ class _RootIndex:
 
     def _index(self) -> dict[str, ScanInput]:
         if self.root is None:
-            raise UsageError("--root: a list with eids or `eid 20201_2_0` keys needs the folder that holds the scans")
+            raise UsageError("`root`: a list with eids or `eid 20201_2_0` keys needs the folder that holds the scans")
         if self._names is None:
-            if not (folder := self.base / self.root).is_dir():
-                raise UsageError(f"--root {self.root}: is no folder")
             self._names = {}
-            for item in _search(folder, str(self.root), self.below_root):
+            for item in _search(self.base / self.root, str(self.root), self.below_root):
                 self._names.setdefault(plain_scan(item.key.scan), item)
                 if item.key.eid:
                     self._people.setdefault(plain_eid(item.key.eid), []).append(item)
@@ -455,8 +455,8 @@ def read_exclusions(files: Sequence[Path], base: Path = Path()) -> tuple[IdList,
     """
     for path in files:
         if not (base / path).is_file():
-            raise UsageError(f"--exclude {path}: is no file; check the path")
-    return tuple(replace(read_id_list(base / path, f"--exclude {path}"), path=path) for path in files)
+            raise UsageError(f"`exclude` {path}: is no file; check the path")
+    return tuple(replace(read_id_list(base / path, f"`exclude` {path}"), path=path) for path in files)
 
 
 def is_excluded(key: ScanKey, exclusions: Sequence[IdList]) -> bool:
@@ -484,13 +484,13 @@ def describe_exclusions(exclusions: Sequence[IdList], keys: Sequence[ScanKey]) -
         ids, matching, scans = listed.count_matches(keys)
         header = "; its first line was taken for a header" if listed.guessed_header else ""
         if not ids:
-            warnings.append(f"--exclude {listed.path}: holds no id, nothing is excluded by it{header}")
+            warnings.append(f"exclusion list {listed.path}: holds no id, nothing is excluded by it{header}")
         elif not matching:
             warnings.append(
-                f"--exclude {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans of the inputs, "
+                f"exclusion list {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans, "
                 f"nothing is excluded by it; check that it is of this project{header}"
             )
         else:
             rest = f", {ids - matching} match no scan of the inputs" if matching < ids else ""
-            notes.append(f"--exclude {listed.path}: {matching} of {ids} ids match {scans} scans{rest}{header}")
+            notes.append(f"exclusion list {listed.path}: {matching} of {ids} ids match {scans} scans{rest}{header}")
     return notes, warnings

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+from ukb_infer.errors import RunError
 from ukb_infer.execution import Journal, JournalInput, Shard, parse_shard
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.fingerprints import content_digest
 from ukb_infer.inference.inputs import ScanInput, describe_exclusions, is_excluded, read_exclusions, resolve_inputs
-from ukb_infer.reasons import Reason
-from ukb_infer.runs.files import SCANS
+from ukb_infer.reasons import Kind, Reason
+from ukb_infer.records import ScanResult
+from ukb_infer.runs.files import SCANS, check_run_folder, holds_run
+from ukb_infer.runs.identity import check_same_run
 from ukb_infer.runs.summary import RunSummary
+from ukb_infer.text import format_duration
 
 #: Failures of the machine rather than of the scan: the same command tries these scans again.
 TRANSIENT = frozenset(
@@ -87,7 +93,7 @@ def make_plan(config: CommonConfig) -> Plan:
 
 
 def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
-    """Scans without a result: new ones, changed inputs, and those that failed for reasons of the machine.
+    """Scans without a result: new ones, those with other files or flags, and those that the machine failed.
 
     Args:
         plan: of the run.
@@ -98,7 +104,11 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
     todo, unsure = [], []
     for scan in plan.included:
         known = finished.get(scan.key.scan)
-        if known is None or (known.status == "failed" and TRANSIENT.intersection(known.reasons)):
+        if (
+            known is None
+            or (known.status == "failed" and TRANSIENT.intersection(known.reasons))
+            or _is_told_anew(scan, known)
+        ):
             todo.append(scan)
         elif verify and scan.problem is None:
             unsure.append((scan, known.digest))
@@ -112,7 +122,72 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
     return todo
 
 
+def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
+    """Whether the table beside a cached projection says other flags than the result carries."""
+    if scan.kind != "projection" or scan.problem is not None:
+        return False
+    told = {Reason.QUALITY_UNKNOWN} if scan.known is None else set(scan.known.reasons)
+    carried = set(result.reasons) - {Reason.MEAN_OUTSIDE_LIMITS}
+    if result.status == "failed":  # of its flags only the first, where flags are refused
+        return any(r not in told and r.kind in (Kind.FLAG, Kind.FAILURE_OR_FLAG) for r in carried)
+    return carried != told
+
+
 # -- dry runs ----------------------------------------------------------------------------------------------------------
+
+
+def left_to_do(
+    config: CommonConfig, plan: Plan, identity: dict[str, Any], find: Callable[[Journal], list[ScanInput]]
+) -> list[ScanInput]:
+    """What a run would work on, once its folder is found fit for it; writes nothing.
+
+    Args:
+        config: of the run.
+        plan: its scans.
+        identity: what decides its results.
+        find: scans without a result in the journal of a run that is continued.
+
+    Raises:
+        UsageError: the folder holds a run with another identity.
+        RunError: the folder cannot be used.
+    """
+    try:
+        check_run_folder(config.out)
+    except OSError as error:
+        raise RunError(f"`out` {config.out}: cannot be used as a folder ({error.strerror}); choose another") from error
+    if config.overwrite or not holds_run(config.out):
+        return plan.included
+    with Journal(config.out, read_only=True) as journal:
+        if journal.get("identity") is not None:
+            check_same_run(journal, identity)
+        return find(journal)
+
+
+def count_words(plan: Plan, todo: Sequence[ScanInput]) -> str:
+    """How many scans of which kind, how many excluded, how many done, in words.
+
+    Args:
+        plan: of the run.
+        todo: what is left of it.
+    """
+    kinds = Counter(str(s.kind if s.problem is None else s.problem.value) for s in plan.included)
+    listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    return (
+        f"{len(plan.included)} scans{f' ({listed})' if listed else ''}, {len(plan.excluded)} excluded, "
+        f"{len(plan.included) - len(todo)} finished before"
+    )
+
+
+def time_words(seconds: float, scans: int, measured_on: str) -> str:
+    """Expected time in words; what it takes to start is not in it.
+
+    Args:
+        seconds: expected.
+        scans: to work on.
+        measured_on: on what the time was measured.
+    """
+    length = f"about {format_duration(seconds)}" if seconds > 60 else "less than a minute"
+    return f"{length} for {scans} scans, measured on {measured_on}"
 
 
 def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnings: tuple[str, ...] = ()) -> RunSummary:

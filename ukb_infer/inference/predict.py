@@ -63,7 +63,7 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
     spec = output_spec(config, engine)
     loaded = time.monotonic()
     if config.dry_run:
-        return dry_run(config, plan, engine, spec)
+        return dry_run(config, plan, engine, spec, run_identity(config, engine))
     warnings = engine.warnings + interval_warnings(spec, sets_wanted=config.prediction_sets)
     with open_session(config, plan) as session:
         facts = run_facts(config, engine, spec)
@@ -235,7 +235,7 @@ def _judge(
     """
     result = outcome.result
     if not np.isfinite(estimate).all():
-        text = "the networks returned NaN or infinity; try --precision fp32"
+        text = "the networks returned NaN or infinity; try precision fp32"
         return _refused(outcome, Reason.NON_FINITE_ESTIMATE, text)
     outside = [
         t.spec.name
@@ -247,7 +247,7 @@ def _judge(
     reason = Reason.MEAN_OUTSIDE_LIMITS
     message = f"mean outside its physical limits: {', '.join(outside)}"
     if strict:
-        return _refused(outcome, reason, f"{message} (a failure because of --strict)")
+        return _refused(outcome, reason, f"{message} (strict: a flag is a failure)")
     joined = "; ".join(part for part in (result.message, message) if part)
     return outcome.changed(status="flagged", reasons=(*result.reasons, reason), message=joined)
 

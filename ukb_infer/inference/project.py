@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from ukb_infer.execution import Journal
 from ukb_infer.inference.config import ProjectConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.passes import outcomes
-from ukb_infer.inference.plan import Plan, empty_summary, make_plan, seconds_of, still_to_do
+from ukb_infer.inference.plan import (
+    TRANSIENT,
+    Plan,
+    count_words,
+    empty_summary,
+    left_to_do,
+    make_plan,
+    seconds_of,
+    still_to_do,
+    time_words,
+)
 from ukb_infer.inference.session import Session, journal_row, open_session
-from ukb_infer.inference.work import Job, process_scan
+from ukb_infer.inference.work import Job, Outcome, process_scan
 from ukb_infer.runs.files import projection_files
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.text import format_duration
 
 #: Results committed together: one forced write to disk for so many scans.
 COMMIT_EVERY = 16
@@ -77,11 +87,21 @@ def _project_scans(config: ProjectConfig, session: Session, todo: list[ScanInput
                 batch, rows = rows, []
                 session.commit(batch)
             done += 1
-            failures += outcome.image is None
+            if outcome.image is None:
+                failures += 1
+                _remove_outdated(config, scan, outcome)
             report(done, total, failures)
     finally:
         session.journal.record(rows)
         session.log.failures(rows)
+
+
+def _remove_outdated(config: ProjectConfig, scan: ScanInput, outcome: Outcome) -> None:
+    """Remove the projection of what the input was before, unless only the machine failed."""
+    if not TRANSIENT.intersection(outcome.result.reasons):
+        for path in projection_files(config.out, scan.key.scan):
+            with contextlib.suppress(OSError):  # none there, or a name that no file can have
+                path.unlink()
 
 
 def _expected_time(config: ProjectConfig, readable: list[ScanInput]) -> str:
@@ -89,16 +109,16 @@ def _expected_time(config: ProjectConfig, readable: list[ScanInput]) -> str:
     if not readable:
         return "nothing to read"
     job = Job(readable[len(readable) // 2], config.reading, config.recipe)
-    expected = seconds_of(lambda: process_scan(job)) * len(readable) / max(1, config.workers)
-    return f"about {format_duration(expected)} for {len(readable)} scans, measured on one scan"
+    seconds = seconds_of(lambda: process_scan(job)) * len(readable) / max(1, config.workers)
+    return time_words(seconds, len(readable), "one scan")
 
 
 def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:
-    megabytes = 0.2 * len(plan.included) + (110.0 * len(plan.included) if config.volumes else 0.0)
-    readable = [s for s in plan.included if s.problem is None]
+    todo = left_to_do(config, plan, config.identity(), lambda journal: _unfinished(config, plan, journal))
+    megabytes = (110.2 if config.volumes else 0.2) * len(todo)
     notes = (
-        f"{len(plan.included)} scans, {len(plan.excluded)} excluded",
-        _expected_time(config, readable),
-        f"about {megabytes:.0f} MB in {config.out}; nothing was written (--dry-run)",
+        count_words(plan, todo),
+        _expected_time(config, [s for s in todo if s.problem is None]),
+        f"about {max(1.0, megabytes):.0f} MB in {config.out}; nothing was written (--dry-run)",
     )
     return empty_summary(config, plan, notes)

@@ -13,7 +13,7 @@ from ukb_infer.execution.lock import LockMode
 from ukb_infer.inference.config import PredictConfig, ProjectConfig
 from ukb_infer.reasons import Reason
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 
 def run_retry(
@@ -37,7 +37,7 @@ def run_retry(
     known = [r.value for r in Reason]
     for code in codes:
         if code not in known:
-            raise UsageError(f"--code: unknown reason {code!r}{suggest(code, known)}")
+            raise UsageError(f"`codes`: unknown reason {code!r}{suggest(code, known)}")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
         raise RunError(f"{folder}: is no run; expected a folder written by `predict` or `project`")

@@ -104,7 +104,7 @@ def _guard(step: Callable[[], Done]) -> Done | Outcome:
     except ScanError as error:
         return failed(error.reason, error.message)
     except MemoryError:
-        return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer --workers")
+        return failed(Reason.WORKER_DIED, "not enough memory to read the scan; use fewer workers")
     except OSError as error:
         if error.errno in OF_THE_FILE and not isinstance(error, OutputError):
             reason = Reason.INPUT_UNREADABLE
@@ -131,7 +131,7 @@ def _project(job: Job) -> Made:
         known = scan.known
         if job.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"
-            raise ScanError(known.reasons[0], f"flagged in {beside} (a failure because of --strict)")
+            raise ScanError(known.reasons[0], f"flagged in {beside} (strict: a flag is a failure)")
         messages = tuple(flag.meaning for flag in known.reasons)
         image = read_projection(scan.path, get_recipe(job.recipe))
         return Made(Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures))
@@ -148,7 +148,7 @@ def _project_with_volumes(job: Job) -> Made:
     recipe = get_recipe(job.recipe)
     read = read_stations(job.scan.path, job.options)
     if job.options.strict and read.flags:
-        raise ScanError(read.flags[0], f"{read.messages[0]} (a failure because of --strict)")
+        raise ScanError(read.flags[0], f"{read.messages[0]} (strict: a flag is a failure)")
     image = recipe.project(read.stations)
     measures = measure_stations(read.stations)
     projection = Projection(image, read.flags, read.messages, len(read.stations), job.scan.key, measures)

@@ -10,29 +10,17 @@ from typing import TYPE_CHECKING
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.labels.columns import LabelColumn, parse_column
+    from ukb_infer.labels.columns import parse_column
     from ukb_infer.labels.definitions import read_definitions
     from ukb_infer.labels.id_lists import IdList, read_id_list
-    from ukb_infer.labels.reading import Labels, LabelSummary, read_labels
+    from ukb_infer.labels.reading import Labels, read_labels
 
-_HOMES = {
-    "IdList": "id_lists",
-    "LabelColumn": "columns",
-    "LabelSummary": "reading",
-    "Labels": "reading",
-    "parse_column": "columns",
-    "read_definitions": "definitions",
-    "read_id_list": "id_lists",
-    "read_labels": "reading",
-}
-__all__ = [
-    "IdList",
-    "LabelColumn",
-    "LabelSummary",
-    "Labels",
-    "parse_column",
-    "read_definitions",
-    "read_id_list",
-    "read_labels",
-]
-__getattr__ = on_first_use(__name__, _HOMES)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "columns": "parse_column",
+        "definitions": "read_definitions",
+        "id_lists": "IdList read_id_list",
+        "reading": "Labels read_labels",
+    },
+)

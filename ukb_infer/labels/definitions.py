@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import TARGETS, TargetSpec, suggest
+from ukb_infer.targets import TARGETS, TargetSpec
+from ukb_infer.text import suggest
 
 _KEYS = ("unit", "kind", "field", "lower", "upper", "plausible_min", "plausible_max")
 MAX_BYTES = 1 << 20

@@ -22,7 +22,8 @@ from ukb_infer.labels.plausibility import DeclaredUnit, find_implausible
 from ukb_infer.labels.tables import Table, read_table
 from ukb_infer.labels.units import conversion, unit_name
 from ukb_infer.records import ScanKey
-from ukb_infer.targets import TARGETS, TargetSpec, fields_of, suggest
+from ukb_infer.targets import TARGETS, TargetSpec, fields_of
+from ukb_infer.text import suggest
 
 Float64 = NDArray[np.float64]
 _Key = TypeVar("_Key")

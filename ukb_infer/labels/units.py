@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import TargetSpec, suggest
+from ukb_infer.targets import TargetSpec
+from ukb_infer.text import suggest
 
 #: Dimension and size of the units that occur in label files.
 UNITS: dict[str, tuple[str, float]] = {

@@ -19,7 +19,7 @@ from pydantic import model_validator as validator_of
 from pydantic_core import PydanticCustomError
 
 from ukb_infer.errors import ModuleError
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 T = TypeVar("T")
 Place = tuple[int | str, ...]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.modules.manifest import MANIFEST_NAME
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 ENVIRONMENT = "UKB_INFER_MODULES"
 #: The demonstration module; found only when asked for by name.
@@ -16,7 +16,7 @@ DEMO = "phantom-demo"
 _HOW_TO_IMPORT = (
     "convert the published ones (module_organs, module_bodycomp, module_age, module_experimental) with "
     "`ukb-infer modules import-mimir FOLDER --out MODULES/NAME` and set "
-    f"{ENVIRONMENT}=MODULES; to try the demonstration on synthetic bodies add `--modules {DEMO}`"
+    f"{ENVIRONMENT}=MODULES; to try the demonstration on synthetic bodies set `modules` to {DEMO}"
 )
 
 
@@ -66,7 +66,7 @@ def default_modules() -> list[Path]:
     """
     folder = environment_folder()
     if folder is None:
-        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and --modules was not given; {_HOW_TO_IMPORT}")
+        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and `modules` was not given; {_HOW_TO_IMPORT}")
     found = [p for p in _modules_in(folder) if p.name != DEMO or p == folder]
     if not found:
         raise ModuleError(
@@ -102,7 +102,8 @@ def find_module(name: str | Path) -> Path:
             "to use them all"
         )
     choices = ", ".join(p.name for p in list_modules()) or "none"
+    similar = suggest(str(name), known)
     raise ModuleError(
         f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}"
-        f"{suggest(str(name), known)}; {_HOW_TO_IMPORT}"
+        f"{similar or f'; {_HOW_TO_IMPORT}'}"
     )

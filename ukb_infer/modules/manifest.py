@@ -37,7 +37,7 @@ from ukb_infer.modules.checks import (
 )
 from ukb_infer.regression.log_variance import LOG_VARIANCES, LogVariance
 from ukb_infer.storage import sha256_file
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 SchemaVersion = Literal[1, 2]
 SCHEMA_VERSION: SchemaVersion = 2

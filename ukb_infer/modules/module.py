@@ -39,14 +39,7 @@ from ukb_infer.networks import (
     speed,
 )
 from ukb_infer.networks.speed import DTYPES, Call, Precision
-from ukb_infer.regression import (
-    Mixture,
-    calibrate,
-    combine_members,
-    convert_units,
-    destandardize,
-    variance_from_raw,
-)
+from ukb_infer.regression import Mixture, calibrate, combine_members, convert_units, destandardize, variance_from_raw
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-import torchvision.models as tv
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
+
+if TYPE_CHECKING:  # names are also read by the shell's completion, which does not wait for torch
+    from torch import Tensor, nn
 
 
 def _encode(model: Any, images: Tensor) -> Tensor:
     """Features of the networks made of convolutions, a pool and a classifier: (N, 3, rows, cols) -> (N, F)."""
-    return torch.flatten(model.avgpool(model.features(images)), 1)
+    encoded: Tensor = model.avgpool(model.features(images)).flatten(1)
+    return encoded
 
 
 def _encode_resnet(model: Any, images: Tensor) -> Tensor:
     stem = model.maxpool(model.relu(model.bn1(model.conv1(images))))
-    return torch.flatten(model.avgpool(model.layer4(model.layer3(model.layer2(model.layer1(stem))))), 1)
+    encoded: Tensor = model.avgpool(model.layer4(model.layer3(model.layer2(model.layer1(stem))))).flatten(1)
+    return encoded
 
 
 def _encode_convnext(model: Any, images: Tensor) -> Tensor:
@@ -35,9 +36,8 @@ class BackboneSpec:
     """A torchvision backbone.
 
     Attributes:
-        name: key of the registry.
-        factory: torchvision function that builds it (without weights).
-        weights: torchvision's enum of ImageNet weights, for ``--init imagenet``.
+        name: key of the registry, and torchvision's name of the model.
+        imagenet: which of torchvision's ImageNet weights ``--init imagenet`` takes.
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
         keep: entries of a classifier sequence kept in front of the linear layer; the encoder ends with them.
@@ -48,49 +48,39 @@ class BackboneSpec:
     """
 
     name: str
-    factory: Callable[..., nn.Module]
-    weights: Any
+    imagenet: str
     head: str
     keep: int = 0
     encode: Callable[[Any, Tensor], Tensor] = _encode
     one_by_one: bool = False
 
+    @property
+    def factory(self) -> Callable[..., nn.Module]:
+        """Function of torchvision that builds the model."""
+        import torchvision.models as tv
+
+        builder: Callable[..., nn.Module] = tv.get_model_builder(self.name)
+        return builder
+
+    @property
+    def weights(self) -> Any:
+        """Description of the ImageNet weights by torchvision; ``url`` names the file."""
+        import torchvision.models as tv
+
+        return tv.get_model_weights(self.name)[self.imagenet]
+
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("resnet18", tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
-        BackboneSpec("resnet34", tv.resnet34, tv.ResNet34_Weights.IMAGENET1K_V1, "fc", encode=_encode_resnet),
-        BackboneSpec("resnet50", tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V2, "fc", encode=_encode_resnet),
-        BackboneSpec(
-            "mobilenet_v3_small", tv.mobilenet_v3_small, tv.MobileNet_V3_Small_Weights.IMAGENET1K_V1, "classifier"
-        ),
-        BackboneSpec(
-            "mobilenet_v3_large", tv.mobilenet_v3_large, tv.MobileNet_V3_Large_Weights.IMAGENET1K_V2, "classifier"
-        ),
-        BackboneSpec(
-            "efficientnet_b0",
-            tv.efficientnet_b0,
-            tv.EfficientNet_B0_Weights.IMAGENET1K_V1,
-            "classifier",
-            one_by_one=True,
-        ),
-        BackboneSpec(
-            "efficientnet_v2_s",
-            tv.efficientnet_v2_s,
-            tv.EfficientNet_V2_S_Weights.IMAGENET1K_V1,
-            "classifier",
-            one_by_one=True,
-        ),
-        BackboneSpec(
-            "convnext_tiny",
-            tv.convnext_tiny,
-            tv.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
-            "classifier",
-            keep=2,
-            encode=_encode_convnext,
-            one_by_one=True,
-        ),
+        BackboneSpec("resnet18", "IMAGENET1K_V1", "fc", encode=_encode_resnet),
+        BackboneSpec("resnet34", "IMAGENET1K_V1", "fc", encode=_encode_resnet),
+        BackboneSpec("resnet50", "IMAGENET1K_V2", "fc", encode=_encode_resnet),
+        BackboneSpec("mobilenet_v3_small", "IMAGENET1K_V1", "classifier"),
+        BackboneSpec("mobilenet_v3_large", "IMAGENET1K_V2", "classifier"),
+        BackboneSpec("efficientnet_b0", "IMAGENET1K_V1", "classifier", one_by_one=True),
+        BackboneSpec("efficientnet_v2_s", "IMAGENET1K_V1", "classifier", one_by_one=True),
+        BackboneSpec("convnext_tiny", "IMAGENET1K_V1", "classifier", 2, _encode_convnext, one_by_one=True),
     )
 }
 

@@ -211,7 +211,7 @@ def cpu_inference(batch_size: int, repeats: int) -> dict[str, Any]:
     """
     import torch
 
-    from ukb_infer.networks import CompiledNetwork, openvino_is_installed
+    from ukb_infer.networks.compiled import CompiledNetwork, openvino_is_installed
 
     network = _lively_resnet50()
     images = torch.rand(batch_size, *RECIPE.shape) * 255.0

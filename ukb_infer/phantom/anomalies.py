@@ -16,7 +16,7 @@ from ukb_infer.errors import UsageError
 from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, SlicePlan
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 Alter = Callable[[ScanPlan, int], None]
 
@@ -303,7 +303,7 @@ def find_anomaly(name: str) -> Reason:
     """
     if name not in anomaly_names():
         raise UsageError(
-            f"--anomaly: unknown {name!r}{suggest(name, anomaly_names())} (choices: {', '.join(anomaly_names())})"
+            f"`anomalies`: unknown {name!r}{suggest(name, anomaly_names())} (choices: {', '.join(anomaly_names())})"
         )
     return Reason(name)
 
@@ -320,7 +320,7 @@ def check_format(anomaly: Reason, format: str) -> None:
     """
     formats = ANOMALIES[find_anomaly(anomaly.value)].formats
     if format not in formats:
-        raise UsageError(f"--anomaly {anomaly.value} needs --format {' or '.join(formats)}, got {format}")
+        raise UsageError(f"`anomalies` {anomaly.value} needs `format` {' or '.join(formats)}, got {format}")
 
 
 def _check_scan(anomaly: Reason, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -328,7 +328,7 @@ def _check_scan(anomaly: Reason, shapes: Sequence[tuple[int, ...]]) -> None:
     slices = min(shape[2] for shape in shapes)
     if len(shapes) < MIN_STATIONS or slices < MIN_SLICES:
         raise UsageError(
-            f"--anomaly {anomaly.value} needs at least {MIN_STATIONS} stations of {MIN_SLICES} slices, "
+            f"`anomalies` {anomaly.value} needs at least {MIN_STATIONS} stations of {MIN_SLICES} slices, "
             f"got {len(shapes)} of {slices}"
         )
 

@@ -129,32 +129,25 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, fl
 
 
 def _check(
-    out: Path,
-    count: int,
-    seed: int,
-    format: str,
-    size: str,
-    anomalies: Sequence[Reason],
-    workers: int,
-    overwrite: bool,
+    out: Path, count: int, seed: int, format: str, size: str, anomalies: Sequence[Reason], workers: int, overwrite: bool
 ) -> None:
     if not 1 <= count <= 999_999:
-        raise UsageError(f"--count: got {count}, expected 1 to 999999")
+        raise UsageError(f"`count`: got {count}, expected 1 to 999999")
     if workers < 1:
-        raise UsageError(f"--workers: got {workers}, expected 1 or more")
+        raise UsageError(f"`workers`: got {workers}, expected 1 or more")
     if seed < 0:
-        raise UsageError(f"--seed: got {seed}, expected 0 or more")
+        raise UsageError(f"`seed`: got {seed}, expected 0 or more")
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(f"`format`: got {format!r}, expected zip, dicom or nifti")
     if size not in ("full", "small"):
-        raise UsageError(f"--size: got {size!r}, expected full or small")
+        raise UsageError(f"`size`: got {size!r}, expected full or small")
     if len(anomalies) > count:
         raise UsageError(
-            f"--anomaly: {len(anomalies)} anomalies need --count of at least {len(anomalies)}, got {count}"
+            f"`anomalies`: {len(anomalies)} anomalies need `count` of at least {len(anomalies)}, got {count}"
         )
     for anomaly in anomalies:
         check_format(anomaly, format)
     if (out / TRUTH_NAME).exists() and not overwrite:
-        raise UsageError(f"--out {out}: holds a {TRUTH_NAME} already; choose another folder or pass --overwrite")
+        raise UsageError(f"`out` {out}: holds a {TRUTH_NAME} already; choose another folder or pass `overwrite`")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: is a file, expected a folder")
+        raise UsageError(f"`out` {out}: is a file, expected a folder")

@@ -19,10 +19,7 @@ PULSE_RATE_IRREDUCIBLE_SD_BPM = 9.0
 GRIP_STRENGTH_IRREDUCIBLE_SD_KG = 5.0
 
 #: The same by target name, in the registry's units.
-_IRREDUCIBLE_SD = {
-    "pulseRate": PULSE_RATE_IRREDUCIBLE_SD_BPM,
-    "gripStrengthRight": GRIP_STRENGTH_IRREDUCIBLE_SD_KG,
-}
+_IRREDUCIBLE_SD = {"pulseRate": PULSE_RATE_IRREDUCIBLE_SD_BPM, "gripStrengthRight": GRIP_STRENGTH_IRREDUCIBLE_SD_KG}
 
 
 @dataclass(frozen=True)
@@ -148,11 +145,5 @@ def sample_subject(seed: int, index: int) -> Subject:
         offset_x_mm=float(rng.normal(0.0, 6.0)),
         offset_z_mm=float(rng.normal(0.0, 9.0)),
         lean_x=float(rng.normal(0.0, 0.008)),
-        noise=(
-            float(rng.normal()),
-            float(rng.normal()),
-            float(rng.random()),
-            float(rng.normal()),
-            float(rng.normal()),
-        ),
+        noise=(float(rng.normal()), float(rng.normal()), float(rng.random()), float(rng.normal()), float(rng.normal())),
     )

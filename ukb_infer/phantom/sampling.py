@@ -124,17 +124,7 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
         first_y = 0.5 * (TALLEST_ROWS - plan.rows) * IN_PLANE_SPACING_MM + lead
         position = np.array([first_x, first_y - 0.5 * TALLEST_ROWS * IN_PLANE_SPACING_MM, FIRST_SLICE_Z_MM + z[0]])
         grids.append(
-            _Grid(
-                rows,
-                cols,
-                slices,
-                spacing,
-                slice_spacing,
-                first_x,
-                first_y,
-                top_mm + z,
-                position.astype(np.float32),
-            )
+            _Grid(rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32))
         )
         offset += plan.slices * plan.slice_spacing_mm - (OVERLAPS_MM[number] if number < len(OVERLAPS_MM) else 0.0)
     return grids

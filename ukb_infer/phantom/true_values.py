@@ -15,21 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.compiling import compiled
-from ukb_infer.phantom.anatomy import (
-    CROTCH,
-    HIP_JOINT,
-    ILIAC_CREST,
-    N_LABELS,
-    Body,
-    Region,
-    Tissue,
-    paint_level,
-)
-from ukb_infer.phantom.population import (
-    GRIP_STRENGTH_IRREDUCIBLE_SD_KG,
-    PULSE_RATE_IRREDUCIBLE_SD_BPM,
-    Subject,
-)
+from ukb_infer.phantom.anatomy import CROTCH, HIP_JOINT, ILIAC_CREST, N_LABELS, Body, Region, Tissue, paint_level
+from ukb_infer.phantom.population import GRIP_STRENGTH_IRREDUCIBLE_SD_KG, PULSE_RATE_IRREDUCIBLE_SD_BPM, Subject
 from ukb_infer.targets import TARGETS
 
 #: Densities, kg/L (Fidanza 1953 for fat; the usual two- and four-compartment values).
@@ -58,15 +45,7 @@ Counts = NDArray[np.float64]
 
 @compiled
 def _count_levels(
-    shapes: Any,
-    z_mm: Any,
-    x0_mm: Any,
-    y0_mm: Any,
-    step_mm: Any,
-    seed: Any,
-    rows: Any,
-    cols: Any,
-    counts: Any,
+    shapes: Any, z_mm: Any, x0_mm: Any, y0_mm: Any, step_mm: Any, seed: Any, rows: Any, cols: Any, counts: Any
 ) -> None:
     """Count voxels of every label per level: ``counts`` (levels, labels) int64, in place."""
     labels = np.empty((rows, cols), np.uint8)
@@ -229,10 +208,7 @@ def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float, instrumen
     lean = 1.0 - subject.muscle_fat
     thigh = {
         (name, side): measure(lean * volumes.sum((tissue,), (region,)))
-        for name, tissue in (
-            ("Anterior", Tissue.ANTERIOR_THIGH_MUSCLE),
-            ("Posterior", Tissue.POSTERIOR_THIGH_MUSCLE),
-        )
+        for name, tissue in (("Anterior", Tissue.ANTERIOR_THIGH_MUSCLE), ("Posterior", Tissue.POSTERIOR_THIGH_MUSCLE))
         for side, region in (("Left", Region.LEG_LEFT), ("Right", Region.LEG_RIGHT))
     }
     values = {f"Atlas{n}ThighLeanMuscle{s}": litres for (n, s), litres in thigh.items()}
@@ -331,6 +307,3 @@ def truths(subject: Subject) -> dict[str, float]:
     }
     values |= _latent(subject, values)
     return {name: values[name] for name in TARGETS}
-
-
-__all__ = ["ANATOMY_DETERMINED", "NOT_DETERMINED", "TissueVolumes", "truths"]

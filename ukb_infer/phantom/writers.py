@@ -96,10 +96,9 @@ def _add_sequence(ds: Dataset, series: SeriesPlan) -> None:
 
 
 def _syntax(series: SeriesPlan) -> str:
-    return {
-        "implicit": str(ImplicitVRLittleEndian),
-        "undecodable": _UNKNOWN_SYNTAX,
-    }.get(series.encoding, str(ExplicitVRLittleEndian))
+    return {"implicit": str(ImplicitVRLittleEndian), "undecodable": _UNKNOWN_SYNTAX}.get(
+        series.encoding, str(ExplicitVRLittleEndian)
+    )
 
 
 @dataclass(frozen=True)
@@ -305,7 +304,7 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
 
 def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"--format: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(f"`format`: got {format!r}, expected zip, dicom or nifti")
     if not ScanKey.from_name(scan).is_safe:
         raise UsageError(f"scan: got {scan!r}, expected a name of the characters A-Z a-z 0-9 . _ -")
     if not stations:

@@ -21,21 +21,3 @@ from ukb_infer.regression.chain import (
     prediction_interval,
 )
 from ukb_infer.regression.log_variance import LogVariance, variance_from_raw
-
-__all__ = [
-    "LogVariance",
-    "Mixture",
-    "calibrate",
-    "combine_members",
-    "combine_modules",
-    "conformal_half_width",
-    "conformal_table",
-    "convert_units",
-    "coverage_area",
-    "destandardize",
-    "gaussian_quantile",
-    "prediction_interval",
-    "variance_factor_closed_form",
-    "variance_factor_coverage",
-    "variance_from_raw",
-]

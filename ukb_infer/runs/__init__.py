@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.runs.read import Run, RunFacts, RunScan, TargetEstimates, read_run, read_scans
+    from ukb_infer.runs.read import Run, RunScan, read_run, read_scans
 
-__all__ = ["Run", "RunFacts", "RunScan", "TargetEstimates", "read_run", "read_scans"]
-__getattr__ = on_first_use(__name__, dict.fromkeys(__all__, "read"))
+__getattr__ = on_first_use(__name__, {"read": "Run RunScan read_run read_scans"})

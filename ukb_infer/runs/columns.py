@@ -109,7 +109,7 @@ class OutputSpec:
         try:
             return from_plain(cls, plain)
         except ValueError as error:
-            raise RunError(f"the journal's layout of the tables is damaged ({error}); use --overwrite") from error
+            raise RunError(f"the journal's layout of the tables is damaged ({error}); use `overwrite`") from error
 
 
 def estimate_columns(spec: OutputSpec) -> list[Column]:

@@ -23,12 +23,12 @@ def run_export(folder: Path, out: Path) -> list[Path]:
         RunError: no run, or the folder cannot be written.
     """
     if os.path.realpath(out) == os.path.realpath(folder):
-        raise UsageError("--out is the run itself, which writes its tables at its end; choose another folder")
+        raise UsageError("`out` is the run itself, which writes its tables at its end; choose another folder")
     with Journal(folder, read_only=True) as journal:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"--out {out}: cannot be used as a folder ({error.strerror})") from error
+            raise RunError(f"`out` {out}: cannot be used as a folder ({error.strerror})") from error
         files = write_tables(out, journal)
         facts = journal.get("facts")
         if facts is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from ukb_infer.errors import RunError
-from ukb_infer.execution import RunLock
+from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
 
@@ -55,16 +56,41 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         RunError: it holds other files, cannot be written, or is in use.
     """
     try:
-        ours = holds_run(out)  # also once its journal is removed: projections stay until they are written again
+        ours = holds_run(out)
         if overwrite and ours:
-            with RunLock(out, lock):
-                for name in OWN_FILES:
-                    (out / name).unlink(missing_ok=True)
+            with RunLock(out, lock) as held:
+                for path in (*_own_projections(out, locks=held.locks_work), *(out / name for name in OWN_FILES)):
+                    path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        present = [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        if not ours:
+            check_run_folder(out)
     except OSError as error:
-        raise RunError(f"--out {out}: cannot be used as a folder ({error}); choose another") from error
-    if present and not ours:
-        raise RunError(
-            f"--out {out}: holds other files ({', '.join(sorted(present)[:3])} …); choose an empty or new folder"
-        )
+        raise RunError(f"`out` {out}: cannot be used as a folder ({error.strerror}); choose another") from error
+
+
+def _own_projections(out: Path, *, locks: bool) -> list[Path]:
+    """What a run of ``project`` may have written of its scans; nothing where its journal cannot be read."""
+    try:
+        with Journal(out, read_only=True, locks=locks) as journal:
+            scans = (
+                []
+                if journal.get("output") is not None
+                else [item.key.scan for item in journal.inputs() if item.key.is_safe]
+            )
+    except (RunError, sqlite3.Error):
+        return []
+    return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
+
+
+def check_run_folder(out: Path) -> None:
+    """Make sure that a folder is a run's, empty, or not there yet; writes nothing.
+
+    Raises:
+        RunError: it holds other files.
+        OSError: it cannot be listed.
+    """
+    if holds_run(out) or not out.exists():
+        return
+    if present := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
+        names = ", ".join(present[:3]) + (" ..." if len(present) > 3 else "")
+        raise RunError(f"`out` {out}: holds other files ({names}); choose an empty or new folder")

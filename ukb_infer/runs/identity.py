@@ -12,7 +12,7 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
     """Make sure that a folder is continued with what it was begun with.
 
     Args:
-        journal: of the run; a new one keeps the identity.
+        journal: of the run; a new one keeps the identity, unless it is opened to read only.
         identity: what decides the results of this call.
 
     Raises:
@@ -22,11 +22,11 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
     if before is None:
         journal.put("identity", identity)
         return
-    differences = identity_differences(before, identity)
-    if differences:
+    if differences := identity_differences(before, identity):
         raise UsageError(
-            f"--out holds a run made with other settings ({differences}); "
-            "use the same settings, another --out, or --overwrite"
+            f"holds a run made with other settings ({differences}); "
+            "use the same settings, another folder, or `overwrite`",
+            field="out",
         )
 
 
@@ -37,5 +37,15 @@ def identity_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
         before: identity of the run.
         now: identity that is compared with it.
     """
+    commands = ["predict" if "modules" in identity else "project" for identity in (before, now)]
+    if commands[0] != commands[1]:
+        return f"{commands[0]} before, {commands[1]} now"
     keys = [k for k in sorted(set(before) | set(now)) if before.get(k) != now.get(k)]
-    return "; ".join(f"{k}: {before.get(k)!r} before, {now.get(k)!r} now" for k in keys)
+    return "; ".join(f"`{k}`: {_brief(before.get(k))} before, {_brief(now.get(k))} now" for k in keys)
+
+
+def _brief(value: Any) -> str:
+    """A setting in a few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {str(what)[:8]}" for name, what in value.items())
+    return f"{len(value)} names" if isinstance(value, list) else str(value)

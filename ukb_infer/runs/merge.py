@@ -61,9 +61,9 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         RunError: a folder is no run, or cannot be written.
     """
     if not folders:
-        raise UsageError("RUN: name the folders of the shards")
+        raise UsageError("`runs`: name the folders of the shards")
     if os.path.realpath(out) in {os.path.realpath(f) for f in folders}:
-        raise UsageError(f"--out {out} is one of the runs to merge; choose another folder")
+        raise UsageError(f"`out` {out} is one of the runs to merge; choose another folder")
     shards = [_read_shard(f) for f in folders]
     first = shards[0]
     for shard in shards[1:]:
@@ -72,7 +72,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
     open_run_folder(out, overwrite=overwrite, lock=lock)
     with RunLock(out, lock) as held, Journal(out, locks=held.locks_work) as journal:
         if journal.get("identity") is not None:
-            raise RunError(f"--out {out} holds a run already; choose another folder or pass --overwrite")
+            raise RunError(f"`out` {out} holds a run already; choose another folder or pass `overwrite`")
         journal.set_inputs(inputs)
         journal.record(rows)
         if first.output is not None:
@@ -137,7 +137,7 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
         raise UsageError(f"{first.folder} and {other.folder} were made with different settings ({differences})")
     if first.output != other.output:
         raise UsageError(
-            f"{first.folder} and {other.folder} write different tables (--ci, --targets, --uncertainty or --parquet); "
+            f"{first.folder} and {other.folder} write different tables (level, targets, uncertainty or Parquet); "
             "run one of them again with the options of the other, which computes nothing anew"
         )
     if first.quality != other.quality:

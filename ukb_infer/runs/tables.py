@@ -249,4 +249,4 @@ def require_parquet() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise UsageError('--parquet needs pyarrow: pip install "ukb-infer[parquet]"') from error
+        raise UsageError('`parquet` needs pyarrow: pip install "ukb-infer[parquet]"') from error

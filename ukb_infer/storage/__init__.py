@@ -2,5 +2,3 @@
 
 from ukb_infer.storage.atomic import atomic_path, atomic_write_bytes, atomic_write_text, sha256_file
 from ukb_infer.storage.plain import from_plain
-
-__all__ = ["atomic_path", "atomic_write_bytes", "atomic_write_text", "from_plain", "sha256_file"]

@@ -9,25 +9,13 @@ plausible ranges are generous bounds for adults of 40 to 85 years, used to recog
 from __future__ import annotations
 
 import csv
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
 from ukb_infer.errors import UsageError
-
-__all__ = [
-    "TARGETS",
-    "PublishedAccuracy",
-    "TargetSpec",
-    "fields_of",
-    "find_target",
-    "get_target",
-    "registry_csv",
-    "spec_of_field",
-    "suggest",
-]
+from ukb_infer.text import suggest
 
 
 @dataclass(frozen=True)
@@ -126,17 +114,6 @@ def _read_table() -> dict[str, TargetSpec]:
 
 #: All 72 targets by name, in the order of the published tables.
 TARGETS: dict[str, TargetSpec] = _read_table()
-
-
-def suggest(name: str, choices: Iterable[str]) -> str:
-    """Sentence part that names the nearest choices, for error messages.
-
-    Args:
-        name: the unknown name.
-        choices: the known names.
-    """
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def get_target(name: str) -> TargetSpec:

@@ -94,12 +94,7 @@ def run_calibrate(
 
 
 def fit_module(
-    manifest: ModuleManifest,
-    predictions: Mixture,
-    labels: NDArray[np.float64],
-    *,
-    method: str = "conformal",
-    note: str,
+    manifest: ModuleManifest, predictions: Mixture, labels: NDArray[np.float64], *, method: str = "conformal", note: str
 ) -> tuple[ModuleManifest, list[CalibratedTarget]]:
     """Fit the calibration of every target on predictions for scans that no network saw.
 

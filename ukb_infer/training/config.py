@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, model_v
 
 from ukb_infer.errors import UsageError
 from ukb_infer.networks import InputScaling
-from ukb_infer.targets import suggest
+from ukb_infer.networks.backbones import get_backbone
+from ukb_infer.text import suggest
 from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
 from ukb_infer.training.settings import Section
 
@@ -60,7 +61,7 @@ class Network(Section):
         scaling: of its input; in a file ``{scale, offset, size}``.
     """
 
-    backbone: str = "resnet50"
+    backbone: Annotated[str, AfterValidator(lambda name: get_backbone(name).name)] = "resnet50"
     scaling: Annotated[
         InstanceOf[InputScaling],
         BeforeValidator(_scaling),

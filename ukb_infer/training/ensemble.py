@@ -17,15 +17,8 @@ from numpy.typing import NDArray
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
-from ukb_infer.modules import (
-    Calibration,
-    InferenceModule,
-    ModuleInput,
-    ModuleManifest,
-    ModuleNetwork,
-    ModuleOutputs,
-    ModuleTarget,
-)
+from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
+from ukb_infer.modules.manifest import ModuleInput, ModuleNetwork, ModuleOutputs
 from ukb_infer.networks import MeanVarianceNetwork
 from ukb_infer.networks.build import Init
 from ukb_infer.regression import Mixture
@@ -57,11 +50,10 @@ class Standardization:
         Raises:
             UsageError: a target has no two different labels.
         """
-        sd = np.nanstd(labels, axis=0)
-        for name, value in zip(targets, sd, strict=True):
-            if not value > 0:
+        for name, values in zip(targets, labels.T, strict=True):
+            if np.unique(values[np.isfinite(values)]).size < 2:
                 raise UsageError(f"{name} has no two different labels, so it cannot be learned", field="targets")
-        return cls(np.nanmean(labels, axis=0), sd)
+        return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Labels in standardized units, NaN kept."""
@@ -271,10 +263,7 @@ def make_manifest(
 
 
 def predict_in_batches(
-    module: InferenceModule,
-    images: NDArray[Any],
-    batch_size: int = 50,
-    rows: NDArray[np.int64] | None = None,
+    module: InferenceModule, images: NDArray[Any], batch_size: int = 50, rows: NDArray[np.int64] | None = None
 ) -> Mixture:
     """Estimates of many projections in natural units: (N, T) each part.
 

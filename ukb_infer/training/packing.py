@@ -57,26 +57,9 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
     Raises:
         RunError: no projection, none with a label, a file that is no projection, or projections of several recipes.
     """
-    if not folder.is_dir():
-        raise RunError(
-            f"`projections` {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
-        )
-    excluded = excluded_scans(folder)
-    paths = sorted(p for p in folder.glob("*.npy") if p.stem not in excluded)
-    if left_out := sum((folder / f"{scan}.npy").is_file() for scan in excluded):
-        say(f"{left_out} projections are left out because the scans.csv beside them says excluded")
-    found = sorted((ScanKey.from_name(p.stem) for p in paths), key=lambda k: k.sort_key)
-    values = labels.matrix(found)
+    found, values = line_up(folder, labels, say)
     labelled: NDArray[np.bool_] = np.asarray(np.isfinite(values).any(axis=1))
     keys = [key for key, has in zip(found, labelled, strict=True) if has]
-    if not keys:
-        raise RunError(
-            f"`projections` {folder}: none of its {len(paths)} projections has a label; check that the table's "
-            "scan, eid and instance are those of the files' names"
-        )
-    listed, matching = labels.count_matches(found)
-    if matching < listed:
-        say(f"{matching} of {listed} labelled participants (or scans) have a projection, {listed - matching} have none")
     work.mkdir(parents=True, exist_ok=True)
     path = work / PACK_NAME
     files = [folder / f"{key.scan}.npy" for key in keys]
@@ -89,19 +72,46 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
     recipe = find_recipe(images.dtype, images.shape[1:])
     assert recipe is not None  # it was read by that
     data = LabelledProjections(
-        images,
-        values[labelled],
-        np.array([key.eid or key.scan for key in keys]),
-        labels.targets,
+        images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
     )
     return Packed(tuple(keys), data, recipe, path, int((~labelled).sum()))
 
 
-def excluded_scans(folder: Path) -> frozenset[str]:
-    """Scans that ``project --exclude`` left out after they had been projected."""
-    if not (folder / SCANS).is_file():
-        return frozenset()
-    return frozenset(row.key.scan for row in read_scans(folder) if row.result.status == "excluded")
+def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[list[ScanKey], NDArray[np.float64]]:
+    """Scans of a folder of projections with their labels, (N, T), NaN where there is none.
+
+    Args:
+        folder: written by ``project``; scans that ``project --exclude`` left out afterwards are passed over.
+        labels: of the targets to learn.
+        say: receives a line where something does not match.
+
+    Raises:
+        RunError: no projection, or none with a label.
+    """
+    if not folder.is_dir():
+        raise RunError(
+            f"`projections` {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
+        )
+    rows = read_scans(folder) if (folder / SCANS).is_file() else []
+    excluded = {row.key.scan for row in rows if row.result.status == "excluded"}
+    names = {path.stem for path in folder.glob("*.npy")}
+    if left_out := len(names & excluded):
+        say(f"{left_out} projections are left out because the {SCANS} beside them says excluded")
+    found = sorted(map(ScanKey.from_name, names - excluded), key=lambda k: k.sort_key)
+    if not found:
+        raise RunError(
+            f"`projections` {folder}: holds no projection; make some with `ukb-infer project INPUT --out FOLDER`"
+        )
+    values = labels.matrix(found)
+    if not np.isfinite(values).any():
+        raise RunError(
+            f"`projections` {folder}: none of its {len(found)} projections has a label; check that the table's "
+            "scan, eid and instance are those of the files' names"
+        )
+    listed, matching = labels.count_matches(found)
+    if matching < listed:
+        say(f"{matching} of {listed} labelled participants (or scans) have a projection, {listed - matching} have none")
+    return found, values
 
 
 def _stamp(files: Sequence[Path]) -> str:

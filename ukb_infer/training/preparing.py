@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.labels import Labels, read_definitions, read_labels
 from ukb_infer.modules import ModuleManifest
 from ukb_infer.networks import MeanVarianceNetwork
-from ukb_infer.records import ScanKey
 from ukb_infer.training.dataset import participant_folds
 from ukb_infer.training.distributed import Ranks
 from ukb_infer.training.ensemble import UNCALIBRATED, Standardization, make_manifest, train_members
-from ukb_infer.training.packing import Packed, excluded_scans, pack
+from ukb_infer.training.packing import Packed, line_up, pack
 from ukb_infer.training.recipe import training_recipe
 from ukb_infer.training.request import TrainRequest
 from ukb_infer.training.work import claim_work
@@ -184,14 +183,12 @@ def count_only(request: TrainRequest, labels: Labels, say: Say) -> None:
         say: receives lines for people.
 
     Raises:
-        RunError: no projections.
+        UsageError: a target that cannot be learned.
+        RunError: no projections, or none with a label.
     """
-    if not request.projections.is_dir():
-        raise RunError(f"`projections` {request.projections}: no such folder")
-    excluded = excluded_scans(request.projections)
-    names = sorted(p.stem for p in request.projections.glob("*.npy"))
-    keys = [ScanKey.from_name(name) for name in names if name not in excluded]
-    labelled = int(np.isfinite(labels.matrix(keys)).any(axis=1).sum()) if keys else 0
+    keys, values = line_up(request.projections, labels, say)
+    labelled = int(np.isfinite(values).any(axis=1).sum())
+    Standardization.fit(values, labels.targets)
     members = request.config.ensemble.members
     say(f"{labelled} of {len(keys)} projections have a label; {members} members would be trained")
     say(f"about {0.2 * labelled:.0f} MB of packed projections in {request.work_folder}; nothing was written (dry run)")

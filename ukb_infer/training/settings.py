@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, Validatio
 from pydantic.fields import FieldInfo
 
 from ukb_infer.errors import UsageError
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

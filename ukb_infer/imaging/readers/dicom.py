@@ -54,15 +54,7 @@ from ukb_infer.imaging.readers.dicom_values import (
     value_findings,
 )
 from ukb_infer.imaging.readers.dicom_walk import UNDEFINED, UNUSUAL, WALKED, alike, walk
-from ukb_infer.imaging.series import (
-    UNMARKED,
-    Contrast,
-    Finding,
-    Marks,
-    SeriesHeader,
-    Voxels,
-    check_plausible,
-)
+from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, SeriesHeader, Voxels, check_plausible
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Acquired
 from ukb_infer.text import shown
@@ -73,12 +65,7 @@ _ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.
 _EXPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
 _UNCOMPRESSED = frozenset(
     str(uid)
-    for uid in (
-        ImplicitVRLittleEndian,
-        ExplicitVRLittleEndian,
-        ExplicitVRBigEndian,
-        DeflatedExplicitVRLittleEndian,
-    )
+    for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 )
 #: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -168,15 +155,7 @@ _JUDGED_ROWS = np.array([_ROWS[keyword] for _, keyword, _ in _JUDGED])
 #: Those of them that mean nothing where they are 0.
 _HARMLESS_ROWS = frozenset(_ROWS[k] for _, k, _ in _JUDGED if k.startswith(("PixelPaddingValue", "OverlayBitPosition")))
 #: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
-_SHORTS = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-)
+_SHORTS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _IDENTITY = (
     "ImageType",
     "SOPClassUID",
@@ -415,8 +394,7 @@ def _undeflated(data: bytes) -> bytes:
             continue
         if len(inflated) > MAX_MEMBER_BYTES:
             raise ScanError(
-                Reason.TOO_LARGE,
-                f"a slice inflates to more than {MAX_MEMBER_BYTES} bytes; check where it comes from",
+                Reason.TOO_LARGE, f"a slice inflates to more than {MAX_MEMBER_BYTES} bytes; check where it comes from"
             )
         if not inflater.eof or not inflated:
             raise _unreadable(_DamagedError("its deflated part is cut short"))

@@ -36,15 +36,30 @@ WALKED, UNUSUAL, CUT = 0, 1, 2
 UNDEFINED = -2
 
 
+#: Length of a sequence that ends with a delimiter, as it stands in the file.
+_NO_LENGTH = 0xFFFFFFFF
+
+
+@compiled
+def _short_at(buffer: NDArray[np.uint8], at: Any) -> Any:
+    """Return the unsigned 16-bit little-endian number at an offset."""
+    return np.int64(buffer[at]) | np.int64(buffer[at + 1]) << 8
+
+
 @compiled
 def _long_at(buffer: NDArray[np.uint8], at: Any) -> Any:
     """Return the unsigned 32-bit little-endian number at an offset."""
-    return (
-        np.int64(buffer[at])
-        | np.int64(buffer[at + 1]) << 8
-        | np.int64(buffer[at + 2]) << 16
-        | np.int64(buffer[at + 3]) << 24
-    )
+    return _short_at(buffer, at) | _short_at(buffer, at + 2) << 16
+
+
+@compiled
+def _inside_sequence(element: Any, length: Any, depth: Any) -> Any:
+    """Return (bytes to skip, depth after it) of an item or delimiter; depth -1 where there can be none."""
+    if depth > 0 and element == 0xE000:
+        return (np.int64(0), depth + 1) if length == _NO_LENGTH else (length, depth)
+    if depth > 0 and (element == 0xE00D or element == 0xE0DD):
+        return np.int64(0), depth - 1
+    return np.int64(0), np.int64(-1)
 
 
 @compiled
@@ -69,56 +84,27 @@ def walk(
     """
     size = buffer.size
     found[:, :] = -1
-    at, wanted, last, depth, structure = np.int64(start), 0, np.int64(-1), 0, np.int64(0)
+    at, wanted, last, depth, structure = np.int64(start), 0, np.int64(-1), np.int64(0), np.int64(0)
     while at + 8 <= size:
-        group = np.int64(buffer[at]) | np.int64(buffer[at + 1]) << 8
-        element = np.int64(buffer[at + 2]) | np.int64(buffer[at + 3]) << 8
-        tag = group << 16 | element
-        if group == 0xFFFE:  # item or delimiter inside a sequence of undefined length
-            length = _long_at(buffer, at + 4)
-            if depth == 0:
+        group, element = _short_at(buffer, at), _short_at(buffer, at + 2)
+        if group == 0xFFFE:
+            skipped, depth = _inside_sequence(element, _long_at(buffer, at + 4), depth)
+            if depth < 0:
                 return UNUSUAL, 0, 0, 0
-            at += 8
-            if element == 0xE000:
-                if length == 0xFFFFFFFF:
-                    depth += 1
-                else:
-                    at += length
-            elif element == 0xE00D or element == 0xE0DD:
-                depth -= 1
-            else:
-                return UNUSUAL, 0, 0, 0
+            at += 8 + skipped
             continue
-        first, second = np.int64(buffer[at + 4]), np.int64(buffer[at + 5])
+        tag, first, second = group << 16 | element, np.int64(buffer[at + 4]), np.int64(buffer[at + 5])
         if first < 65 or first > 90 or second < 65 or second > 90:
             return UNUSUAL, 0, 0, 0
         structure = structure * 16777619 ^ (tag << 16 | first << 8 | second)
         form = _FORMS[first - 65, second - 65]
-        if form == _UNKNOWN:
+        if form == _LONG and at + 12 > size:
+            return CUT, 0, 0, 0
+        length = _long_at(buffer, at + 8) if form == _LONG else _short_at(buffer, at + 6)
+        at += 12 if form == _LONG else 8
+        is_open = length == _NO_LENGTH
+        if form == _UNKNOWN or (is_open and not (first == 83 and second == 81)):  # only SQ: not encapsulated, not UN
             return UNUSUAL, 0, 0, 0
-        if form == _LONG:
-            if at + 12 > size:
-                return CUT, 0, 0, 0
-            length = _long_at(buffer, at + 8)
-            at += 12
-        else:
-            length = np.int64(buffer[at + 6]) | np.int64(buffer[at + 7]) << 8
-            at += 8
-        if length == 0xFFFFFFFF:
-            if not (first == 83 and second == 81):  # only SQ: not encapsulated pixels, not UN
-                return UNUSUAL, 0, 0, 0
-            if depth == 0:
-                if tag <= last:
-                    return UNUSUAL, 0, 0, 0
-                last = tag
-                while wanted < tags.size and tags[wanted] < tag:
-                    wanted += 1
-                if wanted < tags.size and tags[wanted] == tag:
-                    if representations[wanted] != (first << 8 | second):
-                        return UNUSUAL, 0, 0, 0
-                    found[wanted, 0], found[wanted, 1] = at, UNDEFINED
-            depth += 1
-            continue
         if depth == 0:
             if tag <= last:
                 return UNUSUAL, 0, 0, 0
@@ -128,11 +114,14 @@ def walk(
             if wanted < tags.size and tags[wanted] == tag:
                 if representations[wanted] != (first << 8 | second):
                     return UNUSUAL, 0, 0, 0
-                if at + length <= size:
-                    found[wanted, 0], found[wanted, 1] = at, length
-            if tag == _PIXEL_DATA:
+                if is_open or at + length <= size:
+                    found[wanted, 0], found[wanted, 1] = at, UNDEFINED if is_open else length
+            if tag == _PIXEL_DATA and not is_open:
                 return WALKED, at, length, structure
-        at += length
+        if is_open:
+            depth += 1
+        else:
+            at += length
     return CUT, 0, 0, 0
 
 

@@ -56,7 +56,7 @@ def load_projection(path: Path, recipes: Collection[Recipe]) -> NDArray[Any]:
         with path.open("rb") as file:
             data = file.read(most + _MAX_HEADER_BYTES)
     except FileNotFoundError:
-        raise ScanError(Reason.INPUT_MISSING, "the projection does not exist; check the list and --root") from None
+        raise ScanError(Reason.INPUT_MISSING, f"the projection does not exist; {Reason.INPUT_MISSING.advice}") from None
     return _parse(data, recipes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ukb_infer.errors import UsageError
 from ukb_infer.imaging.recipe import Recipe
 from ukb_infer.imaging.recipes.mimir1 import MIMIR_1, MIMIR_1_HIRES
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 __all__ = ["DEFAULT_RECIPE", "RECIPES", "Recipe", "find_recipe", "get_recipe", "recipe_forms"]
 

@@ -733,10 +733,7 @@ def check_station_count(
         return
     message = f"{found} stations, expected {expected}: {_which_is_missing(stations, pairs, expected)}"
     if not options.allow_missing_stations:
-        raise ScanError(
-            Reason.STATION_MISSING,
-            f"{message}; set --expected-stations, or accept it with --allow-missing-stations",
-        )
+        raise ScanError(Reason.STATION_MISSING, f"{message}; {Reason.STATION_MISSING.advice}")
     notes.add(Reason.STATION_MISSING, message)
 
 

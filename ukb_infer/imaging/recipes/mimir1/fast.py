@@ -183,6 +183,7 @@ def _make_adders(parts: Sequence[Part], depth: int, *, exact: bool) -> list[_Add
 
 def _aligned_adder(part: Part, out_z: Int64, adds: NDArray[np.bool_]) -> _Adder:
     z = part.taps[2]
+    places = np.stack([out_z, z.lower, z.upper])
     weights = np.empty((out_z.size, 4), np.float32)
     for contrast in range(len(CONTRASTS)):
         scale = part.fade * part.factors[contrast]
@@ -190,23 +191,18 @@ def _aligned_adder(part: Part, out_z: Int64, adds: NDArray[np.bool_]) -> _Adder:
         weights[:, 2 * contrast + 1] = z.weight * scale
 
     def add(block: Float32, first_row: int) -> None:
-        kernels.add_aligned(
-            block, first_row, *part.sources, out_z, z.lower, z.upper, weights, adds, part.start[0], part.start[1]
-        )
+        kernels.add_aligned(block, first_row, *part.sources, places, weights, adds, part.start)
 
     return add
 
 
 def _trilinear_adder(part: Part, out_z: Int64, adds: NDArray[np.bool_]) -> _Adder:
-    interpolation = part.interpolation
     scales = [part.scales(contrast) for contrast in range(len(CONTRASTS))]
     contrast_adds = (adds, np.ones_like(adds))
 
     def add(block: Float32, first_row: int) -> None:
         for source, scale, own_adds in zip(part.sources, scales, contrast_adds, strict=True):
-            kernels.add_trilinear(
-                block, first_row, source, out_z, *interpolation, scale, own_adds, part.start[0], part.start[1]
-            )
+            kernels.add_trilinear(block, first_row, source, out_z, part.interpolation, scale, own_adds, part.start)
 
     return add
 

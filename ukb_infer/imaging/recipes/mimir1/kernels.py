@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from ukb_infer.compiling import compiled
 
 Array = NDArray[Any]
+#: Of slices, rows, columns: (2, outputs) int64 lower and upper neighbours, (outputs,) float64 weight of the upper one.
+Taps = tuple[Array, Array, Array, Array, Array, Array]
+#: First (row, col, slice) of a station on the fused grid.
+Start = tuple[int, int, int]
 
 
 @compiled
-def slice_sums(
-    volume: Array,
-    body_rows: int,
-    column_sums: Array,
-    row_sums: Array,
-) -> None:
+def slice_sums(volume: Array, body_rows: int, column_sums: Array, row_sums: Array) -> None:
     """Sum every slice of integers over its rows and over its columns, in place.
 
     Args:
@@ -46,11 +45,7 @@ def slice_sums(
 
 @compiled
 def weighted_slice_sums(
-    volume: Array,
-    row_weights: Array,
-    col_weights: Array,
-    column_sums: Array,
-    row_sums: Array,
+    volume: Array, row_weights: Array, col_weights: Array, column_sums: Array, row_sums: Array
 ) -> None:
     """Weighted sums of every slice over its rows and over its columns, in place.
 
@@ -76,17 +71,7 @@ def weighted_slice_sums(
 
 @compiled
 def add_aligned(
-    block: Array,
-    first_row: int,
-    water: Array,
-    fat: Array,
-    out_z: Array,
-    z_lower: Array,
-    z_upper: Array,
-    weights: Array,
-    adds: Array,
-    row0: int,
-    col0: int,
+    block: Array, first_row: int, water: Array, fat: Array, z: Array, weights: Array, adds: Array, start: Start
 ) -> None:
     """Add some rows of water + fat of a station whose rows and columns lie on the grid, in place.
 
@@ -95,30 +80,26 @@ def add_aligned(
         first_row: fused row of the block's first row.
         water: (slices, rows, cols) uint16 or float32.
         fat: same shape and type.
-        out_z: (n,) int64 index in z of every output slice, -1 to skip it.
-        z_lower: (n,) int64 lower source slice.
-        z_upper: (n,) int64 upper source slice.
+        z: (3, n) int64 index in the block's z of every output slice, -1 to skip it; its lower and upper source slice.
         weights: (n, 4) float32: water lower, water upper, fat lower, fat upper; fading and correction included.
         adds: (n,) bool: add to what is there instead of setting it.
-        row0: first fused row of the station.
-        col0: first fused column of the station.
+        start: of the station.
     """
     rows, cols = water.shape[1], water.shape[2]
-    for n in range(out_z.shape[0]):
-        z = out_z[n]
-        if z < 0:
+    for n in range(z.shape[1]):
+        k, low, up = z[0, n], z[1, n], z[2, n]
+        if k < 0:
             continue
-        low, up = z_lower[n], z_upper[n]
         wl, wu, fl, fu = weights[n, 0], weights[n, 1], weights[n, 2], weights[n, 3]
         single = wu == np.float32(0.0) and fu == np.float32(0.0)
         for b in range(block.shape[0]):
-            r = first_row + b - row0
-            line = block[b, z]
+            r = first_row + b - start[0]
+            line = block[b, k]
             if not adds[n] and (r < 0 or r >= rows or cols != line.shape[0]):
                 line[:] = np.float32(0.0)
             if r < 0 or r >= rows:
                 continue
-            out = line[col0 : col0 + cols]
+            out = line[start[1] : start[1] + cols]
             a, c = water[low, r], fat[low, r]
             d, e = water[up, r], fat[up, r]
             if adds[n]:
@@ -138,20 +119,7 @@ def add_aligned(
 
 @compiled
 def add_trilinear(
-    block: Array,
-    first_row: int,
-    source: Array,
-    out_z: Array,
-    z_taps: Array,
-    z_weight: Array,
-    row_taps: Array,
-    row_weight: Array,
-    col_taps: Array,
-    col_weight: Array,
-    scale: Array,
-    adds: Array,
-    row0: int,
-    col0: int,
+    block: Array, first_row: int, source: Array, out_z: Array, taps: Taps, scale: Array, adds: Array, start: Start
 ) -> None:
     """Add some rows of one contrast of a station by trilinear interpolation, rounding as the recipe does, in place.
 
@@ -159,18 +127,14 @@ def add_trilinear(
         block: (rows of the block, z, cols) float32 of the fused grid.
         first_row: fused row of the block's first row.
         source: (slices, rows, cols) uint16 or float32.
-        out_z: (n,) int64 index in z of every output slice, -1 to skip it.
-        z_taps: (2, n) int64 lower and upper source slice; ``row_taps`` and ``col_taps`` likewise.
-        z_weight: (n,) float64 weight of the upper slice; ``row_weight`` and ``col_weight`` likewise.
-        row_taps: (2, rows out) int64.
-        row_weight: (rows out,) float64.
-        col_taps: (2, cols out) int64.
-        col_weight: (cols out,) float64.
+        out_z: (n,) int64 index in the block's z of every output slice, -1 to skip it.
+        taps: of the n slices, the rows and the columns.
         scale: (n, 2) float32: fading and intensity correction, multiplied one after the other.
         adds: (n,) bool: add to what is there instead of setting it.
-        row0: first fused row of the station.
-        col0: first fused column of the station.
+        start: of the station.
     """
+    z_taps, z_weight, row_taps, row_weight, col_taps, col_weight = taps
+    row0, col0 = start[0], start[1]
     cols_in, cols_out, rows_out = source.shape[2], col_weight.shape[0], row_weight.shape[0]
     begin = max(first_row - row0, 0)
     end = min(first_row + block.shape[0] - row0, rows_out)
@@ -203,12 +167,7 @@ def add_trilinear(
 
 
 @compiled
-def block_histograms(
-    block: Array,
-    low: Array,
-    high: Array,
-    counts: Array,
-) -> None:
+def block_histograms(block: Array, low: Array, high: Array, counts: Array) -> None:
     """Extremes and histogram of every row of a block over z and x, in place.
 
     Args:
@@ -251,12 +210,7 @@ def block_histograms(
 
 
 @compiled
-def block_mask_counts(
-    block: Array,
-    threshold: np.float32,
-    by_row: Array,
-    by_col: Array,
-) -> None:
+def block_mask_counts(block: Array, threshold: np.float32, by_row: Array, by_col: Array) -> None:
     """Count the voxels not below the threshold.
 
     Args:
@@ -282,13 +236,7 @@ def block_mask_counts(
 
 @compiled
 def uncertain_pixels(
-    image: Array,
-    doubt: Array,
-    magnitude: float,
-    bottom: float,
-    top: float,
-    scale: float,
-    found: Array,
+    image: Array, doubt: Array, magnitude: float, bottom: float, top: float, scale: float, found: Array
 ) -> int:
     """Pixels that reach an extreme, or whose truncated grey level is open, within their uncertainty.
 
@@ -321,105 +269,47 @@ def uncertain_pixels(
 
 
 @compiled
-def add_lines_along_rows(
-    lines: Array,
-    position: Array,
-    kept: Array,
-    source: Array,
-    z_taps: Array,
-    z_weight: Array,
-    row_taps: Array,
-    row_weight: Array,
-    col_taps: Array,
-    col_weight: Array,
-    scale: Array,
-    row0: int,
-    col0: int,
+def add_lines(
+    lines: Array, along: int, position: Array, kept: Array, source: Array, taps: Taps, scale: Array, start: Start
 ) -> None:
-    """Add one station to lines of voxels along the rows, rounding as the recipe does, in place.
+    """Add one station to lines of voxels along rows or columns, rounding as the recipe does, in place.
 
     Args:
-        lines: (lines, rows) float64 voxels of the fused grid.
-        position: (lines,) int64 fused column of each.
+        lines: (lines, rows or cols) float64 voxels of the fused grid.
+        along: 0 for lines along the rows, 1 along the columns.
+        position: (lines,) int64 fused column of each line along the rows, row of each along the columns.
         kept: (lines,) int64 output slice of the station, -1 where it has none there.
         source: (slices, rows, cols) uint16 or float32.
-        z_taps: (2, slices out) int64 lower and upper neighbours; ``row_taps`` and ``col_taps`` likewise.
-        z_weight: (slices out,) float64 weight of the upper one; ``row_weight`` and ``col_weight`` likewise.
-        row_taps: (2, rows out) int64.
-        row_weight: (rows out,) float64.
-        col_taps: (2, cols out) int64.
-        col_weight: (cols out,) float64.
+        taps: of the station's slices, rows and columns.
         scale: (slices out, 2) float32: fading and intensity correction, multiplied one after the other.
-        row0: first fused row of the station.
-        col0: first fused column of the station.
+        start: of the station.
     """
-    rows_in = source.shape[1]
-    count = min(row_weight.shape[0], lines.shape[1] - row0)
-    inputs = np.empty(rows_in, np.float64)
+    z_taps, z_weight, row_taps, row_weight, col_taps, col_weight = taps
+    own_taps, across_taps = (row_taps, col_taps) if along == 0 else (col_taps, row_taps)
+    own_weight, across_weight = (row_weight, col_weight) if along == 0 else (col_weight, row_weight)
+    count = min(own_weight.shape[0], lines.shape[1] - start[along])
+    inputs = np.empty((2, source.shape[1 + along]), np.float64)
     for p in range(lines.shape[0]):
-        k, c = kept[p], position[p] - col0
-        if k < 0 or c < 0 or c >= col_weight.shape[0]:
+        k, across = kept[p], position[p] - start[1 - along]
+        if k < 0 or across < 0 or across >= across_weight.shape[0]:
             continue
-        low, up, w, fade, factor = source[z_taps[0, k]], source[z_taps[1, k]], z_weight[k], scale[k, 0], scale[k, 1]
-        left, right, v = col_taps[0, c], col_taps[1, c], col_weight[c]
-        for r in range(rows_in):
-            first = np.float64(low[r, left]) * (1.0 - w) + np.float64(up[r, left]) * w
-            second = np.float64(low[r, right]) * (1.0 - w) + np.float64(up[r, right]) * w
-            inputs[r] = first * (1.0 - v) + second * v
-        out = lines[p, row0 : row0 + count]
-        for o in range(count):
-            u = row_weight[o]
-            out[o] += np.float32(inputs[row_taps[0, o]] * (1.0 - u) + inputs[row_taps[1, o]] * u) * fade * factor
-
-
-@compiled
-def add_lines_along_cols(
-    lines: Array,
-    position: Array,
-    kept: Array,
-    source: Array,
-    z_taps: Array,
-    z_weight: Array,
-    row_taps: Array,
-    row_weight: Array,
-    col_taps: Array,
-    col_weight: Array,
-    scale: Array,
-    row0: int,
-    col0: int,
-) -> None:
-    """Add one station to lines of voxels along the columns, as :func:`add_lines_along_rows` does along the rows.
-
-    Args:
-        lines: (lines, cols) float64 voxels of the fused grid.
-        position: (lines,) int64 fused row of each.
-        kept: (lines,) int64 output slice of the station, -1 where it has none there.
-        source: (slices, rows, cols) uint16 or float32.
-        z_taps: (2, slices out) int64 lower and upper neighbours; ``row_taps`` and ``col_taps`` likewise.
-        z_weight: (slices out,) float64 weight of the upper one; ``row_weight`` and ``col_weight`` likewise.
-        row_taps: (2, rows out) int64.
-        row_weight: (rows out,) float64.
-        col_taps: (2, cols out) int64.
-        col_weight: (cols out,) float64.
-        scale: (slices out, 2) float32: fading and intensity correction, multiplied one after the other.
-        row0: first fused row of the station.
-        col0: first fused column of the station.
-    """
-    cols_in = source.shape[2]
-    count = min(col_weight.shape[0], lines.shape[1] - col0)
-    inputs = np.empty((2, cols_in), np.float64)
-    for p in range(lines.shape[0]):
-        k, r = kept[p], position[p] - row0
-        if k < 0 or r < 0 or r >= row_weight.shape[0]:
-            continue
-        w, fade, factor, u = z_weight[k], scale[k, 0], scale[k, 1], row_weight[r]
+        w, fade, factor, fixed = z_weight[k], scale[k, 0], scale[k, 1], across_weight[across]
         for tap in range(2):
-            low, up, row = source[z_taps[0, k], row_taps[tap, r]], source[z_taps[1, k], row_taps[tap, r]], inputs[tap]
-            for x in range(cols_in):
-                row[x] = np.float64(low[x]) * (1.0 - w) + np.float64(up[x]) * w
-        upper, lower = inputs[0], inputs[1]
-        out = lines[p, col0 : col0 + count]
+            at, line = across_taps[tap, across], inputs[tap]
+            low, up = source[z_taps[0, k]], source[z_taps[1, k]]
+            low, up = (low[:, at], up[:, at]) if along == 0 else (low[at, :], up[at, :])
+            for x in range(line.shape[0]):
+                line[x] = np.float64(low[x]) * (1.0 - w) + np.float64(up[x]) * w
+        one, other = inputs[0], inputs[1]
+        out = lines[p, start[along] : start[along] + count]
         for o in range(count):
-            left, right, v = col_taps[0, o], col_taps[1, o], col_weight[o]
-            first, second = upper[left] * (1.0 - v) + upper[right] * v, lower[left] * (1.0 - v) + lower[right] * v
-            out[o] += np.float32(first * (1.0 - u) + second * u) * fade * factor
+            near, far, own = own_taps[0, o], own_taps[1, o], own_weight[o]
+            if along == 0:  # columns before rows, as the recipe does
+                first, second = (
+                    one[near] * (1.0 - fixed) + other[near] * fixed,
+                    one[far] * (1.0 - fixed) + other[far] * fixed,
+                )
+                out[o] += np.float32(first * (1.0 - own) + second * own) * fade * factor
+            else:
+                first, second = one[near] * (1.0 - own) + one[far] * own, other[near] * (1.0 - own) + other[far] * own
+                out[o] += np.float32(first * (1.0 - fixed) + second * fixed) * fade * factor

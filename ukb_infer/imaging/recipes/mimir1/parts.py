@@ -133,7 +133,7 @@ class Part:
         return same and max(taps.distance_from_identity() for taps in self.taps[:2]) <= ALIGNED_VOXELS
 
     @cached_property
-    def interpolation(self) -> tuple[Int64, Float64, Int64, Float64, Int64, Float64]:
+    def interpolation(self) -> kernels.Taps:
         """Neighbours and weights of slices, rows and columns, as the kernels take them."""
         rows, cols, z = self.taps
         return z.pair(), z.weight, rows.pair(), rows.weight, cols.pair(), cols.weight
@@ -270,12 +270,9 @@ def fused_lines(
         length: voxels of a line.
     """
     lines = np.zeros((slices.size, length))
-    add = kernels.add_lines_along_rows if axis == 0 else kernels.add_lines_along_cols
     for part in parts:
         kept = slices - part.start[2]
         kept = np.where((kept >= 0) & (kept < part.shape[2]), kept, -1)
-        add(
-            lines, positions, kept, part.sources[contrast], *part.interpolation, part.scales(contrast),
-            part.start[0], part.start[1],
-        )  # fmt: skip
+        source, scales = part.sources[contrast], part.scales(contrast)
+        kernels.add_lines(lines, axis, positions, kept, source, part.interpolation, scales, part.start)
     return lines

@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ukb_infer.inference import PredictConfig
 from ukb_infer.phantom import write_cohort
+from ukb_infer.records import ReadingOptions
 
 TABLES = ("estimates.csv", "scans.csv", "dictionary.csv")
 
@@ -85,3 +89,11 @@ def kill_at_random_times(scans: Path, module: Path, folder: Path, kills: int, se
         finished += 1
         shutil.rmtree(out)
     return done, finished
+
+
+def config(scans: Path, out: Path, module: Path, **changes: Any) -> PredictConfig:
+    """A run in this process."""
+    base = PredictConfig(
+        (str(scans),), out, modules=(str(module),), workers=0, batch_size=4, device="cpu", reading=ReadingOptions(0)
+    )
+    return replace(base, **changes)
