@@ -1,6 +1,6 @@
-"""The Python API's functions: ``project`` and ``predict``; each imports what it needs when it is called.
+"""The functions of the Python API, ``project`` and ``predict``; each imports what it needs when called.
 
-They leave the caller's process as it was: environment, working directory, threads, signals, warnings.
+They do not change the caller's process: environment, working directory, threads, signals, warnings.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def project(
     Args:
         path: a 20201 zip, a folder of DICOM slices or of NIfTI stations, or a cached ``.npy``.
         expected_stations: stations of the protocol, 0 for any number.
-        allow_missing_stations: use and flag a scan with fewer.
+        allow_missing_stations: use and flag a scan with fewer stations.
         strict: every flag is an error.
-        recipe: by which it is projected, a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
+        recipe: a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
@@ -67,8 +67,8 @@ def predict(
     """Predict scans and return the estimates.
 
     Args:
-        paths: one or more inputs, as ``ukb-infer predict`` takes them.
-        out: run folder to write (and to continue); None for a temporary one.
+        paths: one or more inputs, as for ``ukb-infer predict``.
+        out: run folder, resumed if it exists; None for a temporary one.
         modules: one or more names or folders; empty uses ``UKB_INFER_MODULES``.
         level: of the prediction intervals, e.g. 0.95.
         targets: one or more names to return, empty for all.
@@ -84,7 +84,7 @@ def predict(
     Raises:
         UsageError: contradictory options.
         RunError: no inputs, or an unusable folder.
-        ModuleError: a module does not load.
+        ModuleError: a module cannot be loaded.
     """
     from ukb_infer.inference.config import PredictConfig
     from ukb_infer.inference.predict import run_predict

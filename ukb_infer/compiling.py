@@ -1,4 +1,4 @@
-"""Compile loops with numba where its cache can be written, and where it cannot."""
+"""Compile loops with numba, with a cache on disk if possible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def compiled(function: _F) -> _F:
     """Compile on first call, releasing the interpreter's lock.
 
-    The machine code is cached on disk (beside the source, or in ``NUMBA_CACHE_DIR``) unless no such folder is writable,
-    as in a read-only container; then every process compiles anew, which takes a few seconds.
+    The machine code is cached on disk (next to the source, or in ``NUMBA_CACHE_DIR``). If no such folder is writable,
+    as in a read-only container, every process compiles again, which takes a few seconds.
     """
     options = {"nogil": True, "error_model": "numpy"}
     try:

@@ -1,4 +1,4 @@
-"""Standard streams that never end a command: closed, without a reader, or of another encoding."""
+"""Robust standard streams: closed, without a reader, or in another encoding."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: Nobody wants to read on; that is no loss.
+#: Errors without a reader: nothing is lost.
 _NO_READER = {errno.EPIPE, errno.ECONNRESET, errno.EBADF}
 
 
 class _LenientFile(io.FileIO):
-    """A descriptor to write to; what it cannot take is dropped, and ``failure`` keeps the first real error."""
+    """A file that drops what cannot be written; ``failure`` keeps the first real error."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.failure: OSError | None = None
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write some of the data; returns how many bytes are done with."""
+        """Write some of the data; returns the number of bytes consumed."""
         try:
-            while (written := super().write(data)) is None:  # a pipe set not to block, and full
+            while (written := super().write(data)) is None:  # a full non-blocking pipe
                 select.select([], [self], [])
         except OSError as error:
             if error.errno not in _NO_READER and self.failure is None:
@@ -42,11 +42,11 @@ _demanded = False
 
 
 def prepare_streams() -> None:
-    """Make the standard streams of this process safe to write to; for commands and worker processes only.
+    """Make the standard streams of this process robust; for commands and worker processes only.
 
-    Closed ones (``2>&-``) are replaced by the null device, which also keeps files opened later from getting their
-    numbers, where a library's message would be written into them. A reader that is gone (``| head -1``) is no error
-    any more, and characters that the terminal's encoding lacks are written as escapes.
+    Closed ones (``2>&-``) are replaced by the null device; otherwise files opened later could get their descriptors and
+    receive messages. A missing reader (``| head -1``) is not an error, and characters missing in the terminal's
+    encoding are escaped.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -63,7 +63,7 @@ def _lenient(name: str, stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is None:
         return Path(os.devnull).open("w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper) or isinstance(getattr(stream.buffer, "raw", None), _LenientFile):
-        return stream  # somebody's own, or prepared before
+        return stream  # replaced by the caller, or already prepared
     with contextlib.suppress(OSError, ValueError):
         if stream.fileno() == descriptor:
             stream.flush()
@@ -72,36 +72,36 @@ def _lenient(name: str, stream: TextIO | None, descriptor: int) -> TextIO:
                 io.BufferedWriter(_files[name]),
                 encoding=stream.encoding,
                 errors="backslashreplace",
-                line_buffering=stream.line_buffering,
+                line_buffering=stream.line_buffering or stream.write_through,  # PYTHONUNBUFFERED
             )
     return stream
 
 
 def demand_output() -> None:
-    """What this command prints is its result: :func:`lost_output` tells where some of it did not arrive."""
+    """Declare that stdout is the result of this command; :func:`lost_output` then reports losses."""
     global _demanded
     _demanded = True
 
 
 def lost_output() -> OSError | None:
-    """Why output that was demanded did not arrive, although somebody wanted it; None where all did."""
+    """Error that lost demanded output; None if nothing was lost."""
     return _files["stdout"].failure if _demanded and "stdout" in _files else None
 
 
 def say_to_stderr(text: str) -> None:
-    """Write a line to stderr where there is one that takes it; for progress in library code."""
+    """Write a line to stderr if possible; for progress in library code."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             print(text, file=sys.stderr, flush=True)
 
 
 def stderr_is_terminal() -> bool:
-    """Whether somebody watches stderr."""
+    """Whether stderr is a terminal."""
     return _is_terminal(sys.stderr)
 
 
 def stdout_is_terminal() -> bool:
-    """Whether somebody watches stdout."""
+    """Whether stdout is a terminal."""
     return _is_terminal(sys.stdout)
 
 

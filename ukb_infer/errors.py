@@ -1,7 +1,7 @@
-"""The exceptions that ukb_infer raises on purpose: every one is an :class:`UkbInferError`.
+"""The exceptions of ukb_infer; all derive from :class:`UkbInferError`.
 
-Messages call an option by the name of the library's argument, in backticks: "`batch_size`: got 1, expected at least 2".
-Only the command line knows flags, and puts them in place of those names.
+Messages name an option like the library's argument, in backticks: "`batch_size`: got 1, expected at least 2".
+Only the command line knows flags, and replaces these names by them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ukb_infer.reasons import Reason
 
 
 class UkbInferError(Exception):
-    """Base of every error that ukb_infer raises on purpose."""
+    """Base of all deliberate errors of ukb_infer."""
 
     def call_options(self, names: Mapping[str, str]) -> None:
-        """Say the message in another caller's terms.
+        """Replace the names of options in the message.
 
         Args:
-            names: what this caller calls an option, by the library's name; what is not in it stays as it is.
+            names: name of an option for this caller, by the library's name; others stay unchanged.
         """
         said = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), str(self))
         self.args = (said, *self.args[1:])
@@ -30,10 +30,10 @@ class UsageError(UkbInferError):
     """Arguments or configuration contradict each other (exit code 2).
 
     Args:
-        message: one sentence; where there is none, ``got`` and ``expected`` make it.
-        field: the argument at fault; it begins the message.
+        message: one sentence; if empty, it is made from ``got`` and ``expected``.
+        field: the wrong argument; it begins the message.
         got: its value.
-        expected: what it may be, in words.
+        expected: allowed values, in words.
     """
 
     def __init__(self, message: str = "", *, field: str = "", got: Any = None, expected: str = "") -> None:
@@ -43,7 +43,7 @@ class UsageError(UkbInferError):
 
 
 class RunError(UkbInferError):
-    """The run itself cannot be done: no inputs, unusable output folder (exit code 1)."""
+    """The run cannot be done: no inputs, unusable output folder (exit code 1)."""
 
 
 class ModuleError(RunError):
@@ -51,7 +51,7 @@ class ModuleError(RunError):
 
 
 class ScanError(UkbInferError):
-    """One scan cannot be used; the run goes on.
+    """One scan cannot be used; the run continues.
 
     Args:
         reason: the code that goes into ``scans.csv``.

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported on first use, so that nobody waits for what he does not need."""
+"""Packages whose public names are imported on first use."""
 
 from __future__ import annotations
 

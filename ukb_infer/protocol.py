@@ -1,6 +1,6 @@
 """How UK Biobank scans neck to knee: stations, matrices, spacings.
 
-Source: UK Biobank field 20201 and the MIMIR publication; see ``docs/recipe.md``. Each constant is named once, here.
+Source: UK Biobank field 20201 and the MIMIR publication; see ``docs/recipe.md``. Every constant is defined only here.
 """
 
 from __future__ import annotations

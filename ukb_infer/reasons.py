@@ -1,8 +1,8 @@
-"""The one list of reason codes: why a scan failed, or is flagged.
+"""Reason codes: why a scan failed or is flagged.
 
-Every scan that cannot be used, or can be used with care, carries codes of :class:`Reason`. The table in
-``docs/reasons.md`` is generated from this module, and the names that ``ukb-infer phantom --anomaly`` takes
-are the same codes.
+Every scan that cannot be used, or only with care, has codes of :class:`Reason`. The table in
+``docs/reasons.md`` is generated from this module, and anomalies of phantoms have
+the same names.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class Kind(StrEnum):
     """What a reason means for the scan that carries it."""
 
     FAILURE = "failure"  #: the scan is not used
-    FLAG = "flag"  #: the scan is used and flagged; ``--strict`` turns this into a failure
+    FLAG = "flag"  #: the scan is used and flagged; ``strict`` turns this into a failure
     QUALITY = "quality flag"  #: the scan is used and flagged, by limits on its measures of quality
     FAILURE_OR_FLAG = "failure or flag"  #: a failure unless an option allows it, then a flag
     TOLERATED = "tolerated"  #: changes nothing in the result and is not reported
-    APPEARANCE = "appearance"  #: in the picture only; `phantom` can make it, reading does not look for it
+    APPEARANCE = "appearance"  #: visible only in the image; phantoms can have it, reading does not detect it
 
 
 _F, _G, _Q, _FG = Kind.FAILURE, Kind.FLAG, Kind.QUALITY, Kind.FAILURE_OR_FLAG
@@ -26,12 +26,12 @@ _T, _A = Kind.TOLERATED, Kind.APPEARANCE
 
 
 class Reason(StrEnum):
-    """Why a scan failed or is flagged; the value is what the tables say.
+    """Why a scan failed or is flagged; the value is the code in the tables.
 
     Attributes:
         kind: what it means for the scan that carries it.
-        meaning: what was found, in words.
-        advice: what a user can do about it.
+        meaning: what was found.
+        advice: what the user can do.
     """
 
     kind: Kind
@@ -39,7 +39,7 @@ class Reason(StrEnum):
     advice: str
 
     def __new__(cls, code: str, kind: Kind = Kind.FAILURE, meaning: str = "", advice: str = "") -> Reason:
-        """A member with its words; ``Reason(code)`` finds it again."""
+        """Make a member; ``Reason(code)`` looks it up."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.kind, member.meaning, member.advice = kind, meaning, advice
@@ -50,53 +50,55 @@ class Reason(StrEnum):
     INPUT_MISSING = ("input_missing", _F, "a listed path or key does not exist",
         "check the path, or the list and its root")
     INPUT_UNREADABLE = ("input_unreadable", _F,
-        "a file or folder of the scan may not be opened, or is a link that leads nowhere",
-        "give yourself access or mend the link, then run the same command again")
+        "a file or folder of the scan cannot be opened, or is a broken link",
+        "fix the permissions or the link, then run the same command again")
     INPUT_CHANGED = ("input_changed", _F,
-        "a file of the scan was changed while it was read, and again while it was read once more",
-        "wait until it is whole, then run the same command again")
+        "a file of the scan changed while it was read, twice",
+        "wait until it is complete, then run the same command again")
     INVALID_SCAN_NAME = ("invalid_scan_name", _F,
         "the scan's name has characters outside A-Z a-z 0-9 . _ -, or is too long", "rename the file")
-    UNREADABLE_ZIP = ("unreadable_zip", _F, "not a zip, cut short, or a member fails its checksum",
-        "download the scan again; unpack what is another archive")
+    UNREADABLE_ZIP = ("unreadable_zip", _F, "not a zip, truncated, or a member fails its checksum",
+        "download the scan again; unpack other archives")
     ENCRYPTED_ZIP = ("encrypted_zip", _F, "the zip is encrypted", "decrypt it first")
     UNSUPPORTED_COMPRESSION = ("unsupported_compression", _F,
-        "a member of the zip is compressed by a method that is not read here (Deflate64, Zstandard, PPMd, …)",
-        "unpack it with a program that can, 7-Zip for one, and give the folder")
-    SEVERAL_ZIPS = ("several_zips", _F, "a zip that holds several zips, or zips within zips within it",
-        "unpack it and give the folder")
+        "a zip member uses an unsupported compression method (Deflate64, Zstandard, PPMd, …)",
+        "unpack it, for example with 7-Zip, and pass the folder")
+    SEVERAL_ZIPS = ("several_zips", _F, "the zip contains several zips, or nested zips",
+        "unpack it and pass the folder")
     TOO_LARGE = ("too_large", _F, "more members or bytes than a neck-to-knee scan can have",
-        "check where the file comes from")
-    UNREADABLE_DICOM = ("unreadable_dicom", _F, "a DICOM file cannot be parsed or lacks a needed element",
+        "check the origin of the file")
+    UNREADABLE_DICOM = ("unreadable_dicom", _F, "a DICOM file cannot be parsed or lacks a required element",
         "copy or export the scan again")
     UNSUPPORTED_TRANSFER_SYNTAX = ("unsupported_transfer_syntax", _F,
         "the pixel data use a compression that no installed decoder reads",
         "install ukb-infer[codecs], or convert to explicit VR")
     MULTIFRAME = ("multiframe", _F, "enhanced (multi-frame) MR", "export classic single-slice DICOM")
-    SEVERAL_SCANS = ("several_scans", _F, "slices of more than one examination in one input", "separate them")
+    SEVERAL_SCANS = ("several_scans", _F, "slices of more than one examination in one input",
+        "pass one examination per input")
     # -- series and stations
-    NO_DICOM = ("no_dicom", _F, "no DICOM slice in the input",
+    NO_DICOM = ("no_dicom", _F, "no DICOM slices in the input",
         "check that it is a scan of field 20201, or a folder of its slices")
     NO_WATER_SERIES = ("no_water_series", _F, "no water series, in the scan or at a station",
-        "look for it where the scan was exported or unpacked")
+        "check the export or the unpacking of the scan")
     NO_FAT_SERIES = ("no_fat_series", _F, "no fat series, in the scan or at a station",
-        "look for it where the scan was exported or unpacked")
+        "check the export or the unpacking of the scan")
     ONLY_DERIVED_IMAGES = ("only_derived_images", _F,
         "only fraction maps, masks, objects without pixels or other derived images; neither water nor fat",
-        "give the folder or zip with the water and fat images themselves")
+        "pass the folder or zip with the water and fat images")
     AMBIGUOUS_SERIES = ("ambiguous_series", _F,
-        "several images could be the water or fat of a station, and nothing tells which",
-        "leave one water and one fat series per station in the input")
+        "several images could be the water or fat of a station, and nothing decides between them",
+        "keep one water and one fat series per station in the input")
     SPLIT_SERIES = ("split_series", _F,
         "the slices of a station are spread over series that differ in more than their UID",
         "export the scan again with one series per contrast and station")
     SERIES_JOINED = ("series_joined", _G,
-        "the slices of a series came under more than one SeriesInstanceUID and were joined", "none needed")
+        "the slices of a series had more than one SeriesInstanceUID and were joined", "none needed")
     EXTRA_IMAGES_LEFT_OUT = ("extra_images_left_out", _G,
-        "something named like water or fat was left out: a fraction map, a mask, a copy, a composed series",
-        "none needed; to use copies instead of the stations, put them into an input of their own")
-    PROCESSED_IMAGES = ("processed_images", _G, "water or fat are named as processed copies, and there were no others",
-        "give the scanner's own images: the networks learned from these")
+        "an image named like water or fat was ignored: a fraction map, a mask, a copy, a composed series",
+        "none needed; to use copies instead of the stations, pass them as an input of their own")
+    PROCESSED_IMAGES = ("processed_images", _G,
+        "water or fat images are named like processed copies, and there are no others",
+        "pass the scanner's own images, on which the networks were trained")
     STATION_MISSING = ("station_missing", _FG, "fewer stations than expected",
         "set the number of expected stations, or allow missing stations")
     STATION_EXTRA = ("station_extra", _G, "more stations than expected", "look at the projection")
@@ -104,58 +106,59 @@ class Reason(StrEnum):
         "check that these are the stations of one neck-to-knee scan")
     STATIONS_DO_NOT_OVERLAP = ("stations_do_not_overlap", _F, "a gap between consecutive stations",
         "look for a missing station")
-    DUPLICATE_STATION = ("duplicate_station", _G, "a station repeated at the same position; the newest was used",
+    DUPLICATE_STATION = ("duplicate_station", _G, "a station is repeated at the same position; the newest was used",
         "none needed")
-    NEAR_DUPLICATE_STATION = ("near_duplicate_station", _G, "a station repeated within 5 mm; the newest was used",
+    NEAR_DUPLICATE_STATION = ("near_duplicate_station", _G, "a station is repeated within 5 mm; the newest was used",
         "look at the projection")
-    WATER_FAT_MISMATCH = ("water_fat_mismatch", _F, "water and fat of a station lie at different positions",
-        "leave water and fat of one acquisition in the input")
+    WATER_FAT_MISMATCH = ("water_fat_mismatch", _F, "water and fat of a station are at different positions",
+        "keep only water and fat of one acquisition in the input")
     SIZE_MISMATCH = ("size_mismatch", _G, "water and fat differ in size; both were cropped to the common size",
         "look at the projection")
     # -- slices and geometry
     SLICE_MISSING = ("slice_missing", _F, "more slices of a series are missing than can be interpolated",
-        "look for them where the scan was exported or unpacked")
+        "check the export or the unpacking of the scan")
     SLICE_INTERPOLATED = ("slice_interpolated", _G, "one interior slice of a series was missing and was interpolated",
         "look at the projection")
     SLICE_DUPLICATE = ("slice_duplicate", _G, "a slice occurs twice in a series; the newest was used", "none needed")
     END_SLICES_CROPPED = ("end_slices_cropped", _G,
-        "one contrast lacks end slices; both were cropped to what they share", "look at the projection")
+        "one contrast lacks end slices; both were cropped to the shared slices", "look at the projection")
     GEOMETRY_INCONSISTENT = ("geometry_inconsistent", _F,
         "slices of one series differ in size, spacing, orientation or in-plane position; the sform and qform of a "
-        "NIfTI file differ and neither goes before the other",
+        "NIfTI file differ and neither has priority",
         "export the scan again with one series per contrast and station; convert NIfTI again with dcm2niix")
     GEOMETRY_DISAGREES = ("geometry_disagrees", _G,
-        "a second statement of the geometry contradicts the one that was used",
-        "look at the projection; see docs/stored-values.md for which statement is used")
-    PATIENT_NOT_SUPINE = ("patient_not_supine", _G, "the header says that the participant did not lie on the back",
-        "look at the projection: the table is cut away behind the back")
+        "redundant header elements contradict the geometry that was used",
+        "look at the projection; docs/stored-values.md says which element is used")
+    PATIENT_NOT_SUPINE = ("patient_not_supine", _G,
+        "according to the header, the participant was not lying on the back",
+        "look at the projection: the table is removed behind the back")
     NOT_AXIAL = ("not_axial", _F, "slices are not axial", "only axial 20201 slices can be fused")
     OBLIQUE = ("oblique", _F, "the affine is tilted by more than 1 degree", "resample to an axial grid")
-    IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "spacing, matrix or position out of any plausible range",
+    IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "implausible spacing, matrix or position",
         "check that it is a neck-to-knee Dixon scan")
-    MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header declares no orientation", "convert again with dcm2niix")
+    MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header has no orientation", "convert again with dcm2niix")
     UNREADABLE_NIFTI = ("unreadable_nifti", _F, "a NIfTI file cannot be read", "convert again with dcm2niix")
     # -- values
     EMPTY_IMAGE = ("empty_image", _F, "a contrast, or the projection, is constant or all zero", "look at the images")
     NON_FINITE_VALUES = ("non_finite_values", _F, "NaN or infinite voxels", "convert again")
     UNSUPPORTED_PIXELS = ("unsupported_pixels", _F,
-        "values that are not MR signal as it stands: colour, inverted or complex images, tables, other units, labels",
+        "values that are not plain MR signal: colour, inverted or complex images, tables, other units, labels",
         "export the scanner's own magnitude images")
     RESCALE_APPLIED = ("rescale_applied", _G,
-        "a slope or intercept that the file states (rescale, real-world value, Philips scale) was applied",
-        "UK Biobank has none: check")
+        "a slope or intercept in the file (rescale, real-world value, Philips scale) was applied",
+        "check the origin: UK Biobank's files have none")
     UNUSED_BITS_MASKED = ("unused_bits_masked", _G,
-        "bits that the header says are no part of the value were set and were masked",
-        "look at the projection: overlays stand there, or BitsStored is wrong")
-    PADDING_REPLACED = ("padding_replaced", _G, "pixels with the padding value of the header were set to 0",
+        "bits outside the stored value were set and were masked",
+        "look at the projection: they are overlays, or BitsStored is wrong")
+    PADDING_REPLACED = ("padding_replaced", _G, "pixels with the header's padding value were set to 0",
         "look at the projection")
-    LOSSY_COMPRESSION = ("lossy_compression", _G, "the pixels have been through a lossy compression",
+    LOSSY_COMPRESSION = ("lossy_compression", _G, "the pixels went through lossy compression",
         "export the scan again without it")
-    BURNED_IN_ANNOTATION = ("burned_in_annotation", _G, "the header says that text is drawn into the pixels",
+    BURNED_IN_ANNOTATION = ("burned_in_annotation", _G, "according to the header, text is drawn into the pixels",
         "look at the projection")
-    BAD_PROJECTION = ("bad_projection", _F, "a .npy that is no projection of the recipe", "project the scan again")
+    BAD_PROJECTION = ("bad_projection", _F, "a .npy that is not a projection of the recipe", "project the scan again")
     QUALITY_UNKNOWN = ("quality_unknown", _G,
-        "a cached projection without its record in scans.csv: nothing is known of the scan", "project the scan again")
+        "a cached projection without a row in scans.csv: the scan's flags are unknown", "project the scan again")
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
@@ -165,7 +168,7 @@ class Reason(StrEnum):
     STORAGE_FAILED = ("storage_failed", _F, "the storage failed while reading or writing",
         "restore access to the storage; run the command again")
     INTERNAL_ERROR = ("internal_error", _F, "an unexpected error in ukb_infer", "report it with the message")
-    EXCLUDED = ("excluded", _T, "named by an exclusion list", "none needed")
+    EXCLUDED = ("excluded", _T, "in an exclusion list", "none needed")
     # -- tolerated variants of the files
     MANIFEST_MISSPELLED = ("manifest_misspelled", _T, "manifest.cvs instead of manifest.csv", "none needed")
     MANIFEST_MISSING = ("manifest_missing", _T, "no manifest", "none needed")
@@ -175,7 +178,7 @@ class Reason(StrEnum):
     IMPLICIT_VR = ("implicit_vr", _T, "implicit VR little endian", "none needed")
     NO_PREAMBLE = ("no_preamble", _T, "no DICOM preamble", "none needed")
     MISLABELLED_TRANSFER_SYNTAX = ("mislabelled_transfer_syntax", _T,
-        "the meta header names another VR than the data use", "none needed")
+        "the meta header names a different VR than the data use", "none needed")
     COMPRESSED_TRANSFER_SYNTAX = ("compressed_transfer_syntax", _T, "compressed pixel data that pydicom decodes",
         "none needed")
     # -- what measures of quality find, by limits that `--quality` sets
@@ -203,8 +206,8 @@ class Reason(StrEnum):
     LONG_PAUSE = ("long_pause", _Q, "much time passed between two stations",
         "look at the projection: the participant may have been moved")
     # -- what only the picture shows
-    FAT_WATER_SWAP = ("fat_water_swap", _A, "water and fat exchanged in a whole station", "look at the projection")
-    FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat exchanged in one leg", "look at the projection")
+    FAT_WATER_SWAP = ("fat_water_swap", _A, "water and fat swapped in a whole station", "look at the projection")
+    FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat swapped in one leg", "look at the projection")
     # fmt: on
 
 
@@ -213,8 +216,8 @@ def reason_table() -> str:
     lines = [
         "# Reason codes",
         "",
-        "Made from `ukb_infer/reasons.py` by `scripts/make_reason_table.py`. The names that",
-        "`ukb-infer phantom --anomaly` takes are the same codes.",
+        "Generated from `ukb_infer/reasons.py` by `scripts/make_reason_table.py`. `ukb-infer phantom --anomaly` takes",
+        "the same names.",
         "",
         "| kind | what it means for the scan |",
         "|---|---|",
@@ -223,8 +226,8 @@ def reason_table() -> str:
         "| quality flag | it is used and flagged, by [limits](quality.md) on its measures; `--strict` and "
         "`--require-quality` make it a failure |",
         "| failure or flag | a failure unless an option allows it, then a flag |",
-        "| tolerated | changes nothing in the result and is not reported as a problem |",
-        "| appearance | only in the picture: `phantom` can make it, this version does not detect it |",
+        "| tolerated | not a problem; nothing is reported |",
+        "| appearance | it is visible only in the image; `phantom` can make it, this version does not detect it |",
         "",
         "| code | kind | meaning | what to do |",
         "|---|---|---|---|",

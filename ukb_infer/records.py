@@ -1,4 +1,4 @@
-"""Frozen records that travel between the rooms."""
+"""Frozen records shared by all rooms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ScanKey:
     """One participant at one instance and array.
 
     ``scan`` is the input's name without extension and is unique in a run. ``eid`` (a string), ``instance`` and
-    ``array`` are parsed from ``{eid}_{field}_{instance}_{array}``; a name of another form keeps them empty / None.
+    ``array`` are parsed from ``{eid}_{field}_{instance}_{array}``; for other names they are empty / None.
     """
 
     eid: str
@@ -131,14 +131,14 @@ class Volume:
 
 @dataclass(frozen=True)
 class Projection:
-    """The picture the networks see.
+    """The image the networks see.
 
     Attributes:
         image: of the recipe's type and shape, (channels, rows, cols); for ``mimir-1`` water, fat and fat fraction,
             coronal left and sagittal right half.
-        flags: codes of everything that was repaired or is unknown.
-        messages: one sentence a flag.
-        stations: number of stations fused (0 where unknown, e.g. a bare .npy).
+        flags: reasons of everything that was repaired or is unknown.
+        messages: one sentence per flag.
+        stations: number of fused stations (0 if unknown, e.g. a bare .npy).
         key: the scan.
         measures: what describes the scan's quality, by name.
     """
@@ -153,16 +153,16 @@ class Projection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanResult:
-    """What became of one scan of a run.
+    """The result of one scan of a run.
 
     Attributes:
-        status: whether it was used; excluded scans were left out on the user's wish.
+        status: whether it was used; excluded scans are in an exclusion list.
         reasons: of the failure, or the flags.
-        message: for people.
-        stations: fused stations, 0 where unknown.
-        measures: what describes its quality, by name.
-        fingerprint: of the file as it was read: size, time of change, files; "" where nothing was read.
-        digest: SHA-256 of what was read, "" where it was not asked for.
+        message: text.
+        stations: fused stations, 0 if unknown.
+        measures: its quality, by name.
+        fingerprint: of the file that was read: size, modification time, number of files; "" if nothing was read.
+        digest: SHA-256 of what was read, "" if not requested.
     """
 
     status: Literal["ok", "flagged", "failed", "excluded"]
@@ -175,11 +175,11 @@ class ScanResult:
 
     @classmethod
     def failure(cls, reason: Reason, message: str = "", *, stations: int = 0) -> ScanResult:
-        """Of a scan that cannot be used.
+        """Result of a scan that cannot be used.
 
         Args:
             reason: of the failure.
-            message: for people; "" for the reason's own words.
+            message: text; "" for the reason's meaning and advice.
             stations: fused stations, 0 where unknown.
         """
         words = message or f"{reason.meaning}; {reason.advice}"
@@ -187,7 +187,7 @@ class ScanResult:
 
     @property
     def codes(self) -> str:
-        """The reasons as tables and journals hold them."""
+        """The reasons as text for tables and journals."""
         return ";".join(reason.value for reason in self.reasons)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def shown(text: str | Path) -> str:
-    r"""A name or message as every terminal, table and journal can hold it.
+    r"""Make a name or message printable in every terminal, table and journal.
 
-    Bytes that are no UTF-8 (names made on Windows, unpacked on Linux) and control characters become ``\xNN``; a name
-    in UTF-8 is shown as it is, also in a C locale.
+    Bytes that are not UTF-8 (names made on Windows, unpacked on Linux) and control characters become ``\xNN``; UTF-8
+    names are unchanged, even in a C locale.
 
     Args:
-        text: as the operating system gave it.
+        text: as returned by the operating system.
     """
     try:
         raw = os.fsencode(text)

@@ -75,7 +75,7 @@ def test_names_and_signs_that_the_terminal_lacks(run: Path, tmp_path: Path, enco
     line += f"{UKB} status '{out}' && {UKB} targets --csv && {UKB} predict --help && {UKB} status $'{tmp_path}/\\xff'"
     done = shell(line, **ENCODINGS[encoding])
     assert done.returncode == 1, done.stderr  # of the last: no run
-    assert b"is no run" in done.stderr
+    assert b"is not a run" in done.stderr
     assert b"Traceback" not in done.stdout + done.stderr
     assert b"1 ok, 0 flagged, 1 failed" in done.stdout
     assert b"Example:" in done.stdout
@@ -159,3 +159,13 @@ def test_every_other_command(run: Path, tiny_module: Path, tmp_path: Path) -> No
     assert (tmp_path / "r/estimates.csv").read_bytes() == (tmp_path / "merged/estimates.csv").read_bytes()
     assert len((tmp_path / "cv/predictions.csv").read_text().splitlines()) == 13
     assert (tmp_path / "agreement/metrics.md").read_text(encoding="utf-8").startswith("# Agreement")
+
+
+def test_lines_arrive_at_once_where_streams_are_unbuffered(tmp_path: Path) -> None:
+    """Containers set PYTHONUNBUFFERED; a line must not wait for the end of the command."""
+    script = tmp_path / "lines.py"
+    script.write_text(
+        "import os\nfrom ukb_infer.console import prepare_streams\nprepare_streams()\nprint('a line')\nos._exit(0)\n"
+    )
+    done = shell(f"{shlex.quote(sys.executable)} {script}", PYTHONUNBUFFERED="1")
+    assert done.stdout == b"a line\n"

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ukb_infer.cli.app import app
+from ukb_infer.cli.common import ProgressDisplay
 from ukb_infer.targets import TARGETS
 
 
@@ -89,3 +90,30 @@ def test_the_completion_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     shown = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="ukb-infer")
     assert "_UKB_INFER_COMPLETE=complete_bash" in shown.output
+
+
+def test_a_bar_is_drawn_a_few_times_a_second_however_many_scans_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slow terminal would hold up the run."""
+    monkeypatch.setattr("ukb_infer.cli.common.stderr_is_terminal", lambda: True)
+    with ProgressDisplay("project") as progress:
+        for k in range(20_001):
+            progress(k, 20_000, k)
+    told = capsys.readouterr().err
+    assert "20000 failed" in told
+    assert told.count("\r") < 2_000
+
+
+def test_a_pipe_hears_what_is_to_do_at_once_and_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressDisplay("project") as progress:
+        for k in (1, 2, 3, 3):
+            progress(k, 3, 0)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["project: starting ...", "project: 2 of 3 scans to do"]
+    assert said[2].startswith("project: 3 of 3, 0 failed, ")
+    assert len(said) == 3
+    with ProgressDisplay("project") as progress:
+        progress(3, 3, 0)
+        progress(3, 3, 0)
+    assert capsys.readouterr().err.splitlines() == ["project: starting ..."]

@@ -233,7 +233,7 @@ def test_variances_divided_once_are_corrected_where_the_unit_is_known(tmp_path: 
     assert found.targets["DxaTotalLeanMass"].sd == pytest.approx(2.0)
     assert found.targets["height"].sd == pytest.approx(3.0)
     assert np.isnan(found.targets["liverVolume"].sd).all()
-    assert any("divided by 1000 once more" in n and "DxaTotalLeanMass" in n for n in found.notes)
+    assert any("divided by 1000 again" in n and "DxaTotalLeanMass" in n for n in found.notes)
     assert any("`divisors` liverVolume=N" in n for n in found.notes)
     assert read_predictions(_table(tmp_path), {"liverVolume": 1000.0}).targets["liverVolume"].sd == pytest.approx(0.1)
 
@@ -270,7 +270,7 @@ def test_the_correction_is_said_in_the_tables(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("scan,DxaTotalLeanMass\n" + "".join(f"{k:07d}_20201_2_0,47\n" for k in range(1, 31)))
     text = metrics_markdown(compare(read_predictions(_table(tmp_path)), read_labels(labels), replicates=0))
-    assert "- variances divided by 1000 once more" in text
+    assert "- variances divided by 1000 again" in text
     assert "DxaTotalLeanMass" in text
     assert "- no sd of liverVolume" in text
 
@@ -280,7 +280,7 @@ def test_a_divisor_belongs_to_a_target_of_a_published_table(tmp_path: Path) -> N
         read_predictions(_table(tmp_path), {"liverVolume": -1000.0})
     with pytest.raises(UsageError, match="no such target"):
         read_predictions(_table(tmp_path), {"weight": 1.0})
-    with pytest.raises(UsageError, match="no table of the published system"):
+    with pytest.raises(UsageError, match="not a table of the published system"):
         read_predictions(make_cross_validation(tmp_path / "cv"), {"weight": 1000.0})
 
 
@@ -305,4 +305,4 @@ def test_an_unknown_unit_is_said_and_gives_no_sd(tmp_path: Path) -> None:
     path.write_text("name,DxaTotalLeanMass_mean_in_stone,DxaTotalLeanMass_variance_in_stone\n0000001_20201_2_0,7,1\n")
     found = read_predictions(path)
     assert np.isnan(found.targets["DxaTotalLeanMass"].sd).all()
-    assert any("'stone' is not known" in n for n in found.notes)
+    assert any("unknown unit 'stone'" in n for n in found.notes)

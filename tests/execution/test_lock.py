@@ -76,7 +76,7 @@ def test_without_locks_a_second_process_is_refused_and_a_killed_one_is_noticed(
     process = _start(tmp_path, "auto", HOLD_WITHOUT_LOCKS)
     _no_locks(monkeypatch)
     try:
-        with pytest.raises(RunError, match=rf"process {process.pid} on .*sign of life is \d s old"), RunLock(tmp_path):
+        with pytest.raises(RunError, match=rf"process {process.pid} on .*heartbeat is \d s old"), RunLock(tmp_path):
             pass
         assert f"process {process.pid}" in str(current_holder(tmp_path))
     finally:
@@ -93,7 +93,7 @@ def test_auto_falls_back_where_locks_do_not_work(tmp_path: Path, monkeypatch: py
     _no_locks(monkeypatch)
     with RunLock(tmp_path) as lock:
         assert not lock.locks_work
-        assert "left behind 15 minutes after" in lock.note
+        assert "is stale 15 minutes after" in lock.note
         with Journal(tmp_path, locks=lock.locks_work) as journal:
             journal.put("identity", 1)
         lock.refresh()
@@ -218,11 +218,11 @@ def _wait(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-# -- signs of life -----------------------------------------------------------------------------------------------------
+# -- heartbeat ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_holder_gives_signs_of_life_while_it_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ukb_infer.execution.lock.SIGN_OF_LIFE_S", 0.02)
+    monkeypatch.setattr("ukb_infer.execution.lock.HEARTBEAT_S", 0.02)
     path = tmp_path / ".lock-file"
     with RunLock(tmp_path, "file"):
         os.utime(path, (1e9, 1e9))
@@ -247,14 +247,14 @@ def test_of_two_that_find_a_lock_left_behind_one_takes_it(tmp_path: Path, monkey
     """The other machine is quicker between our look and our move: its new lock file stays."""
     _no_locks(monkeypatch)
     _left(tmp_path, STALE_AFTER_S + 60, host="elsewhere")
-    judge = RunLock._is_left_behind
+    judge = RunLock._is_stale
 
     def slow(lock: RunLock, now: float | None = None) -> bool:
         found = judge(lock, now)
         _left(tmp_path, 0, host="quicker", owner="y")
         return found
 
-    monkeypatch.setattr(RunLock, "_is_left_behind", slow)
+    monkeypatch.setattr(RunLock, "_is_stale", slow)
     with pytest.raises(RunError, match="in use by process 1 on quicker"), RunLock(tmp_path, "file"):
         pass
     assert json.loads((tmp_path / ".lock-file").read_text())["owner"] == "y"

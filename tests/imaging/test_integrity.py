@@ -65,10 +65,10 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda raw: gzip.compress(raw[:900]) + flipped(stored(raw[900:]), len(raw) - 900 + 10),
         "checksum",
     ),
-    "trailer cut off": (lambda raw: gzip.compress(raw)[:-8], "cut short"),
-    "trailer cut": (lambda raw: gzip.compress(raw)[:-1], "cut short"),
+    "trailer cut off": (lambda raw: gzip.compress(raw)[:-8], "truncated"),
+    "trailer cut": (lambda raw: gzip.compress(raw)[:-1], "truncated"),
     "bytes after the end": (lambda raw: gzip.compress(raw) + b"<html>moved</html>", "other bytes"),
-    "cut second member": (lambda raw: gzip.compress(raw) + gzip.compress(raw)[:200], "cut short"),
+    "cut second member": (lambda raw: gzip.compress(raw) + gzip.compress(raw)[:200], "truncated"),
 }
 
 

@@ -57,7 +57,7 @@ def test_what_a_download_does_not_mend_does_not_ask_for_one(tmp_path: Path, spoi
     SPOILERS[spoiler](slices)
     message = failure(write_zip(tmp_path / "a.zip", slices)).message
     assert "download" not in message
-    assert re.search("[;:(] ?(look|leave|check|export|copy|set|only)", message), "says what can be done"
+    assert re.search("[;:(] ?(look|keep|check|export|copy|set|only)", message), "says what can be done"
 
 
 def test_absent_pixels_are_named(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Edit, Reason, str]] = {
     "complex": (both(put("datatype", 32), put("bitpix", 64)), Reason.UNSUPPORTED_PIXELS, "complex"),
     "float128": (both(put("datatype", 1536), put("bitpix", 128)), Reason.UNSUPPORTED_PIXELS, "128 bits"),
     "bits": (both(put("datatype", 1), put("bitpix", 1)), Reason.UNSUPPORTED_PIXELS, "single bits"),
-    "no datatype": (put("datatype", 0), Reason.UNSUPPORTED_PIXELS, "unknown kind"),
+    "no datatype": (put("datatype", 0), Reason.UNSUPPORTED_PIXELS, "unknown number type"),
     "bitpix": (put("bitpix", 8), Reason.UNREADABLE_NIFTI, "bitpix 8"),
     "labels": (put("intent_code", 1002), Reason.UNSUPPORTED_PIXELS, "intent_code 1002"),
     "p-values": (put("intent_code", 22), Reason.UNSUPPORTED_PIXELS, "intent_code 22"),

@@ -194,7 +194,7 @@ def test_a_zip_beside_slices_is_left_out_and_counted(tmp_path: Path, scan: Path,
     found = read_stations(write_zip(tmp_path / "a.zip", make_slices(1, "WF"), {"more.zip": scan.read_bytes()}), ONE)
     assert same(found, expected)
     assert found.flags == (Reason.EXTRA_IMAGES_LEFT_OUT,)
-    assert "1 x zip beside the slices" in found.messages[0]
+    assert "1 x zip next to the slices" in found.messages[0]
 
 
 def test_zips_within_are_bounded(tmp_path: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def tar(data: bytes) -> bytes:
         (b"Rar!\x1a\x07\x01\x00" + b"x" * 600, "RAR", False),
         (encode(make_slices(1, "W")[0]), "single DICOM file", False),
         (b"PK\x07\x08PK\3\4" + b"x" * 600, "split", False),
-        (b"PK\3\4" + b"x" * 600, "cut short", True),
+        (b"PK\3\4" + b"x" * 600, "truncated", True),
     ],
 )
 def test_other_files_named_zip_are_called_what_they_are(

@@ -37,7 +37,7 @@ def test_it_counts_no_scan(projections: Path, tmp_path: Path) -> None:
 
 def test_it_refuses_the_folder_that_the_run_would_refuse(projections: Path, tiny_module: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("precious")
-    with pytest.raises(RunError, match=r"`out` .*: holds other files \(notes\.txt\)"):
+    with pytest.raises(RunError, match=r"`out` .* contains other files \(notes\.txt\)"):
         run_project(_config(tmp_path, projections))
     with pytest.raises(RunError, match="cannot be used as a folder"):
         run_project(_config(tmp_path / "notes.txt", projections))
@@ -60,5 +60,5 @@ def test_other_modules_are_told_in_a_few_words(projections: Path, tiny_module: P
 
 
 def test_a_root_that_does_not_exist_is_refused_also_where_no_list_needs_it(projections: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"`root` .*is no folder"):
+    with pytest.raises(UsageError, match=r"`root` .* is not a folder"):
         run_project(_config(tmp_path / "run", projections, root=tmp_path / "nowhere"))

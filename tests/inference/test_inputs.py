@@ -185,7 +185,7 @@ def _dry_run(folder: Path, text: str) -> RunSummary:
     [
         ("0000002\n", 2, "1 of 1 ids match 2 scans"),
         ("2\n8\n9\n", 2, "1 of 3 ids match 2 scans, 2 match no scan"),
-        ("x\n4\n", 1, "first line was taken for a header"),
+        ("x\n4\n", 1, "first line was read as a header"),
     ],
 )
 def test_what_an_exclusion_list_matches_is_said(tmp_path: Path, text: str, excluded: int, words: str) -> None:
@@ -196,7 +196,7 @@ def test_what_an_exclusion_list_matches_is_said(tmp_path: Path, text: str, exclu
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("7\n8\n", "none of its 2 ids matches any of the 3 scans"), ("", "holds no id")]
+    ("text", "words"), [("7\n8\n", "none of its 2 ids matches any of the 3 scans"), ("", "has no ids")]
 )
 def test_an_exclusion_list_of_which_nothing_matches_is_warned_of(tmp_path: Path, text: str, words: str) -> None:
     summary = _dry_run(tmp_path, text)

@@ -165,7 +165,7 @@ def test_a_folder_that_holds_the_output_or_another_run_is_not_searched_and_that_
         summary = run_project(ProjectConfig((str(scans),), scans / "run2", workers=0))
         assert summary.counts == {"ok": 1, "flagged": 0, "failed": 0, "excluded": 0}
         assert f"1 folders below the inputs hold results of a run and are not searched ({first})" in summary.notes[-1]
-    with pytest.raises(RunError, match="name it as an input"):
+    with pytest.raises(RunError, match="pass it as an input"):
         resolve_inputs([str(first.parent)])
     assert [s.kind for s in resolve_inputs([str(first)])] == ["projection"] * 2
     (tmp_path / "l.txt").write_text("0000002_20201_2_0\n0000001_20201_2_0\n")

@@ -214,3 +214,15 @@ def test_flags_told_later_are_taken_over(scan: Path, config: ProjectConfig, tiny
     assert flags(moved, **strict) == (1, [(Reason.STATION_EXTRA,)])
     assert flags(moved, **strict) == (0, [(Reason.STATION_EXTRA,)])
     assert flags(told, **strict) == (1, [()])
+
+
+def test_what_the_storage_says_is_told(scan: Path, config: ProjectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy gives a write that was cut short no error number."""
+
+    def save(*_: Any) -> None:
+        raise OSError("65536 requested and 8192 written")
+
+    monkeypatch.setattr(np, "save", save)
+    summary = run_project(replace(config, retry_waits_s=()))
+    assert (summary.exit_code, summary.again) == (75, 1)
+    assert summary.trouble == "the storage failed (65536 requested and 8192 written)"

@@ -103,7 +103,7 @@ def test_rows_are_keyed_by_ids_as_spreadsheets_and_r_write_them(tmp_path: Path, 
     assert labels.count_matches([_key("0000002")]) == (1, 0)
 
 
-@pytest.mark.parametrize(("eid", "words"), [("9.1E+06", "rounded"), ("9,100,001", "thousands"), ("12.5", "not whole")])
+@pytest.mark.parametrize(("eid", "words"), [("9.1E+06", "rounded"), ("9,100,001", "thousands"), ("12.5", "fractional")])
 def test_ids_of_labels_that_were_rounded_are_refused(tmp_path: Path, eid: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"row 3.*{words}"):
         read_labels(_write(tmp_path, f'eid,height\n0000001,170\n"{eid}",171\n'))
@@ -140,8 +140,8 @@ def test_special_codes_and_non_finite_values_become_missing_and_are_counted(tmp_
         ("eid,weight\n", {}, ["no rows"]),
         ("eid,weight\n,60\n", {}, ["row 2", "neither scan nor eid"]),
         ("eid,instance,weight\n0000001,second,60\n", {}, ["row 2", "instance is 'second'"]),
-        ("eid,weight\n0000001,heavy\n", {}, ["row 2", "'heavy' is no number"]),
-        ("eid,sex\n0000001,2\n", {}, ["sex takes 0 and 1"]),
+        ("eid,weight\n0000001,heavy\n", {}, ["row 2", "'heavy' is not a number"]),
+        ("eid,sex\n0000001,2\n", {}, ["sex must be 0 or 1"]),
         ("eid,height\n0000001,-1.5\n", {}, ["below height's physical limit"]),
         ("eid,weight\n0000001,60\n", {"units": {"wight": "g"}}, ["`units` wight=g", "did you mean weight"]),
         ("eid,weight\n0000001,60\n", {"units": {"weight": "cm"}}, ["cannot be converted", "'kg'"]),
@@ -182,7 +182,7 @@ def test_labels_in_another_unit_are_refused_and_accepted_once_declared(
 
 
 def test_implausible_labels_without_a_likely_unit_are_refused_too(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="check that the column"):
+    with pytest.raises(UsageError, match="check that this is the right column"):
         read_labels(_write(tmp_path, "eid,height\n0000001,0\n"))
 
 
@@ -210,7 +210,7 @@ def test_own_targets(tmp_path: Path) -> None:
         ("[targets.a]\nunti = 'cm'\n", "did you mean unit"),
         ("[targets.a]\nlower = 2\nupper = 1\n", "lower is 2"),
         ("[targets.a]\nkind = 'ordinal'\n", "expected continuous or binary"),
-        ("[targets.'1a']\nunit = 'cm'\n", "a letter first"),
+        ("[targets.'1a']\nunit = 'cm'\n", "expected a letter"),
         ("[targets.a]\nlower = 'x'\n", "expected a number"),
         ("unit = 'cm'\n", "expected tables"),
         ("[targets", "cannot be read as TOML"),

@@ -53,7 +53,7 @@ def test_a_mixture_of_units_is_refused_with_both_groups_counted(
     values = USUAL[target].copy()
     few = RNG.permutation(200) < share * 200
     values[few] *= factor
-    with pytest.raises(UsageError, match="a mixture of units") as caught:
+    with pytest.raises(UsageError, match="has mixed units") as caught:
         read_labels(_table(tmp_path, target, values))
     text = str(caught.value)
     counts = [int(word) for word in text.replace(":", " ").split() if word.isdigit()]
@@ -69,7 +69,7 @@ def test_a_mixture_stays_one_when_either_unit_is_declared(
 ) -> None:
     values = USUAL[target].copy()
     values[:60] *= factor
-    with pytest.raises(UsageError, match="a mixture of units"):
+    with pytest.raises(UsageError, match="has mixed units"):
         read_labels(_table(tmp_path, target, values), units={target: unit})
 
 

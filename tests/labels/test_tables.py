@@ -107,11 +107,11 @@ REFUSED = {
     "decimal commas without quotes": ("eid,weight\n0000001,80,5\n0000002,71,2\n", ["more cells", "decimal commas"]),
     "some decimal commas without quotes": ("eid,weight\n0000001,80\n0000002,71,2\n", ["line 3", "decimal point"]),
     "thousands or decimals": ('eid,DxaTotalLeanMass\n1,"45,123"\n2,"51,002"\n', ["row 2", "45,123", "point"]),
-    "thousands": ('eid,weight\n1,70\n2,"1,234.5"\n', ["row 3", "no number"]),
-    "thousands and decimal comma": ("eid;weight\n1;70,5\n2;1.234,5\n", ["row 3", "no number"]),
+    "thousands": ('eid,weight\n1,70\n2,"1,234.5"\n', ["row 3", "not a number"]),
+    "thousands and decimal comma": ("eid;weight\n1;70,5\n2;1.234,5\n", ["row 3", "not a number"]),
     "both styles": ("eid;weight\n1;70,5\n2;71.5\n", ["row 3", "decimal comma"]),
-    "units in cells": ("# a comment\neid,weight\n1,70\n\n2,80 kg\n", ["row 5", "'80 kg' is no number"]),
-    "too narrow a column": ("eid,weight\n1,70\n2,####\n", ["row 3", "no number"]),
+    "units in cells": ("# a comment\neid,weight\n1,70\n\n2,80 kg\n", ["row 5", "'80 kg' is not a number"]),
+    "too narrow a column": ("eid,weight\n1,70\n2,####\n", ["row 3", "not a number"]),
     "no header": ("0000001,80.5\n0000002,71\n", ["no column scan or eid", "separate cells"]),
     "nothing": ("\n\n", ["no header line"]),
     "two participants": ("eid_11111,eid_22222,weight\n1,2,70\n", ["eid_11111, eid_22222", "keep one"]),
@@ -167,5 +167,5 @@ def test_predictions_of_the_published_system_may_have_gone_through_a_spreadsheet
     found = read_predictions(path)
     np.testing.assert_array_equal(found.targets["weight"].mean, [70.5, np.nan])
     path.write_text("name,Weight_mean_in_kg,Weight_variance_in_kg\n0000001_20201_2_0,seventy,4\n")
-    with pytest.raises(RunError, match=r"predictions\.csv.*row 2.*Weight_mean_in_kg.*'seventy' is no number"):
+    with pytest.raises(RunError, match=r"predictions\.csv.*row 2.*Weight_mean_in_kg.*'seventy' is not a number"):
         read_predictions(path)

@@ -80,7 +80,7 @@ def test_code_in_a_pickle_is_not_executed(published: Path, tmp_path: Path, monke
     for name in ("standardization_parameters.txt", "calibration_factors.txt", "metadata.txt"):
         (bad / name).write_bytes((published / name).read_bytes())
     torch.save({"state_dict": _Evil()}, bad / "snapshot.pth.tar")
-    with pytest.raises(ModuleError, match="not executed"):
+    with pytest.raises(ModuleError, match="nothing was executed"):
         import_mimir(bad, tmp_path / "out")
     (bad / "snapshot.pth.tar").write_bytes(pickle.dumps(_Evil()))
     with pytest.raises(ModuleError, match=r"snapshot\.pth\.tar"):
@@ -141,8 +141,8 @@ def test_another_unit_is_kept_and_never_taken_for_the_registrys(published: Path,
     [
         ({"module.fc.bias": torch.tensor(1.0)}, "last layer of 1 outputs"),
         ({"module.fc.bias": torch.full((6,), torch.nan)}, "NaN"),
-        ({"module.conv1.weight": torch.zeros(64, 3, 3, 3)}, "no torchvision ResNet50"),
-        ({"module.extra": torch.zeros(1)}, "no torchvision ResNet50"),
+        ({"module.conv1.weight": torch.zeros(64, 3, 3, 3)}, "not a torchvision ResNet50"),
+        ({"module.extra": torch.zeros(1)}, "not a torchvision ResNet50"),
         ({"module.fc.bias": "text"}, "no table of tensors"),
     ],
 )

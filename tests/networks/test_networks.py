@@ -192,7 +192,7 @@ def test_the_backend_is_chosen_or_refused_clearly(monkeypatch: pytest.MonkeyPatc
     assert choose_backend("auto", "mobilenet_v3_small", cpu, "fp32") == "torch"
     assert choose_backend("auto", "resnet50", cuda, "bf16") == "torch"
     assert choose_backend("torch", "resnet50", cpu, "fp32") == "torch"
-    with pytest.raises(UsageError, match=r"`backend`: .*device cpu"):
+    with pytest.raises(UsageError, match=r"`backend`: .*`device` cpu"):
         choose_backend("openvino", "resnet50", cuda, "fp32")
     monkeypatch.setattr(compiled, "openvino_is_installed", lambda: False)
     assert choose_backend("auto", "resnet50", cpu, "fp32") == "torch"

@@ -362,7 +362,7 @@ def test_an_anomaly_is_written_in_its_formats_and_refused_in_others(tmp_path: Pa
                 assert first == members_or_bytes(write_scan(STATIONS, folder, SCAN, format, anomaly))
             assert [p.name for p in folder.iterdir()] == [path.name]
         else:
-            with pytest.raises(UsageError, match=f"{anomaly.value} needs --format {ANOMALIES[anomaly].formats[0]}"):
+            with pytest.raises(UsageError, match=f"{anomaly.value} needs `format` {ANOMALIES[anomaly].formats[0]}"):
                 write_scan(STATIONS, folder, SCAN, format, anomaly)
             assert not folder.exists()
 

@@ -90,10 +90,10 @@ def test_only_synthetic_scans_are_removed_and_only_on_request(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"workers": 0}, "--workers: got 0"),
-        ({"anomalies": [Reason.METAL] * 2}, "--anomaly: 2 anomalies need --count of at least 2, got 1"),
-        ({"anomalies": [Reason.OBLIQUE]}, "oblique needs --format nifti, got zip"),
-        ({"count": 1_000_000}, "--count: got 1000000"),
+        ({"workers": 0}, "`workers`: got 0"),
+        ({"anomalies": [Reason.METAL] * 2}, "2 `anomalies` need a `count` of at least 2, got 1"),
+        ({"anomalies": [Reason.OBLIQUE]}, "oblique needs `format` nifti, got zip"),
+        ({"count": 1_000_000}, "`count`: got 1000000"),
     ],
 )
 def test_contradictions_are_refused_before_anything_is_written(

@@ -134,7 +134,7 @@ def test_a_scan_that_cannot_be_written_leaves_the_old_one(
     [
         (STATIONS, "../0000001", "zip", "characters"),
         (STATIONS, "..", "nifti", "characters"),
-        (STATIONS, SCAN, "tar", "--format: got 'tar'"),
+        (STATIONS, SCAN, "tar", "`format`: got 'tar'"),
         ((), SCAN, "zip", "got none"),
         (
             [replace(STATIONS[0], water=STATIONS[0].water.astype(np.float32))],

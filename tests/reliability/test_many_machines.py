@@ -83,7 +83,7 @@ def test_merging_refuses_what_does_not_belong_together(
     run_predict(config(scans, tmp_path / "y", tiny_module, shard="1/4", level=0.9))
     with pytest.raises(UsageError, match="different tables"):
         run_merge([shards[0], tmp_path / "y"], tmp_path / "out")
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         run_merge([shards[0], tmp_path], tmp_path / "out")
     with pytest.raises(UsageError, match="one of the runs"):
         run_merge(shards, shards[0])
@@ -96,7 +96,7 @@ def test_merging_refuses_what_does_not_belong_together(
         journal.record([replace(row, payload=bytes(len(row.payload)))])
     with pytest.raises(UsageError, match="1 scans have different results"):
         run_merge([*shards, copy], tmp_path / "conflict")
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="already contains a run"):
         run_merge(shards, tmp_path / "twice")
     assert run_merge(shards, tmp_path / "twice", overwrite=True).missing == ()
 
@@ -136,7 +136,7 @@ def test_status_tells_counts_errors_and_who_works(single: Path) -> None:
     assert {n for n, _ in shown.last_failures} == {"0000009_20201_2_0", "0000018_20201_2_0"}
     with RunLock(single / "run"):
         assert f"process {os.getpid()}" in str(run_status(single / "run").holder)
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         run_status(single)
 
 
@@ -173,7 +173,7 @@ def test_retry_works_on_repaired_scans_again(tiny_module: Path, tmp_path: Path) 
     assert run_retry(out)[0] == 1
     with pytest.raises(UsageError, match="did you mean unreadable_zip"):
         run_retry(out, ["unreadable_zipp"])
-    with pytest.raises(RunError, match="is no run"):
+    with pytest.raises(RunError, match="is not a run"):
         run_retry(tmp_path / "nothing")
 
 

@@ -262,7 +262,7 @@ def test_the_table_of_a_run_lists_every_scan_once(whole: dict[str, bytes]) -> No
 
 
 def test_options_that_contradict_are_refused(scans: Path, tiny_module: Path, tmp_path: Path) -> None:
-    for changes, words in (({"shard": "4/3"}, "`shard`"), ({"lock": "nfs"}, "--lock")):
+    for changes, words in (({"shard": "4/3"}, "`shard`"), ({"lock": "nfs"}, "`lock`")):
         with pytest.raises(UsageError, match=words):
             config(scans, tmp_path, tiny_module, **changes)
 

@@ -134,13 +134,13 @@ def test_a_record_of_a_later_version_is_named(tmp_path: Path) -> None:
 
 
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no tables"):
+    with pytest.raises(RunError, match="has no tables"):
         read_run(tmp_path)
     _write(tmp_path)
     facts = json.loads((tmp_path / "run.json").read_text())
     for change, words in (
         ({"level": "high"}, "level"), ({"targets": [{"unit": "cm"}]}, r"targets\.0\.name"),
-        ({"schema_version": 9}, "version 9, this version reads 1"),
+        ({"schema_version": 9}, "version 9, expected 1"),
     ):  # fmt: skip
         (tmp_path / "run.json").write_text(json.dumps(facts | change))
         with pytest.raises(RunError, match=rf"run\.json.*{words}"):

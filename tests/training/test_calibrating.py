@@ -220,7 +220,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     modules, folders = _pair(tmp_path, 50, np.random.default_rng(7))
     with pytest.raises(UsageError, match="got 1 folders of cross-validate and 2 modules"):
         run_combine(folders[:1], modules, accept=("recipe",))
-    with pytest.raises(UsageError, match="same module twice"):
+    with pytest.raises(UsageError, match="same module is given twice"):
         run_combine(folders, [modules[0], modules[0]], accept=("recipe",), say=lambda _: None)
     values = {"weight": (np.linspace(50, 90, 50), 70.0, 3.0)}
     wrong = _write(tmp_path / "wrong", modules[1], 50, values)

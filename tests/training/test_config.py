@@ -49,8 +49,8 @@ def test_a_file_says_the_same_with_and_without_sections(tmp_path: Path) -> None:
         ("[optimisation]\nbatch_size = 8", "did you mean optimization"),
         ("[optimization]\nbatchsize = 8", "batchsize: no such setting; did you mean batch_size"),
         ("optimization = 3", "expected a section"),
-        ("iterations = 'five'", "iterations: got 'five', expected a whole number"),
-        ("batch_size = true", "batch_size: got True, expected a whole number, at least 2"),
+        ("iterations = 'five'", "iterations: got 'five', expected an integer"),
+        ("batch_size = true", "batch_size: got True, expected an integer, at least 2"),
         ("flip = 1", "flip: got 1, expected true or false"),
         ("learning_rate = nan", "learning_rate: got nan, expected a number, above 0"),
         ("weight_decay = inf", "weight_decay: got inf"),
@@ -70,12 +70,12 @@ def test_a_wrong_file_is_refused_in_its_own_words(tmp_path: Path, text: str, wor
     ("changes", "words"),
     [
         ({"folds": 1}, "`folds`: got 1, expected 0 or at least 2"),
-        ({"batch_size": 1}, "`batch_size`: got 1, expected a whole number, at least 2"),
+        ({"batch_size": 1}, "`batch_size`: got 1, expected an integer, at least 2"),
         ({"beta": 2.0}, "`beta`: got 2.0, expected a number, at least 0, at most 1"),
         ({"validation": 0.7}, "`validation`: got 0.7"),
         ({"precision": "fp16"}, "`precision`: got 'fp16', expected fp32 or bf16"),
         ({"iterations": 20, "warmup_mse": 20}, "`warmup_mse`: got 20, expected below `iterations`"),
-        ({"max_shift": 65}, "`max_shift`: got 65, expected a whole number, at least 0, at most 64"),
+        ({"max_shift": 65}, "`max_shift`: got 65, expected an integer, at least 0, at most 64"),
     ],
 )
 def test_a_contradiction_names_the_setting(changes: dict[str, Any], words: str) -> None:
@@ -87,7 +87,7 @@ def test_the_command_line_names_its_flags(tmp_path: Path) -> None:
     command = ["train", "--projections", str(tmp_path), "--labels", "labels.csv", "--out", str(tmp_path / "mod")]
     for arguments, words in (
         (["--batch-size", "1"], "--batch-size: got 1"),
-        (["--stratify", "height"], "--stratify: has no meaning without --folds"),
+        (["--stratify", "height"], "--stratify: is useless without --folds"),
         (["--unit", "weight"], "--unit: got 'weight'"),
         (["--config", str(tmp_path / "none.toml")], "--config: "),
     ):

@@ -271,7 +271,7 @@ def test_only_networks_of_the_same_kind_calibrate_a_module(data: Path, tmp_path:
         if name != "targets":
             said: list[str] = []
             run_calibrate(other, tmp_path / "mod", accept=(name,), say=said.append)
-            assert said[0].startswith(f"accepted although it differs: {name}")
+            assert said[0].startswith(f"difference accepted: {name}")
     with pytest.raises(UsageError, match="`accept`: 'seed' does not differ"):
         run_calibrate(alike, tmp_path / "mod", accept=("seed",), say=_quiet)
 
@@ -409,7 +409,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(data: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("RunError")
-    assert "the checkpoint before is kept" in done.stdout
+    assert "the previous checkpoint is kept" in done.stdout
     assert trainer.checkpoint.path.read_bytes() == content
     assert [p.name for p in folder.glob(".*partial*")] == []
 

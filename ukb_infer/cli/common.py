@@ -101,9 +101,9 @@ class ProgressDisplay:
 
         if self._bar is None:
             self._bar = tqdm(total=total, initial=done, unit="scan", desc=self.what, dynamic_ncols=True)
-        self._bar.update(done - self._bar.n)
         if failures:
-            self._bar.set_postfix(failed=failures)
+            self._bar.set_postfix_str(f"{failures} failed", refresh=False)  # drawn by the next update
+        self._bar.update(done - self._bar.n)
 
     def _say(self, done: int, total: int, failures: int) -> None:
         now = time.monotonic()
@@ -160,8 +160,8 @@ def print_summary(summary: RunSummary) -> None:
         typer.echo(f"{counts}; {summary.computed} processed now, {summary.seconds:.1f} s")
         explain_reasons(summary.reasons, summary.levels)
         if summary.exit_code == EXIT_AGAIN:
-            why = "stopped on request" if summary.stopped else "the machine or its storage failed"
-            typer.echo(f"{summary.unfinished} scans unfinished ({why}): run the same command again", err=True)
+            why = "stopped on request" if summary.stopped else summary.trouble or "the machine failed"
+            typer.echo(f"{summary.again} scans unfinished ({why}): run the same command again", err=True)
         for path in summary.files:
             typer.echo(f"  {path}")
     for warning in summary.warnings:

@@ -1,1 +1,1 @@
-"""The demonstration: labelled phantoms, the shipped ensemble and its making."""
+"""The demonstration: labelled phantoms, the shipped ensemble and how it is made."""

@@ -1,4 +1,4 @@
-"""Make the demonstration module ``phantom-demo`` from nothing."""
+"""Build the demonstration module ``phantom-demo`` from scratch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DemoConfig:
     """Size of the demonstration.
 
     Attributes:
-        training: phantoms the members learn from; ``calibration``: phantoms no member saw; ``evaluation``: fresh ones.
+        training: phantoms for training; ``calibration``: phantoms that no member saw; ``evaluation``: fresh ones.
         members: networks.
         iterations: of each member.
         workers: processes.
@@ -52,7 +52,7 @@ class DemoConfig:
     workers: int = 2
 
     def train_config(self) -> TrainConfig:
-        """Configuration of the members: small networks on averaged pixels, quick on a CPU."""
+        """Configuration of the members: small networks on averaged pixels, fast on a CPU."""
         return make_config(
             "fast",
             members=self.members,
@@ -93,7 +93,7 @@ class DemoRow:
 
 
 def _seconds_before(work: Path) -> float:
-    """What earlier calls on this folder took, as far as they finished."""
+    """Time spent by earlier calls on this folder, as far as they finished, s."""
     path = work / "seconds.txt"
     return float(path.read_text()) if path.exists() else 0.0
 
@@ -169,10 +169,10 @@ def make_demo(
 
     Args:
         out: the module's folder.
-        work: working folder; an interrupted call continues there.
+        work: working folder; an interrupted call resumes there.
         config: sizes.
         overwrite: replace an existing module.
-        say: receives a line now and then.
+        say: receives progress lines.
 
     Returns:
         The manifest of the finished module.

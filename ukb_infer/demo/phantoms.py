@@ -1,6 +1,6 @@
 """Labelled phantom projections, made in memory and packed for training.
 
-A phantom's stations go straight to the projection; the DICOM writer and reader in between are lossless (tested).
+A phantom's stations go straight to the projection; DICOM writer and reader are skipped, as they are lossless (tested).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ukb_infer.imaging.recipes import DEFAULT_RECIPE, RECIPES
 from ukb_infer.targets import TARGETS
 
 CHUNK = 50
-#: By which the demonstration's phantoms are projected.
+#: Recipe of the demonstration's projections.
 RECIPE = RECIPES[DEFAULT_RECIPE]
 
 
@@ -60,7 +60,7 @@ def _make_chunk(job: tuple[PhantomSet, int, Path]) -> int:
 def make_phantom_set(
     phantoms: PhantomSet, folder: Path, *, workers: int = 2, progress: Callable[[int], None] | None = None
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Images and labels of a phantom set, kept in a folder: chunks already made are not made again.
+    """Images and labels of a phantom set, kept in a folder; existing chunks are reused.
 
     Args:
         phantoms: what to make.

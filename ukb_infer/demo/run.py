@@ -1,4 +1,4 @@
-"""The demonstration: phantoms, the shipped ensemble, estimates beside true values."""
+"""The demonstration: phantoms, the shipped ensemble, estimates next to true values."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SHOWN = (
     "age", "height", "weight", "waist", "liverVolume", "AtlasLiverFat", "kidneyParenchymalVolume", "AtlasVatVolume",
     "AtlasAsatVolume", "AtlasTotalThighMuscleVolume", "DxaTotalTissueFatPercentage", "gripStrengthRight", "pulseRate",
 )  # fmt: skip
-BANNER = "DEMONSTRATION on synthetic bodies made by a computer. Nothing here says anything about people."
+BANNER = "DEMONSTRATION on synthetic bodies. Nothing here says anything about people."
 
 
 def run_demo(out: Path, count: int, seed: int, workers: int, progress: Progress | None = None) -> Iterator[str]:
     """Write phantoms, predict them with the shipped ensemble and compare.
 
     Args:
-        out: folder; scans go to ``scans``, results to ``run``. A repeated call begins anew there.
+        out: folder; scans go to ``scans``, results to ``run``. A repeated call starts over.
         count: scans.
         seed: of the phantoms.
         workers: processes.
-        progress: told how far the prediction is.
+        progress: called with the progress of the prediction.
 
     Yields:
         Lines for the user.
@@ -59,7 +59,7 @@ def run_demo(out: Path, count: int, seed: int, workers: int, progress: Progress 
 def _table(estimates: pd.DataFrame, truth: pd.DataFrame) -> Iterator[str]:
     true = truth.melt(id_vars=["scan"], value_vars=list(TARGETS), var_name="target", value_name="truth")
     joined = estimates.merge(true, on=["scan", "target"])
-    joined = joined[joined["lower"].notna()]  # binary targets have a probability in place of an interval
+    joined = joined[joined["lower"].notna()]  # binary targets have a probability instead of an interval
     joined["inside"] = (joined["truth"] >= joined["lower"]) & (joined["truth"] <= joined["upper"])
     for scan, rows in joined.groupby("scan"):
         yield ""

@@ -1,4 +1,4 @@
-"""Agreement, calibration and ranking metrics; reading predictions to judge."""
+"""Agreement, calibration and ranking metrics; reading predictions."""
 
 from ukb_infer.evaluation.compare import Comparison, TargetResult, compare
 from ukb_infer.evaluation.cross_validation import CrossValidation, read_cross_validation

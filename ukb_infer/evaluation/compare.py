@@ -1,4 +1,4 @@
-"""Predictions against labels: one result a target, as tables."""
+"""Predictions against labels: one result per target, as tables."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Comparison:
     """Results of a run.
 
     Attributes:
-        source: what was judged.
-        results: one a target, in the order of the labels.
+        source: what was evaluated.
+        results: one per target, in the order of the labels.
         unlabelled: scans of the run without any label.
         without_estimate: targets with labels that the run did not predict.
         warning: of the modules.
-        notes: what was converted, corrected or left out in reading the predictions.
+        notes: what was converted, corrected or ignored when reading the predictions.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(predictions: Predictions, labels: Labels, *, replicates: int = 1000, seed: int = 0) -> Comparison:
-    """Judge every target that has both labels and estimates.
+    """Evaluate every target that has both labels and estimates.
 
     Args:
         predictions: of a run.
@@ -60,7 +60,7 @@ def compare(predictions: Predictions, labels: Labels, *, replicates: int = 1000,
         seed: of its draws.
 
     Raises:
-        UsageError: there is none, or no scan has a label.
+        UsageError: no such target, or no scan has a label.
     """
     values = labels.matrix(predictions.keys)
     participants = np.array([k.eid or k.scan for k in predictions.keys])
@@ -86,7 +86,7 @@ def compare(predictions: Predictions, labels: Labels, *, replicates: int = 1000,
         )
     if not any(r.count for r in results):
         raise UsageError(
-            f"no scan of {predictions.source} has a label; check that scan, eid and instance of the table are theirs"
+            f"no scan of {predictions.source} has a label; check the columns scan, eid and instance of the labels"
         )
     unlabelled = int((~np.isfinite(values)).all(axis=1).sum())
     return Comparison(predictions.source, tuple(results), unlabelled, missing, predictions.warning, predictions.notes)
@@ -108,7 +108,7 @@ def metrics_csv(comparison: Comparison) -> str:
 
 
 def published_value(published: PublishedAccuracy, metric: str) -> float | None:
-    """Accuracy published for MIMIR on people (10-fold cross-validation), where this metric was.
+    """Accuracy published for MIMIR on people (10-fold cross-validation), or None.
 
     Args:
         published: of the target.
@@ -130,7 +130,7 @@ def _published(spec: TargetSpec, metric: str) -> str:
 
 
 def metrics_markdown(comparison: Comparison) -> str:
-    """Tables for people, next to the published accuracy."""
+    """Markdown tables, with the published accuracy."""
     lines = []
     if comparison.warning:
         lines += [f"**{comparison.warning}**", ""]

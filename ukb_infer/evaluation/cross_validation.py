@@ -33,7 +33,7 @@ class CrossValidation:
         fold: (N,) left out of training.
         predictions: (N, T) parts in natural units, before any calibration.
         labels: (N, T) NaN where missing.
-        facts: targets, members a fold, configuration, versions.
+        facts: targets, members per fold, configuration, versions.
     """
 
     keys: tuple[ScanKey, ...]
@@ -54,10 +54,10 @@ class CrossValidation:
 
 
 def write_cross_validation(folder: Path, result: CrossValidation) -> list[Path]:
-    """Write both files; numbers keep every bit.
+    """Write both files; numbers are exact.
 
     Args:
-        folder: that gets them.
+        folder: to write to.
         result: predictions, labels and fold of every scan.
 
     Raises:
@@ -96,12 +96,14 @@ def read_cross_validation(folder: Path) -> CrossValidation:
         RunError: missing, damaged or of another version.
     """
     if not is_cross_validation(folder) or not (folder / TABLE_NAME).is_file():
-        raise RunError(f"{folder}: holds no {FACTS_NAME} and {TABLE_NAME}; expected a folder of `cross-validate`")
+        raise RunError(f"{folder}: has no {FACTS_NAME} and {TABLE_NAME}; expected a folder written by `cross-validate`")
     try:
         facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         version = facts.pop("schema_version")
         if version != SCHEMA_VERSION:
-            raise RunError(f"{folder / FACTS_NAME}: version {version}, expected {SCHEMA_VERSION}")
+            raise RunError(
+                f"{folder / FACTS_NAME}: version {version}, expected {SCHEMA_VERSION}; run `cross-validate` again"
+            )
         names: Sequence[str] = [t["name"] for t in facts["targets"]]
         table = pd.read_csv(folder / TABLE_NAME, dtype=str, keep_default_na=False)
         wanted = [f"{name}_{part}" for name in names for part in _PARTS]

@@ -25,12 +25,12 @@ CURVE_LEVELS = np.linspace(0.01, 0.99, 99)
 SPARSIFICATION_SHARES = np.arange(0.0, 1.0, 0.05)
 #: Bins of predicted probability for the reliability of binary targets.
 RELIABILITY_BINS = 10
-#: Bootstrap replicates worked on at a time.
+#: Bootstrap replicates computed at a time.
 CHUNK = 64
-#: Fewest replicates of a bootstrap interval, and the share of them that must define the metric. The others alone would
-#: say that few scans are certain: of two scans, only the replicates that hold both have an R², always the same.
+#: Fewest replicates of a bootstrap interval, and the share in which the metric must be defined. The defined ones alone
+#: would overstate certainty: of two scans, only replicates with both have an R², which is always the same.
 FEWEST_REPLICATES, DEFINED_SHARE = 20, 0.9
-#: Fewest scans of a correlation or ICC: that of two scans is 1 or -1 whatever they are, this one can be -2.
+#: Fewest scans for a correlation or ICC: of two scans the correlation is always 1 or -1, and the ICC can be -2.
 FEWEST_RELATED = 3
 #: Values that differ by less than this, relative to their size, are equal: rounding makes such differences.
 EQUAL = 1e-12
@@ -77,10 +77,10 @@ class TargetPredictions:
         if not (np.isfinite(self.label).all() and np.isfinite(self.mean).all()):
             raise UsageError("labels or means are missing or infinite; leave those scans out")
         if (self.sd < 0).any():
-            raise UsageError("an sd is negative, expected 0 or more; NaN where there is none")
+            raise UsageError("an sd is negative, expected 0 or more, or NaN for none")
 
     def ordered(self) -> TargetPredictions:
-        """The same scans in an order of their own, so that sums do not depend on the order of a table's rows."""
+        """The same scans in a fixed order, so that sums do not depend on the order of a table's rows."""
         names = ("label", "mean", "sd", "lower", "upper", "participants")
         also = () if self.probability is None else (self.probability,)
         order = np.lexsort((*also, *(getattr(self, name) for name in names)))
@@ -89,12 +89,12 @@ class TargetPredictions:
 
     @property
     def has_sd(self) -> bool:
-        """Whether every scan has a predicted sd; without it, what is judged by sd is NaN."""
+        """Whether every scan has a predicted sd; without it, metrics that need an sd are NaN."""
         return bool(np.isfinite(self.sd).all())
 
     @property
     def inside(self) -> Float64:
-        """(N,) 1 where the interval holds the label, 0 where not, NaN where there is no interval."""
+        """(N,) 1 if the interval contains the label, 0 if not, NaN without interval."""
         held = ((self.label >= self.lower) & (self.label <= self.upper)).astype(np.float64)
         return np.where(np.isnan(self.lower) | np.isnan(self.upper), np.nan, held)
 
@@ -129,14 +129,14 @@ def evaluate_target(data: TargetPredictions, *, replicates: int = 1000, seed: in
         return {name: MetricValue(np.nan, np.nan, np.nan) for name in names}
     data = data.ordered()
     compute = _binary if data.binary else _continuous
-    with np.errstate(all="ignore"):  # what a few or constant labels leave undefined is NaN
+    with np.errstate(all="ignore"):  # undefined for few or constant labels: NaN
         parts = [compute(data, weights) for weights in _weights(data.participants, replicates, seed)]
     values = {name: np.concatenate([p[name] for p in parts]) for name in names}
     return {name: _summarize(found) for name, found in values.items()}
 
 
 def _summarize(found: Float64) -> MetricValue:
-    """Row 0 is the data itself, the others are replicates; they give an interval where nearly all define the metric."""
+    """Summarize row 0, the data, and replicates; they give an interval if nearly all define the metric."""
     rest = found[1:][np.isfinite(found[1:])]
     if rest.size < max(FEWEST_REPLICATES, DEFINED_SHARE * (found.size - 1)):
         return MetricValue(float(found[0]), np.nan, np.nan)
@@ -149,7 +149,7 @@ def _weights(participants: NDArray[np.str_], replicates: int, seed: int) -> Iter
     _, index = np.unique(participants, return_inverse=True)
     count = int(index.max()) + 1
     yield np.ones((1, index.size))
-    if count < 2:  # drawing the only participant again and again says nothing about others
+    if count < 2:  # one participant, drawn repeatedly, says nothing about others
         return
     rng = np.random.default_rng(seed)
     for start in range(0, replicates, CHUNK):
@@ -190,7 +190,7 @@ def gaussian_crps(label: Float64, mean: Float64, sd: Float64) -> Float64:
 
 
 def _covered(label: Float64, mean: Float64, sd: Float64) -> NDArray[np.bool_]:
-    """(n, levels) whether the central Gaussian interval of each of :data:`CURVE_LEVELS` holds the label."""
+    """(n, levels) whether the central Gaussian interval of each of :data:`CURVE_LEVELS` contains the label."""
     half = ndtri(0.5 + 0.5 * CURVE_LEVELS)
     return np.asarray(np.abs(label - mean)[:, None] <= sd[:, None] * half[None, :])
 
@@ -250,7 +250,7 @@ def _icc(n: Float64, sy: Float64, sm: Float64, spread_y: Float64, spread_m: Floa
     residual = 0.5 * (spread_y + spread_m - 2.0 * together)
     freedom = n - 1.0
     msr, mse, msc = rows / freedom, residual / freedom, between_raters
-    varied = np.where(spread_y + spread_m > 0, n, np.nan)  # scans that are all alike have no ICC
+    varied = np.where(spread_y + spread_m > 0, n, np.nan)  # identical scans have no ICC
     return _divide(msr - mse, msr + mse + 2.0 * (msc - mse) / varied)
 
 
@@ -264,8 +264,8 @@ def _pearson(count: int, spread_y: Float64, spread_m: Float64, together: Float64
 def _kept_error(error: Float64, score: Float64, weights: Float64) -> Float64:
     """(rows, shares) mean error of what remains after removing the scans of highest score.
 
-    Scans of one score count as their average: which of them goes first is nobody's to say. A share that ends within a
-    scan, or within such a group, takes that part of it.
+    Scans of equal score count as their average, since their order is arbitrary. A share that ends within a scan, or
+    within such a group, takes that part of it.
     """
     order = np.lexsort((error, score))
     starts = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) != 0]))
@@ -305,7 +305,7 @@ def _sparsification_error(error: Float64, sd: Float64, weights: Float64) -> Floa
 def error_by_sd(error: Float64, sd: Float64) -> tuple[Float64, Float64]:
     """Root mean square of predicted sd and of error, in up to ten groups of equal size by rising sd.
 
-    Scans of one sd count as their average, so that no order of rows decides in which group an error falls.
+    Scans of equal sd count as their average, so that row order does not decide in which group an error falls.
 
     Args:
         error: (n,) of at least one scan.

@@ -26,9 +26,9 @@ from ukb_infer.targets import TARGETS, TargetSpec, find_target
 Float64 = NDArray[np.float64]
 
 _MIMIR_MEAN = re.compile(r"^(?P<name>.+)_mean_in_(?P<unit>.+)$")
-#: Targets of which it is not known in which unit the published system had its labels.
+#: Targets whose label unit in the published system is unknown.
 _UNKNOWN_SOURCES = ("liverVolume", "kidneyParenchymalVolume", "DxaVatVolume")
-#: Level of intervals where the predictions bring none of their own.
+#: Level of intervals for predictions without their own.
 DEFAULT_LEVEL = 0.95
 
 
@@ -56,8 +56,8 @@ class Predictions:
         source: what was read, for tables.
         keys: (N,) scans.
         targets: by name.
-        warning: of the modules that made them, to be shown.
-        notes: what was converted or left out on the way.
+        warning: of the modules that made them.
+        notes: what was converted or ignored.
     """
 
     source: str
@@ -73,11 +73,11 @@ def read_predictions(path: Path, divisors: Mapping[str, float] | None = None) ->
     Args:
         path: a folder of ``predict`` or ``cross-validate``, or a ``predictions.csv`` of the published system (or the
             folder that holds it).
-        divisors: of targets of the published system, where they are not known here.
+        divisors: unit divisors of targets of the published system that are not known here.
 
     Raises:
-        RunError: nothing of the kind, or damaged.
-        UsageError: a divisor that is no number above 0, or of no target of a table of the published system.
+        RunError: no predictions, or damaged ones.
+        UsageError: a divisor that is not above 0, or not of a target in a table of the published system.
     """
     _check_divisors(path, divisors or {})
     if path.is_dir() and is_cross_validation(path):
@@ -100,12 +100,12 @@ def _check_divisors(path: Path, divisors: Mapping[str, float]) -> None:
     ours = path.is_dir() and (is_cross_validation(path) or holds_estimates(path))
     if divisors and ours:
         raise UsageError(
-            f"`divisors`: {path} is no table of the published system; its variances are right as they are, leave it out"
+            f"`divisors`: {path} is not a table of the published system: its variances need no correction, omit it"
         )
 
 
 def _spec(name: str, facts: dict[str, Any]) -> TargetSpec:
-    """Registry entry, or one made of what the run says about a target of the user's own."""
+    """Registry entry, or one made from what the run says about a user-defined target."""
     if name in TARGETS:
         return TARGETS[name]
     kind: Literal["continuous", "binary"] = "binary" if facts.get("kind") == "binary" else "continuous"
@@ -158,7 +158,7 @@ def _from_mimir(path: Path, divisors: Mapping[str, float]) -> Predictions:
         variance = f"{match['name']}_variance_in_{match['unit']}"
         spec = find_target(match["name"])
         if spec is None or variance not in columns:
-            notes.append(f"{column}: no known target, left out" if spec is None else f"{variance} is missing, left out")
+            notes.append(f"{column}: unknown target, ignored" if spec is None else f"{variance} is missing, left out")
             continue
         unit = published_unit(match["unit"])
         factor = _unit_factor(spec, unit, column, notes)
@@ -174,19 +174,19 @@ def _from_mimir(path: Path, divisors: Mapping[str, float]) -> Predictions:
     if strange:
         raise UsageError(f"`divisors` {strange[0]}: {path} has no such target ({', '.join(list(targets)[:8])})")
     notes += [
-        f"variances divided by {divisor:g} once more, since the published system divides them once only: {', '.join(t)}"
+        f"variances divided by {divisor:g} again, because the published system divides them only once: {', '.join(t)}"
         for divisor, t in corrected.items()
     ]
     if unknown:
         notes.append(
-            f"no sd of {', '.join(unknown)}: the published system divides variances by its unit divisor once only, and "
-            f"the divisor is not known; name it with `divisors` {unknown[0]}=N (from the module's metadata.txt)"
+            f"no sd of {', '.join(unknown)}: the published system divides variances by its unit divisor only once, and "
+            f"the divisor is unknown; give it with `divisors` {unknown[0]}=N (from the module's metadata.txt)"
         )
     keys = tuple(_named_scan(path, table.row_number(k), str(name)) for k, name in enumerate(table.frame["name"]))
     return Predictions(f"published system's {path}", keys, targets, notes=tuple(notes))
 
 
-#: Words for units, in small letters, as the columns of published tables may spell them.
+#: Lower-case spellings of units in the columns of published tables.
 _SPELLINGS = {
     "liter": "L", "liters": "L", "kilogram": "kg", "kilograms": "kg", "kgs": "kg", "milliliter": "mL",
     "milliliters": "mL", "millilitre": "mL", "millilitres": "mL", "ml": "mL", "cc": "cm3", "cm³": "cm3",
@@ -196,7 +196,7 @@ _SPELLINGS = {
 
 
 def published_unit(text: str) -> str:
-    """The unit that a column's spelling means: ``Litres`` and ``l`` are ``L``; what is not known stays as it is."""
+    """The unit of a column's spelling: ``Litres`` and ``l`` are ``L``; unknown ones stay as they are."""
     plain = text.strip(" []()").replace("^", "")
     lower = plain.casefold()
     if plain in UNITS:
@@ -221,22 +221,22 @@ def _named_scan(path: Path, row: int, name: str) -> ScanKey:
     except IdError as problem:
         raise RunError(f"{path}: row {row}: name is {problem}") from None
     if named is None:
-        raise RunError(f"{path}: row {row} has no name, expected the scan's; complete or remove it")
+        raise RunError(f"{path}: row {row} has no name, expected the scan's name; complete or remove the row")
     return ScanKey(named.scan, None, None, named.scan) if named.eid else ScanKey.from_name(named.scan)
 
 
 def published_divisor(spec: TargetSpec, unit: str) -> float | None:
-    """Divisor with which the published system came from the unit of its labels to the unit of a column.
+    """Divisor of the published system between the unit of its labels and the unit of a column.
 
-    UK Biobank's own columns have the registry's units, but for the masses by DXA, which are in grams. Targets that have
-    no field, and the volume by DXA, were labelled from other sources, whose unit is not known.
+    UK Biobank's columns have the registry's units, except DXA masses, which are in grams. Targets without field and the
+    DXA volume were labelled from other sources, whose unit is unknown.
 
     Args:
         spec: of the target.
         unit: as the column states it.
 
     Returns:
-        None where it is not known.
+        The divisor; None if unknown.
     """
     if spec.group == "own" or spec.name in _UNKNOWN_SOURCES:
         return None
@@ -246,7 +246,7 @@ def published_divisor(spec: TargetSpec, unit: str) -> float | None:
     if unit == stored or UNITS.get(spec.unit, ("other",))[0] not in ("mass", "length", "volume"):
         return 1.0
     if unit != spec.unit:
-        return None  # a unit that the published modules did not have
+        return None  # a unit that no published module uses
     return round(UNITS[spec.unit][1] / UNITS[stored][1], 9)
 
 
@@ -255,7 +255,7 @@ def _unit_factor(spec: TargetSpec, unit: str, column: str, notes: list[str]) -> 
         factor = conversion(spec, unit, column)
     except UsageError:
         if spec.unit in UNITS and UNITS[spec.unit][0] in ("mass", "length", "volume"):
-            notes.append(f"{column}: the unit {unit!r} is not known; the means are taken to be in {spec.unit}")
+            notes.append(f"{column}: unknown unit {unit!r}; the means are assumed to be in {spec.unit}")
         return 1.0  # spelled differently: binary, per square metre
     if factor != 1.0:
         notes.append(f"{column}: converted to {spec.unit}")

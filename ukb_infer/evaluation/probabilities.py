@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 Float64 = NDArray[np.float64]
-#: Probabilities are kept this far from 0 and 1, where logarithms end.
+#: Probabilities are kept this far from 0 and 1, where logarithms diverge.
 EDGE = 1e-6
 _STEPS = 30
-#: A regression that ends steeper than this is separated data, and has no slope.
+#: A steeper regression means separated classes, and has no slope.
 _STEEPEST = 1e3
 
 

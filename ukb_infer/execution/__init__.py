@@ -1,4 +1,4 @@
-"""Worker processes and the resume journal; knows no MRI and no torch."""
+"""Worker processes, journal, lock, shards and Dask; independent of MRI and torch."""
 
 from ukb_infer.execution.journal import Journal, JournalInput, JournalRow
 from ukb_infer.execution.lock import RunLock, current_holder

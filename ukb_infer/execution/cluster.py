@@ -1,7 +1,7 @@
-"""Work on a Dask cluster the user has, or one started through a batch system by dask-jobqueue.
+"""Work on an existing Dask cluster, or on one started through a batch system by dask-jobqueue.
 
-Needs the extra ``cluster``. Dask itself moves the work of a lost worker to another; here a bounded number of items is
-in flight, results stream back as they come, and an item that loses its worker again and again becomes a failure.
+Needs the extra ``cluster``. Dask itself moves the work of a lost worker to another. Here the number of items in flight
+is bounded, results are streamed back, and an item that loses its worker repeatedly becomes a failure.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 
 #: Batch systems of dask-jobqueue that a TOML file may name.
 KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-#: Items in flight for each thread of the cluster: enough that none waits for this process.
+#: Items in flight per thread of the cluster: enough to keep every thread busy.
 IN_FLIGHT = 3
-#: An item may wait for others in flight, so that it gets this many times the limit before it is given up.
+#: An item may queue behind others in flight, so it gets this many times the limit.
 TIMEOUT_FACTOR = IN_FLIGHT + 1
 _LOOK_UP_S = 0.5
 
@@ -43,14 +43,14 @@ def run_on_cluster(
         function: importable on the workers, which need this package and the same file paths.
         items: what to work on.
         scheduler: address (``tcp://host:8786``), or a TOML file: ``kind``, ``jobs``, ``[options]`` of dask-jobqueue.
-        timeout_s: longest time for one item; waiting in the queue of a worker is allowed for.
-        should_stop: asked now and then; True ends the work, leaving items without result.
+        timeout_s: time limit for one item, s; queueing in a worker is allowed for.
+        should_stop: polled; True ends the work, leaving items without result.
 
     Yields:
         (index of the item, result or :class:`Failure`), in order of completion; every index at most once.
 
     Raises:
-        UsageError: the extra is missing, or the file makes no sense.
+        UsageError: the extra is missing, or the file is invalid.
         RunError: the scheduler cannot be reached, or is lost.
     """
     try:
@@ -64,7 +64,7 @@ def run_on_cluster(
         except (OSError, distributed.comm.CommClosedError, distributed.client.FuturesCancelledError) as error:
             raise RunError(
                 f"`scheduler` {scheduler}: the connection was lost ({type(error).__name__}); run the same command "
-                "again: what is finished is kept"
+                "again; finished work is kept"
             ) from error
 
 
@@ -98,7 +98,7 @@ def read_cluster_file(path: Path) -> tuple[str, int, dict[str, Any]]:
     if kind not in KINDS:
         raise UsageError(f"`scheduler` {path}: kind is {kind!r}, expected {', '.join(KINDS)}")
     if type(jobs) is not int or jobs < 1 or not isinstance(options, dict):
-        raise UsageError(f"`scheduler` {path}: expected jobs = a number from 1 on, and a table [options]")
+        raise UsageError(f"`scheduler` {path}: expected jobs = a number of at least 1, and a table [options]")
     return kind, jobs, options
 
 
@@ -111,7 +111,7 @@ def _start_cluster(path: Path) -> Any:
     try:
         cluster = getattr(dask_jobqueue, KINDS[kind])(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"`scheduler` {path}: [options] do not suit dask-jobqueue ({error})") from error
+        raise UsageError(f"`scheduler` {path}: [options] are not valid for dask-jobqueue ({error})") from error
     cluster.scale(jobs=jobs)
     return cluster
 
@@ -165,5 +165,5 @@ def _result(distributed: Any, future: Any) -> Any:
     if error is None:
         return future.result()
     if isinstance(error, distributed.KilledWorker):
-        return Failure("died", "its worker was lost several times on the cluster")
+        return Failure("died", "its worker on the cluster was lost several times")
     return Failure("raised", f"{type(error).__name__}: {error}")

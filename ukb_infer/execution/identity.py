@@ -1,8 +1,7 @@
-"""Which process holds something: a host name and a number are not enough where there are containers.
+"""Identity of a process, also across containers.
 
-Containers often share a host name, and the first process of each has the number 1: a restarted one looks like the one
-that was killed, and one that lives elsewhere looks dead from here. The kernel tells them apart: by its own boot, by the
-namespace in which the number counts, and by when the process was started.
+Host name and PID are not enough: containers often share a host name, and the first process of each has PID 1, so a
+restarted container looks like the killed one. Boot id, PID namespace and start time identify a process.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process that wrote its name somewhere.
+    """A process, as recorded in a lock file.
 
     Attributes:
-        process: its number, 0 where unknown.
+        process: PID, 0 if unknown.
         host: name of its machine or container.
-        boot: of its kernel, a random text made at every start; "" where the system tells none.
-        namespace: in which the number counts, e.g. ``pid:[4026531836]``; "" where unknown.
-        started: when the process was started, in the kernel's ticks since boot; 0 where unknown.
+        boot: boot id of its kernel, random at every start; "" if unknown.
+        namespace: PID namespace, e.g. ``pid:[4026531836]``; "" if unknown.
+        started: start time in the kernel's ticks since boot; 0 if unknown.
     """
 
     process: int
@@ -42,7 +41,7 @@ class ProcessIdentity:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> ProcessIdentity:
-        """From what was written; facts that are missing (other versions wrote two of them) stay unknown."""
+        """Read a record; missing facts (other versions wrote fewer) stay unknown."""
         numbers = {k: v for k in ("process", "started") if type(v := plain.get(k)) is int and 0 < v < 1 << 63}
         texts = {k: v for k in ("host", "boot", "namespace") if isinstance(v := plain.get(k), str)}
         return cls(numbers.get("process", 0), texts.get("host", ""), texts.get("boot", ""),
@@ -50,12 +49,12 @@ class ProcessIdentity:
 
     @property
     def shares_our_kernel(self) -> bool:
-        """Whether it ran on this boot of this machine, in whatever container."""
+        """Whether it ran on this boot of this machine, in any container."""
         return self.boot != "" and self.boot == _boot()
 
     @property
     def lives(self) -> bool | None:
-        """Whether it is still there; None where that cannot be told from here."""
+        """Whether it is alive; None if that cannot be determined from here."""
         if not self.shares_our_kernel or self.namespace == "" or self.namespace != _namespace() or not self.started:
             return None
         try:
@@ -63,9 +62,9 @@ class ProcessIdentity:
         except (ProcessLookupError, OverflowError):
             return False
         except PermissionError:
-            pass  # somebody else's
+            pass  # exists, but belongs to another user
         started = _start_time(self.process)
-        return started in (0, self.started)  # 0: hidden from us, so that the number alone counts
+        return started in (0, self.started)  # 0: hidden from us, so only the PID counts
 
     def __str__(self) -> str:
         """For people."""
@@ -89,7 +88,7 @@ def _namespace() -> str:
 
 
 def _start_time(process: int) -> int:
-    """Field 22 of ``/proc/N/stat`` (proc(5)); the name before it may hold spaces and parentheses. 0 where unknown."""
+    """Field 22 of ``/proc/N/stat`` (proc(5)); the name before it may contain spaces and parentheses. 0 if unknown."""
     try:
         text = (_PROC / str(process) / "stat").read_bytes()
         return int(text[text.rindex(b")") + 1 :].split()[19])

@@ -1,6 +1,6 @@
-"""What a run has finished, in an embedded database.
+"""The journal: what a run has finished, in SQLite.
 
-SQLite with its rollback journal and full synchronization: a transaction is on disk or it is not, also after kill -9 or
+SQLite with its rollback journal and full synchronization: a transaction is either on disk or not, even after kill -9 or
 a power cut. One writer at a time is ensured by :class:`ukb_infer.execution.lock.RunLock`, so that file systems whose
 locks do not work (``locks=False``) are as safe as others.
 """
@@ -25,22 +25,22 @@ from ukb_infer.storage import from_plain
 
 JOURNAL_NAME = "journal.sqlite"
 SCHEMA_VERSION = 3
-#: The version before, without measures: read as it is, and brought up to date by the next run.
+#: The previous version, without measures: still read, and upgraded by the next run.
 _WITHOUT_MEASURES = 2
-#: A commit waits this long for somebody who looks at the run (`export` of a biobank takes minutes), s.
+#: A commit waits this long for readers of the run (`export` of a biobank takes minutes), s.
 WRITER_WAITS_S = 3600.0
 READER_WAITS_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class JournalInput:
-    """One scan that the run was asked for.
+    """One input scan of the run.
 
     Attributes:
         key: of the scan; its name is the key of the journal.
         given: path as the user gave it.
-        excluded: left out on the user's wish.
-        mine: whether it belongs to this run's shard.
+        excluded: left out by an exclusion list.
+        mine: belongs to this run's shard.
     """
 
     key: ScanKey
@@ -55,9 +55,9 @@ class JournalRow:
 
     Attributes:
         scan: its name, the key of the journal.
-        result: what became of it.
+        result: its result.
         payload: result bytes (estimates), empty for a failed scan.
-        finished: when, seconds since 1970; 0 takes the time of recording.
+        finished: Unix time, s; 0 for the time of recording.
     """
 
     scan: str
@@ -75,17 +75,18 @@ class Journal:
 
     Args:
         folder: the run folder; exists and is locked by the caller, unless ``read_only``.
-        read_only: for looking at a run, also while it is going on.
+        read_only: for reading a run, also while it is working.
         locks: False where the file system's locks do not work; the caller's lock is then the only one.
 
     Raises:
-        RunError: the file is no journal of this version.
+        RunError: the file is not a journal of this version.
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False, locks: bool = True) -> None:
         self.path = folder / JOURNAL_NAME
         if read_only and not self.path.is_file():
-            raise RunError(f"{folder} is no run: it holds no {JOURNAL_NAME}")
+            what = f"is not a run: it has no {JOURNAL_NAME}" if folder.is_dir() else "does not exist; check the path"
+            raise RunError(f"{folder} {what}")
         options = ["mode=ro" if read_only else "mode=rwc", *([] if locks else ["nolock=1"])]
         uri = f"file:{quote(os.fsencode(self.path.absolute()))}?{'&'.join(options)}"
         try:
@@ -136,7 +137,7 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or none."""
+        """Commit all changes or none."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -146,28 +147,28 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise RunError(
                 f"{self.path}: cannot be written ({error}); free space or restore access, then run the same command "
-                "again: what is finished is kept"
+                "again; finished work is kept"
             ) from error
 
     # -- the run's own facts -------------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Any:
-        """Value of the run's own facts, or None."""
+        """A fact of the run, or None."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a fact of the run.
+        """Store a fact of the run.
 
         Args:
             key: its name; an earlier value is replaced.
-            value: what JSON can hold.
+            value: JSON-serializable.
         """
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, sort_keys=True)))
 
     def set_inputs(self, inputs: Iterable[JournalInput]) -> None:
-        """Replace the scans the run is asked for, in the order of the tables."""
+        """Replace the input scans, in the order of the tables."""
         rows = [
             (k, i.key.scan, i.key.eid, i.key.instance, i.key.array, i.given, int(i.excluded), int(i.mine))
             for k, i in enumerate(inputs)
@@ -177,7 +178,7 @@ class Journal:
             self._db.executemany("INSERT INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def inputs(self) -> Iterator[JournalInput]:
-        """Scans the run is asked for, those of other shards included, in the order of the tables."""
+        """Input scans, including those of other shards, in the order of the tables."""
         for found in self._db.execute(f"SELECT {_INPUT} FROM inputs ORDER BY position"):
             yield _input(found)
 
@@ -198,12 +199,12 @@ class Journal:
             self._db.executemany(f"INSERT OR REPLACE INTO scans ({_ROW}) VALUES (?{', ?' * 9})", values)
 
     def forget(self, scans: Iterable[str]) -> None:
-        """Remove finished scans, so that they are worked on again."""
+        """Remove finished scans, so that they are processed again."""
         with self._transaction():
             self._db.executemany("DELETE FROM scans WHERE scan = ?", [(s,) for s in scans])
 
     def finished(self) -> dict[str, ScanResult]:
-        """What became of every finished scan, by name."""
+        """Every finished scan, by name."""
         return {row.scan: row.result for row in self._rows("")}
 
     def row(self, scan: str) -> JournalRow | None:
@@ -228,16 +229,16 @@ class Journal:
         return sorted({name for (text,) in texts for name in json.loads(text)})
 
     def last_failures(self, count: int) -> list[JournalRow]:
-        """The failures recorded last, newest first."""
+        """The latest failures, newest first."""
         return list(self._rows("WHERE status = 'failed' ORDER BY finished DESC, scan LIMIT ?", count))
 
     def recent_times(self, count: int) -> list[float]:
-        """When the last scans were recorded, newest first."""
+        """Times at which the latest scans were recorded, newest first."""
         query = "SELECT finished FROM scans ORDER BY finished DESC LIMIT ?"
         return [float(t) for (t,) in self._db.execute(query, (count,))]
 
     def _columns(self, table: str = "") -> str:
-        """Columns of a row; those of a journal without measures get none."""
+        """Columns of a row; a journal without measures gives none."""
         names = [f"{table}{c}" for c in _ROW.split(", ")]
         return ", ".join(names if self._has_measures else [*names[:-1], "'{}'"])
 
@@ -260,7 +261,7 @@ class Journal:
             return JournalRow(scan=scan, result=from_plain(ScanResult, plain), payload=payload, finished=finished)
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(
-                f"{self.path}: a record of it is damaged, or of a later version of ukb-infer ({error}); update "
+                f"{self.path}: a record is damaged, or written by a later version of ukb-infer ({error}); update "
                 "ukb-infer, or use `overwrite`"
             ) from error
 

@@ -1,4 +1,4 @@
-"""One process per run folder."""
+"""Lock of a run folder: one process at a time."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ from ukb_infer.errors import RunError
 from ukb_infer.execution.identity import ProcessIdentity
 
 LockMode = Literal["auto", "flock", "file"]
-#: A lock file whose holder cannot be asked counts as left behind after this long without a sign of life, s.
+#: A lock file whose holder cannot be checked is stale after this long without a heartbeat, s.
 STALE_AFTER_S = 900.0
-#: The holder of a lock file gives a sign of life this often, s.
-SIGN_OF_LIFE_S = 30.0
+#: Interval of the heartbeat of a lock file, s.
+HEARTBEAT_S = 30.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-#: `status` holds the system's lock for a moment; a run that starts meanwhile looks again.
+#: `status` holds the system's lock for a moment; a run that starts meanwhile tries again.
 _LOOKS, _BETWEEN_LOOKS_S = 3, 0.1
 
 
 class RunLock:
     """Lock on a run folder.
 
-    The system's advisory lock (``flock``) on ``.lock`` is taken in every mode where the file system has it: the kernel
-    releases it when its holder dies, and it is the same in every container of a machine. ``flock`` demands it, ``auto``
-    is content with a lock file where there is none. ``file`` makes the lock file anyway, for network file systems whose
-    locks hold on one machine only: made exclusively, the holder's identity inside, its time of change the sign of life.
+    The system's advisory lock (``flock``) on ``.lock`` is taken in every mode if the file system has it: the kernel
+    releases it when its holder dies, and it is the same in every container of a machine. ``flock`` requires it,
+    ``auto`` falls back on a lock file if there is none. ``file`` always makes the lock file, for network file systems
+    whose locks hold on one machine only. It is created exclusively, contains the holder's identity, and its
+    modification time is the heartbeat.
 
-    A lock file that is there counts as left behind only where the system's lock is free and the holder either held it
-    on this kernel, or is known to be dead (:class:`ProcessIdentity`), or gave no sign of life for 15 minutes.
+    A lock file is stale only while the system's lock is free and its holder held that lock on this kernel, is known to
+    be dead (:class:`ProcessIdentity`), or has had no heartbeat for 15 minutes.
 
     Args:
         folder: the run folder; exists.
         mode: as above.
 
     Attributes:
-        locks_work: whether the file system's own locks are relied on; the journal needs to know.
+        locks_work: whether the file system's own locks work; the journal needs to know.
 
     Raises:
-        RunError: on entry, where another process holds the lock.
+        RunError: on entry, another process holds the lock.
     """
 
     def __init__(self, folder: Path, mode: LockMode = "auto") -> None:
@@ -61,12 +62,12 @@ class RunLock:
 
     @property
     def note(self) -> str:
-        """What the user should know of the lock, or ""."""
+        """What the user should know about the lock, or ""."""
         if not self._owner or self.mode == "file":
             return ""
         return (
-            f"{self.path.parent}: its file system has no locks; {self.file_path.name} keeps other processes out, and "
-            f"counts as left behind {STALE_AFTER_S / 60:.0f} minutes after its holder's last sign of life"
+            f"{self.path.parent}: its file system has no locks; {self.file_path.name} is used instead, and is stale "
+            f"{STALE_AFTER_S / 60:.0f} minutes after its holder's last heartbeat"
         )
 
     def __enter__(self) -> RunLock:
@@ -76,7 +77,7 @@ class RunLock:
             if self._handle is None or self.mode == "file":
                 self.locks_work = False
                 self._take_file()
-            elif self.file_path.exists() and not self._is_left_behind():
+            elif self.file_path.exists() and not self._is_stale():
                 self._refuse_for_file()
         except OSError as error:
             self._release()
@@ -89,7 +90,7 @@ class RunLock:
     # -- the system's lock ---------------------------------------------------------------------------------------------
 
     def _take_system_lock(self) -> None:
-        """Lock ``.lock``; without effect where the file system has no locks and the mode accepts that."""
+        """Lock ``.lock``; without effect if the file system has no locks and the mode allows that."""
         handle = self.path.open("a+", encoding="utf-8", errors="replace")
         try:
             _lock_soon(handle)
@@ -116,9 +117,9 @@ class RunLock:
     def _take_file(self) -> None:
         if self.file_path.exists():
             judged = self._read()
-            if not self._is_left_behind():
+            if not self._is_stale():
                 self._refuse_for_file()
-            self._put_away(judged)
+            self._remove_stale(judged)
         self._owner = secrets.token_hex(16)
         content = asdict(ProcessIdentity.of_this_process()) | {"owner": self._owner, "device": self._device()}
         try:
@@ -129,10 +130,10 @@ class RunLock:
         except FileExistsError:
             self._owner = ""
             self._refuse_for_file()
-        threading.Thread(target=self._give_signs_of_life, args=(self.file_path.absolute(),), daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, args=(self.file_path.absolute(),), daemon=True).start()
 
-    def _put_away(self, judged: dict[str, object]) -> None:
-        """Remove the lock file that was judged, unless another process was quicker and this is its new one."""
+    def _remove_stale(self, judged: dict[str, object]) -> None:
+        """Remove the stale lock file, unless another process has replaced it meanwhile."""
         aside = self.file_path.with_name(f"{self.file_path.name}.{secrets.token_hex(4)}")
         self.file_path.replace(aside)
         try:
@@ -143,28 +144,28 @@ class RunLock:
             aside.unlink()
 
     def _device(self) -> int:
-        """Number of the mounted file system whose lock we hold, 0 where we hold none; other mounts do not see it."""
+        """Number of the mounted file system whose lock we hold, 0 if none; other mounts do not see that lock."""
         return 0 if self._handle is None else os.fstat(self._handle.fileno()).st_dev
 
     def _read(self) -> dict[str, object]:
         return _read_json(self.file_path)
 
-    def _is_left_behind(self, now: float | None = None) -> bool:
-        """Whether the holder of the lock file is gone; to be asked while the system's lock is held or does not exist.
+    def _is_stale(self, now: float | None = None) -> bool:
+        """Whether the holder of the lock file is gone; call it while the system's lock is held or does not exist.
 
         Args:
-            now: the time; asked of the file system by default, whose clock may be another than this machine's.
+            now: the time; by default that of the file system, whose clock may differ from this machine's.
         """
         found = self._read()
         holder = ProcessIdentity.from_plain(found)
         if holder.shares_our_kernel and self._device() and found.get("device") == self._device():
-            return True  # the kernel has released its lock, which we have
+            return True  # the kernel has released its lock, which we now hold
         if holder.lives is not None:
             return not holder.lives
-        return self._silence_s(now) > STALE_AFTER_S
+        return self._heartbeat_age_s(now) > STALE_AFTER_S
 
-    def _silence_s(self, now: float | None = None) -> float:
-        """Seconds since the last sign of life."""
+    def _heartbeat_age_s(self, now: float | None = None) -> float:
+        """Seconds since the last heartbeat."""
         try:
             if now is None:
                 os.utime(self.path)
@@ -174,29 +175,29 @@ class RunLock:
             return 0.0
 
     def _refuse_for_file(self) -> NoReturn:
-        holder, silence = ProcessIdentity.from_plain(self._read()), max(0.0, self._silence_s())
+        holder, silence = ProcessIdentity.from_plain(self._read()), max(0.0, self._heartbeat_age_s())
         then = "" if holder.lives else (
-            f" If it is gone: {self.file_path} counts as left behind {STALE_AFTER_S / 60:.0f} minutes after the last "
-            "sign, or may be deleted"
+            f" If it is gone: {self.file_path} is stale {STALE_AFTER_S / 60:.0f} minutes after the last heartbeat, or "
+            "may be deleted"
         )  # fmt: skip
         self._refuse(
-            f"{holder}, whose last sign of life is {silence:.0f} s old; wait for it, stop it, or choose another `out`."
+            f"{holder}, whose last heartbeat is {silence:.0f} s old; wait for it, stop it, or choose another `out`."
             f"{then}"
         )
 
-    def _give_signs_of_life(self, path: Path) -> None:
-        """Until the lock is released or lost; a storage that fails for a while is tried again."""
-        while not self._released.wait(SIGN_OF_LIFE_S):
+    def _send_heartbeats(self, path: Path) -> None:
+        """Touch the lock file until the lock is released or lost; storage failures are retried."""
+        while not self._released.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):
                 if _read_json(path).get("owner") == self._owner:
                     os.utime(path)
 
     def refresh(self) -> None:
-        """Make sure that the lock is still ours; call it before results are committed.
+        """Check that the lock is still ours; call it before committing results.
 
         Raises:
             RunError: another process took the lock meanwhile.
-        OSError: the storage failed.
+            OSError: the storage failed.
         """
         if not self._owner:
             return
@@ -205,7 +206,7 @@ class RunLock:
         except FileNotFoundError:
             content = {}
         if content.get("owner") != self._owner:
-            raise RunError(f"{self.file_path}: another process took over this run; this one stops")
+            raise RunError(f"{self.file_path}: another process took over this run, so this one stops")
         os.utime(self.file_path)
 
     def __exit__(
@@ -228,7 +229,7 @@ class RunLock:
 
 
 def _lock_soon(handle: IO[str]) -> None:
-    """Take the system's lock, now or after another short look.
+    """Take the system's lock, trying a few times.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -254,13 +255,13 @@ def _read_json(path: Path) -> dict[str, object]:
 def _parse(text: str) -> dict[str, object]:
     try:
         content = json.loads(text)
-    except ValueError:  # empty: its holder has only just made it
+    except ValueError:  # empty: its holder is just creating it
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def current_holder(folder: Path) -> str | None:
-    """Who holds the lock of a run folder, or None; takes nothing."""
+    """Holder of a run folder's lock, or None; does not take the lock."""
     lock = RunLock(folder)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # there is no .lock, or the file system has no locks
@@ -270,6 +271,6 @@ def current_holder(folder: Path) -> str | None:
             except BlockingIOError:
                 return handle.read(200).strip() or "another process"
             lock._handle = handle
-        if lock.file_path.exists() and not lock._is_left_behind(time.time()):
+        if lock.file_path.exists() and not lock._is_stale(time.time()):
             return str(ProcessIdentity.from_plain(lock._read()))
     return None

@@ -1,4 +1,4 @@
-"""Which part of the work belongs to one task of a job array."""
+"""Shards: the part of the work of one task of a job array."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class Shard:
         return position % self.count == self.number - 1
 
     def __str__(self) -> str:
-        """As the option takes it."""
+        """As given in the option."""
         return f"{self.number}/{self.count}"
 
 
 def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard | None:
-    """Shard an option names.
+    """Parse the option.
 
-    The total is always said, never taken from the job array: an array submitted again for some of its tasks
-    (``--array=3,7``) counts 2, and its tasks must do the scans they did the first time.
+    The total is always given, never taken from the job array: if only some tasks are resubmitted (``--array=3,7``),
+    Slurm counts 2, but the tasks must process the same scans as before.
 
     Args:
         text: ``I/N``, ``slurm/N`` (I is the task's number in the job array), or "" for all the work.
         environment: variables; the process's own by default.
 
     Raises:
-        UsageError: another form, or not a task from 1 to N of a Slurm job array.
+        UsageError: invalid text, or not a task from 1 to N of a Slurm job array.
     """
     if not text:
         return None

@@ -1,7 +1,7 @@
-"""A small pool of worker processes that survives what its work does to it.
+"""A small pool of worker processes that survives workers that die or hang.
 
 The standard pools lose everything when one worker dies and cannot stop a worker that hangs. Here every worker has its
-own pipe: a dead worker is replaced and its item tried once more alone; one that exceeds the time limit is killed.
+own pipe: a dead worker is replaced and its item retried once, alone; one that exceeds the time limit is killed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ukb_infer.console import prepare_streams
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: An item whose worker died is tried this many times in all.
+#: Attempts at an item whose worker dies.
 ATTEMPTS = 2
-#: Items a worker holds: one to work on and one to go on with while the caller is busy elsewhere.
+#: Items a worker holds: one in work and one to continue with while the caller is busy.
 DEPTH = 2
-#: While waiting, look this often whether the work should stop, s.
+#: While waiting, check this often whether to stop, s.
 LOOK_UP_S = 0.5
 _STOP = None
 
@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass
 class _Worker:
-    """A process, the items it was given (the first is being worked on) and when that one was begun."""
+    """A process, its items (the first is in work), and the start time of the first."""
 
     process: BaseProcess
     pipe: Connection
@@ -53,7 +53,7 @@ class _Worker:
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """Loop of a worker: receive an item, send back (True, result) or (False, text)."""
     prepare_streams()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker per core
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the command decides what to finish
         signal.signal(number, signal.SIG_IGN)
     while True:
@@ -87,21 +87,21 @@ class _Pool(Generic[Item, Result]):
         """Send an item to a worker.
 
         Args:
-            worker: who works on it, after what it holds already.
-            index: of the item, told with its result.
+            worker: gets the item after those it has.
+            index: of the item, returned with its result.
             item: what the function takes.
         """
         if not worker.items:
             worker.started = time.monotonic()
         worker.items.append(index)
-        with contextlib.suppress(OSError):  # it died between two items: collect() finds its pipe closed
+        with contextlib.suppress(OSError):  # it died between two items: collect() sees the closed pipe
             worker.pipe.send((item,))
 
     def collect(self) -> Iterator[tuple[int, Result | Failure, list[int]]]:
-        """What happened, after waiting for at least one event, the next time limit or half a second.
+        """Wait for an event, the next time limit or half a second; return what happened.
 
         Yields:
-            (item, its result or why there is none, items given to the same worker that it never began).
+            (item, its result or failure, items of the same worker that it never started).
         """
         busy = {w.pipe: w for w in self.workers if w.items}
         limit: float = LOOK_UP_S
@@ -126,7 +126,7 @@ class _Pool(Generic[Item, Result]):
             code = worker.process.exitcode
             self._replace(worker)
             index = worker.items.popleft()
-            return index, Failure("died", f"the worker process ended with code {code}"), list(worker.items)
+            return index, Failure("died", f"the worker process ended with exit code {code}"), list(worker.items)
         index = worker.items.popleft()
         worker.started = time.monotonic()
         return index, value if fine else Failure("raised", value), []
@@ -164,9 +164,9 @@ def run_in_workers(
     Args:
         function: importable at top level; its result must pickle.
         items: what to work on; each must pickle.
-        workers: processes; 0 works in this process, one item after the other.
-        timeout_s: longest time for one item; its worker is killed then.
-        should_stop: asked now and then; True ends the work, leaving items without result.
+        workers: processes; 0 works in this process, item by item.
+        timeout_s: time limit for one item, s; its worker is killed then.
+        should_stop: polled; True ends the work, leaving items without result.
 
     Yields:
         (index of the item, result or :class:`Failure`), in order of completion.

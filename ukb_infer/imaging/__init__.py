@@ -1,6 +1,6 @@
 """DICOM, NIfTI, stations, fusion and projection: NumPy and numba only, no torch.
 
-Names are imported on first use, so that looking at a path does not load pydicom, nibabel or numba.
+Names are imported on first use, so that inspecting a path does not load pydicom, nibabel or numba.
 """
 
 from __future__ import annotations

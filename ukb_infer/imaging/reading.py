@@ -1,7 +1,7 @@
 """A scan's path to checked stations, and on to its projection.
 
-``read_stations`` is the flow: find out what the input is, read its series, check, repair and flag, and hand over
-stations ready for fusion.
+``read_stations`` determines the kind of input, reads its series, checks, repairs and flags them, and returns stations
+ready for fusion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ InputKind = Literal["zip", "dicom", "nifti", "projection"]
 #: What measures the quality of checked stations.
 Measure = Callable[[Sequence[Station]], Measures]
 
-#: Files of a folder that are looked at to tell whether it holds DICOM.
+#: Files of a folder that are checked for DICOM.
 _MAX_LOOKS = 16
 _LOOK_BYTES = 256
 _EXTENSIONS = (".zip", ".npy")
@@ -47,7 +47,7 @@ def read_stations(path: Path, options: ReadingOptions, *, use_fast_path: bool = 
 
     Raises:
         ScanError: the scan cannot be used; its reason says why.
-        OSError: the disk or mount failed, which says nothing about the scan.
+        OSError: the disk or mount failed, not the scan.
     """
     notes, left_out = checks.Notes(), LeftOut()
     try:
@@ -86,14 +86,12 @@ def _read_series(path: Path, use_fast_path: bool, left_out: LeftOut) -> list[Ser
         return nifti.read_series(path, left_out)
     if not path.exists():
         raise ScanError(Reason.INPUT_MISSING, f"the input does not exist; {Reason.INPUT_MISSING.advice}")
-    raise ScanError(
-        Reason.NO_DICOM, "neither a zip nor a folder of DICOM slices or NIfTI stations; check what was given as input"
-    )
+    raise ScanError(Reason.NO_DICOM, "neither a zip nor a folder of DICOM slices or NIfTI stations; check the input")
 
 
 @contextmanager
 def _scan_of(source: ZipSource, left_out: LeftOut) -> Iterator[ZipSource]:
-    """Open the only zip within a zip that has no slices beside it; the zip itself where it holds none.
+    """Open the only zip inside a zip without slices; the zip itself if there is none.
 
     Raises:
         ScanError: ``several_zips``, and those of ``open_zip``.
@@ -104,29 +102,29 @@ def _scan_of(source: ZipSource, left_out: LeftOut) -> Iterator[ZipSource]:
     others = sorted(set(range(len(source.names))) - set(source.zips))
     if any(dicom.looks_like_dicom(source.peek(index, _LOOK_BYTES)) for index in others):
         for index in source.zips:
-            left_out.add("zip beside the slices", source.names[index])
+            left_out.add("zip next to the slices", source.names[index])
         yield source
         return
     if len(source.zips) > 1:
         raise ScanError(
             Reason.SEVERAL_ZIPS,
-            f"the zip holds {len(source.zips)} zips and no slices, expected one scan; unpack it and give the folder",
+            f"the zip contains {len(source.zips)} zips and no slices, expected one scan; unpack it and pass the folder",
         )
     with source.open_nested(source.zips[0]) as nested:
         if nested.zips:
             raise ScanError(
                 Reason.SEVERAL_ZIPS,
-                f"the zip within the zip holds {len(nested.zips)} zips itself, expected slices; unpack it and give the "
+                f"the zip inside the zip contains {len(nested.zips)} zips, expected slices; unpack it and pass the "
                 "folder",
             )
         yield nested
 
 
 def input_kind(path: Path) -> InputKind | None:
-    """Tell what a path is, from its name and, for folders, the first bytes of a few files.
+    """Kind of a path, from its name and, for folders, the first bytes of a few files.
 
     Returns:
-        "zip", "projection" (a .npy), "dicom" or "nifti" (folders), or None. A folder whose subfolders hold the
+        "zip", "projection" (a .npy), "dicom" or "nifti" (folders), or None. A folder whose subfolders are the
         series of one examination is "dicom"; a folder of scans is None.
     """
     if path.is_file():
@@ -169,7 +167,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
-    """Whether the first two subfolders that hold DICOM files directly hold slices of the same examination."""
+    """Whether the first two subfolders with DICOM files have slices of the same examination."""
     studies = []
     for name in folders[:_MAX_LOOKS]:
         try:
@@ -191,11 +189,11 @@ def project_path(
     Args:
         path: a zip, a folder of DICOM slices or NIfTI stations, or the .npy of an earlier projection.
         options: how it is read; ``strict`` turns the first flag into a failure.
-        recipe: name of the recipe to project by, or that the .npy must be of.
-        measure: what measures the quality of the stations; None to leave it out.
+        recipe: name of the recipe to use, or required of the .npy.
+        measure: measures the quality of the stations; None to skip it.
 
     Returns:
-        The projection with its flags and measures; one from a .npy carries ``quality_unknown``.
+        The projection with its flags and measures; one from a .npy is flagged ``quality_unknown``.
 
     Raises:
         ScanError: the scan cannot be used, or was flagged and ``strict`` is set.
@@ -204,7 +202,7 @@ def project_path(
     chosen = get_recipe(recipe)
     key = ScanKey.from_name(scan_name(path))
     if input_kind(path) == "projection":
-        flags, messages = (Reason.QUALITY_UNKNOWN,), ("a cached projection: nothing is known of its scan",)
+        flags, messages = (Reason.QUALITY_UNKNOWN,), ("a cached projection without information about its scan",)
         _apply_strict(options, flags, messages)
         return Projection(read_projection(path, chosen), flags, messages, 0, key)
     scan = read_stations(path, options)
@@ -215,7 +213,7 @@ def project_path(
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:
-    """Turn the first flag into a failure where the options say so."""
+    """Turn the first flag into a failure if the options say so."""
     if options.strict and flags:
         raise ScanError(flags[0], f"{messages[0]} (strict: a flag is a failure)")
 

@@ -1,4 +1,4 @@
-"""What a recipe is; the recipes there are stand in :mod:`ukb_infer.imaging.recipes`."""
+"""The recipe record; the registry is :mod:`ukb_infer.imaging.recipes`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Recipe:
 
     Attributes:
         name: in options, manifests and runs.
-        shape: (channels, rows, cols) of the projection; with ``dtype`` it tells the recipes apart.
+        shape: (channels, rows, cols) of the projection; with ``dtype`` it identifies the recipe.
         dtype: NumPy's name of the projection's type, e.g. ``uint8``.
-        channels: one name a channel.
-        project: stations, head first, to the projection; raises ScanError where they cannot be projected.
+        channels: one name per channel.
+        project: stations, head first, to the projection; raises ScanError if they cannot be projected.
         fuse: stations, head first, to the fused pair behind the projection; raises ScanError.
     """
 

@@ -1,4 +1,4 @@
-"""One series as any reader delivers it, and the limits of what can be a neck-to-knee series."""
+"""A series as returned by any reader, and the limits of a plausible neck-to-knee series."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ MAX_SLICES = 1024
 
 @dataclass(frozen=True)
 class Marks:
-    """What the words of a name say besides the contrast.
+    """What a name says apart from the contrast.
 
     Attributes:
-        kind: what the image is where that is neither water nor fat, e.g. "mask"; None for a possible station.
-        aside: kinds of images that it is named after which stand beside stations, e.g. "composed series".
+        kind: description of an image that is neither water nor fat, e.g. "mask"; None for a possible station.
+        aside: kinds of images next to stations that its name suggests, e.g. "composed series".
         processed: words of a copy that was computed, e.g. ("n4",).
-        original: words of a copy as the scanner gave it, e.g. ("uncorr",).
+        original: words of the scanner's own images, e.g. ("uncorr",).
     """
 
     kind: str | None = None
@@ -60,7 +60,7 @@ class Marks:
         return " ".join((*self.processed, *self.original))
 
 
-#: A name that says nothing besides the contrast.
+#: A name that says only the contrast.
 UNMARKED = Marks()
 
 
@@ -100,7 +100,7 @@ _SUFFIX = re.compile(r"_(W|F|in|opp|water|wat|fat|lipid)\s*$", re.IGNORECASE)
 
 
 def contrast_of(description: str, image_type: tuple[str, ...]) -> Contrast | None:
-    """Tell a series' contrast: the suffix of its description decides, else ImageType; None for neither.
+    """Contrast of a series: by the suffix of its description, else ImageType; None if neither gives one.
 
     Args:
         description: SeriesDescription.
@@ -116,11 +116,11 @@ def contrast_of(description: str, image_type: tuple[str, ...]) -> Contrast | Non
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a file that leaves the scan usable and that its user should know.
+    """A remark on a usable scan.
 
     Attributes:
         reason: the flag.
-        sentence: what was found and done, without the series.
+        sentence: what was found and done, without naming the series.
     """
 
     reason: Reason
@@ -129,30 +129,30 @@ class Finding:
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """What the slices of a series share.
+    """Header elements shared by the slices of a series.
 
     Attributes:
-        number: SeriesNumber, None where unknown.
-        uid: SeriesInstanceUID, empty where unknown.
+        number: SeriesNumber, None if unknown.
+        uid: SeriesInstanceUID, empty if unknown.
         description: SeriesDescription, or the file's name for NIfTI.
         contrast: of the series; None for a file that is not part of a Dixon.
         rows: matrix, first array axis (front to back).
         cols: matrix, second array axis (the patient's right to left).
         orientation: ImageOrientationPatient, (6,) direction cosines.
         pixel_spacing_mm: (between rows, between columns).
-        time_s: SeriesTime in seconds of the day, -inf where unknown.
-        slope: what stored values are to be multiplied by, 1 where nothing is stated.
-        intercept: what is to be added then, 0 where nothing is stated.
-        scaling: what states the two, for messages.
+        time_s: SeriesTime in seconds of the day, -inf if unknown.
+        slope: factor of the stored values, 1 if not stated.
+        intercept: summand after that, 0 if not stated.
+        scaling: source of the two, for messages.
         marks: words of copies and composed series in its name.
         processing: values of ImageType besides the contrast, sorted; empty for NIfTI.
         study_uid: StudyInstanceUID, only compared between series.
         patient_id: PatientID, only compared between series; never shown.
         frame_uid: FrameOfReferenceUID, only compared between series.
-        stated_spacing_mm: SpacingBetweenSlices; None where absent.
-        thickness_mm: SliceThickness; 0 where absent.
-        findings: what its header says that should be known.
-        acquired: how it was scanned; takes no part in comparing headers.
+        stated_spacing_mm: SpacingBetweenSlices; None if absent.
+        thickness_mm: SliceThickness; 0 if absent.
+        findings: remarks on its header.
+        acquired: how it was scanned; ignored when headers are compared.
     """
 
     number: int | None
@@ -179,7 +179,7 @@ class SeriesHeader:
 
     @property
     def label(self) -> str:
-        """How messages name the series."""
+        """Name of the series in messages."""
         return f"{self.contrast or 'unknown'} series" + ("" if self.number is None else f" {self.number}")
 
 
@@ -188,12 +188,12 @@ class Series:
     """One contrast of one station.
 
     Attributes:
-        header: what the slices share.
+        header: shared by the slices.
         voxels: (slices, rows, cols), in the order of ``positions_mm``.
         positions_mm: (slices, 3) float64, ImagePositionPatient (x, y, z) of each slice.
-        instances: (slices,) int64, InstanceNumber; 0 where unknown.
+        instances: (slices,) int64, InstanceNumber; 0 if unknown.
         times_s: (slices,) float64, SeriesTime of each slice.
-        findings: what its slices say that should be known.
+        findings: remarks on its slices.
     """
 
     header: SeriesHeader
@@ -229,14 +229,14 @@ def scale(item: Series) -> Series:
 
 
 def scale_slices(series: Series, headers: Sequence[SeriesHeader]) -> tuple[Series, tuple[Finding, ...]]:
-    """Apply scalings that differ between the slices of a series; one that they share is left in its header.
+    """Apply scalings that differ between the slices of a series; a shared one stays in the header.
 
     Args:
         series: stored values.
         headers: of every slice.
 
     Returns:
-        The series, and what to say of it.
+        The series, and findings.
     """
     scalings = {(header.slope, header.intercept) for header in headers}
     if len(scalings) < 2:
@@ -246,14 +246,14 @@ def scale_slices(series: Series, headers: Sequence[SeriesHeader]) -> tuple[Serie
     intercepts = np.array([header.intercept for header in headers], np.float32).reshape(shape)
     low, high = min(scalings)[0], max(scalings)[0]
     words = headers[0].scaling
-    sentence = f"{words} slopes that differ between slices ({low:g} to {high:g}) were applied, each to its own"
+    sentence = f"{words} slopes differ between slices ({low:g} to {high:g}); each was applied to its slice"
     header = replace(series.header, slope=1.0, intercept=0.0)
     scaled = replace(series, header=header, voxels=series.voxels.astype(np.float32) * slopes + intercepts)
     return scaled, (Finding(Reason.RESCALE_APPLIED, sentence),)
 
 
 def check_plausible(header: SeriesHeader) -> None:
-    """Refuse a matrix or in-plane spacing that no neck-to-knee series has, before memory is taken for it.
+    """Refuse an implausible matrix or in-plane spacing, before allocating memory.
 
     Raises:
         ScanError: ``implausible_geometry``.
@@ -304,7 +304,7 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
 
 
 class Budget:
-    """Counts the voxels that a scan takes, so that no input can fill the memory."""
+    """Counts the voxels of a scan, so that no input can exhaust the memory."""
 
     def __init__(self) -> None:
         self._voxels = 0
@@ -325,12 +325,12 @@ class Budget:
                 Reason.TOO_LARGE,
                 f"{label} has {' x '.join(map(str, shape))} voxels and brings the scan to "
                 f"{2 * self._voxels // 1024**2} MiB, expected at most {MAX_SLICES} slices and "
-                f"{MAX_SCAN_BYTES // 1024**2} MiB; check where it comes from",
+                f"{MAX_SCAN_BYTES // 1024**2} MiB; check its origin",
             )
 
 
 class LeftOut:
-    """Counts what lies beside the stations and is not read, by kind, e.g. {"mask": 12}."""
+    """Counts ignored images next to the stations by kind, e.g. {"mask": 12}."""
 
     def __init__(self) -> None:
         self._found: dict[str, set[str]] = {}
@@ -339,28 +339,28 @@ class LeftOut:
         """Count a file or a series once.
 
         Args:
-            kind: what it is, in words for the message.
-            identity: tells it from others of its kind; never shown.
+            kind: its description for the message.
+            identity: distinguishes it from others of its kind; never shown.
         """
         self._found.setdefault(kind, set()).add(identity)
 
     def update(self, other: LeftOut) -> None:
-        """Count what another has counted."""
+        """Add the counts of another."""
         for kind, found in other._found.items():
             self._found.setdefault(kind, set()).update(found)
 
     def begins(self, words: str) -> bool:
-        """Whether anything was left out of a kind that begins with some words."""
+        """Whether anything was ignored whose kind begins with some words."""
         return any(kind.startswith(words) for kind in self._found)
 
     def has(self, kind: str) -> bool:
-        """Whether anything of a kind was left out."""
+        """Whether anything of a kind was ignored."""
         return kind in self._found
 
     def __bool__(self) -> bool:
-        """Whether anything was left out."""
+        """Whether anything was ignored."""
         return bool(self._found)
 
     def __str__(self) -> str:
-        """Say what was left out, e.g. "6 x mask, 12 x fraction map"."""
+        """List what was ignored, e.g. "6 x mask, 12 x fraction map"."""
         return ", ".join(f"{len(found)} x {kind}" for kind, found in sorted(self._found.items()))

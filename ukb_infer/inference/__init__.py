@@ -1,6 +1,6 @@
-"""The engine that turns scans into estimates.
+"""From scans to estimates.
 
-Light to import: torch is loaded by ``run_predict`` only.
+Light to import: only ``run_predict`` loads torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configuration of a run: frozen, and refusing contradictions in the option's own name."""
+"""Configuration of a run: frozen and validated."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ if TYPE_CHECKING:  # with pydantic, which workers do without
 DeviceName = str
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
-#: Longest time for reading and projecting one scan before its worker is stopped, s.
+#: Time limit for reading and projecting one scan, s.
 DEFAULT_TIMEOUT_S = 600.0
 
 
 def default_workers() -> int:
-    """Worker processes when --workers is not given: one a core, at most 16."""
+    """Default number of worker processes: one per core, at most 16."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, min(16, usable))
 
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """What ``project`` and ``predict`` have in common.
+    """Common configuration of ``project`` and ``predict``.
 
     Attributes:
         inputs: paths as given; ``out``: folder of the run.
-        root: where listed keys and relative paths are looked up.
+        root: folder in which listed keys and relative paths are looked up.
         reading: how scans are read and checked.
         workers: processes; 0 works in this one.
-        timeout_s: longest time for one scan.
+        timeout_s: time limit for one scan.
         exclude: lists of scans or eids to leave out.
-        overwrite: start again where the folder holds another run.
-        dry_run: look, but write nothing.
-        log_ids: names of scans may appear in logs.
+        overwrite: replace an existing run.
+        dry_run: write nothing.
+        log_ids: show scan names in logs.
         shard: part of the work, ``I/N`` or ``slurm/N``; "" for all.
-        verify: notice changed inputs by the SHA-256 of their content.
-        scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for processes of this machine.
+        verify: detect changed inputs by SHA-256.
+        scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for local processes.
         lock: how the folder is locked: auto, flock or file.
         quality: TOML file of limits on measures of quality; None for the defaults.
         require_quality: TOML file of quality flags that are failures.
-        retry_waits_s: waits before failures of the storage are tried again.
-        base: folder that relative paths start from; ``Path()`` is the folder of the process.
+        retry_waits_s: waits before storage failures are retried.
+        base: folder that relative paths start from; ``Path()`` is the working directory.
     """
 
     inputs: tuple[str, ...]
@@ -78,10 +78,10 @@ class CommonConfig:
         check_common(self.inputs, self.workers, self.timeout_s, self.reading)
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
-            raise UsageError(f"`lock`: got {self.lock!r}, expected auto, flock or file")
+            raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
 
     def at(self, path: str | Path) -> Path:
-        """Where a path of the configuration is."""
+        """Resolve a path of the configuration."""
         return self.base / path
 
     @property
@@ -101,22 +101,22 @@ class CommonConfig:
         return read_spec(*given, strict=self.reading.strict)
 
     def base_identity(self, recipe: str) -> dict[str, Any]:
-        """What decides the results of both commands; the recipe is the one given, or the modules'."""
+        """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
         return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything, as values that JSON can hold; the shard as ``I/N``, which outlives the task of the job array."""
+        """All settings as JSON values; the shard as ``I/N``, which is valid outside the job array too."""
         plain = {k: _plain(v) for k, v in asdict(self).items() if k != "base"}
         shard = parse_shard(self.shard)
         return plain | {"shard": "" if shard is None else str(shard)}
 
     @classmethod
     def from_journal(cls, plain: dict[str, Any], base: Path = Path()) -> Self:
-        """Back from :meth:`to_plain`.
+        """Inverse of :meth:`to_plain`.
 
         Args:
-            plain: as the journal holds it.
+            plain: as stored in the journal.
             base: folder that the command was given in.
 
         Raises:
@@ -125,7 +125,7 @@ class CommonConfig:
         try:
             return from_plain(cls, plain | {"base": base})
         except ValueError as error:
-            raise RunError(f"the command in the journal cannot be repeated ({error}); run it by hand") from error
+            raise RunError(f"the command in the journal is damaged ({error}); run it by hand") from error
 
 
 def _plain(value: Any) -> Any:
@@ -141,8 +141,8 @@ class ProjectConfig(CommonConfig):
     """Configuration of ``project``; attributes as in :class:`CommonConfig`, and:
 
     Attributes:
-        recipe: by which scans are projected.
-        png: also write a picture; ``volumes``: the fused volumes as NIfTI.
+        recipe: of the projections.
+        png: also write pictures; ``volumes``: also write the fused volumes as NIfTI.
     """
 
     recipe: str = DEFAULT_RECIPE
@@ -154,7 +154,7 @@ class ProjectConfig(CommonConfig):
         get_recipe(self.recipe)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the results."""
+        """Settings that affect the results."""
         return self.base_identity(self.recipe) | {"png": self.png, "volumes": self.volumes}
 
 
@@ -165,15 +165,15 @@ class PredictConfig(CommonConfig):
     Attributes:
         modules: names or folders; empty uses ``UKB_INFER_MODULES``.
         device: auto, cpu, cuda or cuda:N.
-        batch_size: scans a batch, 0 for the device's default; batches are padded to it.
+        batch_size: scans per batch, 0 for the device's default; batches are padded to it.
         level: of the intervals, in (0, 1).
-        targets: names to write, empty for all that the modules have.
+        targets: names to write, empty for all of the modules.
         projections: folder of cached projections to write and use.
         precision: arithmetic of the networks.
         uncertainty: ``full`` also writes the aleatoric and epistemic parts.
         parquet: also write Parquet.
-        prediction_sets: for binary targets with calibrated probability also write the classes not ruled out.
-        backend: what runs the networks on a CPU; ``auto`` takes OpenVINO where it is installed and pays.
+        prediction_sets: also write prediction sets of calibrated binary targets.
+        backend: what runs the networks on a CPU; ``auto`` uses OpenVINO where it is installed and faster.
     """
 
     modules: tuple[str, ...] = ()
@@ -196,21 +196,21 @@ class PredictConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.level < 1.0:
-            raise UsageError(f"`level`: got {self.level:g}, expected a level between 0 and 1, e.g. 0.95")
+            raise UsageError(field="level", got=self.level, expected="a level between 0 and 1, e.g. 0.95")
         if self.batch_size < 0 or self.batch_size > 4096:
-            raise UsageError(f"`batch_size`: got {self.batch_size}, expected 1 to 4096 (0 for the default)")
+            raise UsageError(field="batch_size", got=self.batch_size, expected="1 to 4096 (0 for the default)")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"`device`: got {self.device!r}, expected auto, cpu, cuda or cuda:N")
+            raise UsageError(field="device", got=self.device, expected="auto, cpu, cuda or cuda:N")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UsageError(f"`precision`: got {self.precision!r}, expected auto, fp32, bf16 or fp16")
+            raise UsageError(field="precision", got=self.precision, expected="auto, fp32, bf16 or fp16")
         if self.backend not in ("auto", "torch", "openvino"):
-            raise UsageError(f"`backend`: got {self.backend!r}, expected auto, torch or openvino")
+            raise UsageError(field="backend", got=self.backend, expected="auto, torch or openvino")
         if self.uncertainty not in ("total", "full"):
-            raise UsageError(f"`uncertainty`: got {self.uncertainty!r}, expected total or full")
+            raise UsageError(field="uncertainty", got=self.uncertainty, expected="total or full")
         if self.precision == "fp16" and self.device == "cpu":
-            raise UsageError("`precision` fp16 needs `device` cuda; on a CPU use fp32 or bf16")
+            raise UsageError("`precision` fp16 needs `device` cuda; use fp32 or bf16 on a CPU")
         if self.projections is not None and os.path.realpath(self.at(self.projections)) == os.path.realpath(self.out):
-            raise UsageError("`projections` and `out` are the same folder; give the cache its own")
+            raise UsageError("`projections` and `out` are the same folder; use different ones")
 
     @property
     def level_name(self) -> str:
@@ -224,30 +224,32 @@ def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, readin
     Args:
         inputs: as given.
         workers: processes, 0 to 256.
-        timeout_s: longest time for one scan, above 0.
+        timeout_s: time limit for one scan, above 0.
         reading: how scans are read and checked.
 
     Raises:
         UsageError: names the option.
     """
     if not inputs:
-        raise UsageError("`inputs`: nothing given; name a zip, a folder, a projection or a list")
+        raise UsageError("none given; name a zip, a folder, a projection or a list", field="inputs")
     if not 0 <= workers <= 256:
-        raise UsageError(f"`workers`: got {workers}, expected 0 to 256")
+        raise UsageError(field="workers", got=workers, expected="0 to 256")
     if not timeout_s > 0:
-        raise UsageError(f"`timeout_s`: got {timeout_s:g}, expected seconds above 0")
+        raise UsageError(field="timeout_s", got=timeout_s, expected="seconds above 0")
     if not 0 <= reading.expected_stations <= 20:
-        raise UsageError(f"`expected_stations`: got {reading.expected_stations}, expected 0 (any) to 20")
+        raise UsageError(field="expected_stations", got=reading.expected_stations, expected="0 (any) to 20")
     if reading.expected_stations == 0 and reading.allow_missing_stations:
-        raise UsageError("`allow_missing_stations` has no meaning with `expected_stations` 0, which accepts any number")
+        raise UsageError(
+            "`allow_missing_stations` is useless with `expected_stations` 0, which accepts any number; drop one of them"
+        )
 
 
 def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
-    """Recipe and reading options: what decides a projection.
+    """Recipe and reading options, which determine a projection.
 
     Args:
         reading: how scans are read and checked.
-        recipe: by which they are projected.
+        recipe: of the projections.
     """
     return {
         "recipe": recipe,

@@ -19,14 +19,14 @@ from ukb_infer.runs.summary import RunSummary
 def dry_run(
     config: PredictConfig, plan: Plan, engine: Engine, spec: OutputSpec, identity: dict[str, Any]
 ) -> RunSummary:
-    """What ``predict`` would do, without writing anything; the time is measured on one scan and one batch.
+    """Report what ``predict`` would do, writing nothing; time is measured on one scan and one batch.
 
     Args:
         config: of the run.
         plan: its scans.
         engine: the loaded modules.
-        spec: what the tables would hold.
-        identity: what decides the estimates.
+        spec: layout of the tables.
+        identity: settings that affect the estimates.
     """
     todo = left_to_do(config, plan, identity, lambda journal: still_to_do(plan, journal, verify=config.verify))
     megabytes = len(plan.included) * (len(engine.targets) * 24 + 4 * 12 * len(spec.targets)) / 1e6
@@ -37,13 +37,13 @@ def dry_run(
         f"{len(spec.targets)} targets from {', '.join(m.manifest.name for m in engine.modules)} on {engine.device} "
         f"({engine.precision}, batches of {engine.batch_size}, {config.workers} workers)",
         _expected_time(config, todo, engine),
-        f"about {max(1.0, megabytes):.0f} MB in {config.out}; nothing was written (--dry-run)",
+        f"about {max(1.0, megabytes):.0f} MB in {config.out}; nothing was written",
     )
     return empty_summary(config, plan, notes, engine.warnings)
 
 
 def _expected_time(config: PredictConfig, todo: Sequence[ScanInput], engine: Engine) -> str:
-    """Expected time of what is left, in words."""
+    """Expected time of the rest, in words."""
     readable = [s for s in todo if s.problem is None]
     if not readable:
         return "nothing to read"

@@ -1,4 +1,4 @@
-"""Modules together: batches of projections in, combined estimates out."""
+"""Several modules together: from batches of projections to combined estimates."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from ukb_infer.text import suggest
 def resolve_modules(names: Sequence[str]) -> list[Path]:
     """Folders of the modules to use: those named, else those of ``UKB_INFER_MODULES``.
 
-    Their order is that of name and content, whatever the order they were named in; the same module under two paths is
-    one.
+    They are sorted by name and content, whatever the given order; the same module under two paths counts once.
 
     Raises:
         ModuleError: no such module, or a damaged manifest.
@@ -43,12 +42,12 @@ def resolve_modules(names: Sequence[str]) -> list[Path]:
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """A target of the run and where it comes from.
+    """A target of the run and its source modules.
 
     Attributes:
-        spec: what it is; of the first module that has it.
-        sources: (module number, its place in that module's head), one a module.
-        combination: calibration of the modules together, where ``calibrate --combine`` has made one.
+        spec: from the first module that has it.
+        sources: (module number, index in that module's head), one per module.
+        combination: joint calibration of the modules, if there is one.
     """
 
     spec: ModuleTarget
@@ -58,22 +57,22 @@ class OutputTarget:
 
 @dataclass(frozen=True)
 class Launched:
-    """A batch under way: scans in it, and each module's raw outputs on the device, (K, N, T, 2)."""
+    """A batch in flight: its number of scans, and each module's raw outputs on the device, (K, N, T, 2)."""
 
     count: int
     raws: list[torch.Tensor]
 
 
 class BatchBuffers:
-    """Copies projections into batches of one size, in memory from which a GPU reads without waiting (pinned).
+    """Copies projections into batches of one size, in pinned memory for a GPU.
 
-    Every batch is padded to the size, so that a result does not depend on the scan's companions.
+    Every batch is padded to the size, so that a result does not depend on the other scans.
 
     Args:
         recipe: of the projections.
         size: of every batch.
         device: where the batches go.
-        in_flight: batches that may be under way; each has a buffer of its own until its result was read.
+        in_flight: batches in flight at most; each has its own buffer until its result is read.
     """
 
     def __init__(self, recipe: Recipe, size: int, device: torch.device, in_flight: int) -> None:
@@ -83,7 +82,7 @@ class BatchBuffers:
         self._turn = 0
 
     def fill(self, images: Sequence[NDArray[np.generic]]) -> torch.Tensor:
-        """The next batch, holding these projections and then zeros."""
+        """The next batch: these projections, then zeros."""
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % len(self._buffers)
         for k, image in enumerate(images):
@@ -103,10 +102,10 @@ class Engine:
         backend: auto, torch or openvino.
 
     Attributes:
-        buffers: of the batches on their way to the device; two on a GPU, which works while the next is filled.
+        buffers: of the batches in flight; two on a GPU, so that the next is filled during the current one.
 
     Raises:
-        ModuleError: a module does not load, or two modules disagree about their recipe or a target's unit.
+        ModuleError: a module does not load, or two modules disagree on their recipe or a target's unit.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class Engine:
         """Targets to write.
 
         Raises:
-            UsageError: a name that no module has.
+            UsageError: no module has a target of that name.
         """
         have = {t.spec.name: t for t in self.targets}
         for name in names:
@@ -155,12 +154,12 @@ class Engine:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the modules' manifests warn of."""
+        """Warnings in the modules' manifests."""
         return tuple(f"{m.manifest.name}: {m.manifest.warning}" for m in self.modules if m.manifest.warning)
 
     @property
     def can_overlap(self) -> bool:
-        """Whether a batch can be launched before the one before is collected: on a GPU, which works meanwhile."""
+        """Whether a batch can be launched before the previous one is collected (on a GPU)."""
         return self.buffers.in_flight > 1
 
     def predict(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
@@ -171,20 +170,20 @@ class Engine:
 
         Returns:
             (N, 3 targets + 2 parts) float64 in natural units: mean, aleatoric and epistemic variance of every target,
-            then mean and total variance of every module's own prediction of each target that several have.
+            then mean and total variance of each module's own prediction of every target with several modules.
         """
         return self.collect(self.launch(images))
 
     def launch(self, images: Sequence[NDArray[Any]]) -> Launched:
         """Start a batch; on a GPU this returns at once.
 
-        At most ``buffers.in_flight`` may be under way before the first is collected.
+        At most ``buffers.in_flight`` may be in flight before the first is collected.
         """
         batch = self.buffers.fill(images).to(self.device, non_blocking=True)
         return Launched(len(images), [m.launch(batch, self.precision) for m in self.modules])
 
     def collect(self, launched: Launched) -> NDArray[np.float64]:
-        """Wait for a batch and run the chain after the networks; the result is that of :meth:`predict`."""
+        """Wait for a batch and run the steps after the networks; returns the same as :meth:`predict`."""
         count = launched.count
         raws = [np.asarray(raw.cpu().numpy()) for raw in launched.raws]
         mixtures = [m.to_estimates(raw) for m, raw in zip(self.modules, raws, strict=True)]
@@ -203,11 +202,11 @@ class Engine:
         return np.stack([*columns, *tail], axis=1)[:count]
 
     def weights(self, target: OutputTarget) -> list[int]:
-        """Weight of each source of a target: its module's members."""
+        """Weight of each source of a target: the number of its module's members."""
         return [len(self.modules[n].members) for n, _ in target.sources]
 
     def calibrations(self, target: OutputTarget) -> list[Calibration]:
-        """Calibration of each source of a target, or the one of them together."""
+        """Calibration of each source of a target, or their joint one."""
         if target.combination is not None:
             return [target.combination]
         return [self.modules[n].manifest.targets[p].calibration for n, p in target.sources]
@@ -219,7 +218,7 @@ class Engine:
 
     @property
     def combination_hash(self) -> str:
-        """What the calibrations of modules together are, for the run's identity; "" where there is none."""
+        """Hash of the joint calibrations, for the run's identity; "" if there are none."""
         used = {t.spec.name: asdict(t.combination) for t in self.targets if t.combination is not None}
         return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest() if used else ""
 
@@ -234,16 +233,16 @@ def _common_recipe(modules: Sequence[InferenceModule]) -> Recipe:
     if len(recipes) > 1:
         of_each = (f"{r}: {', '.join(m.manifest.name for m in modules if m.recipe.name == r)}" for r in recipes)
         raise ModuleError(
-            f"the modules take projections of different recipes ({'; '.join(of_each)}); use those of one in a run"
+            f"the modules take projections of different recipes ({'; '.join(of_each)}); use those of one recipe"
         )
     return next(iter(recipes.values()))
 
 
 def _check_same(one: ModuleTarget, first: InferenceModule, other: ModuleTarget, second: InferenceModule) -> None:
-    """Refuse modules that mean different things by one target.
+    """Refuse modules that disagree on a target.
 
     Raises:
-        ModuleError: names what they disagree on.
+        ModuleError: names the disagreement.
     """
     for what in ("unit", "kind", "lower", "upper", "field"):
         a, b = getattr(one, what), getattr(other, what)
@@ -251,5 +250,5 @@ def _check_same(one: ModuleTarget, first: InferenceModule, other: ModuleTarget, 
             name = {"lower": "lower limit", "upper": "upper limit"}.get(what, what)
             raise ModuleError(
                 f"{first.manifest.name} and {second.manifest.name} disagree on the {name} of {one.name}: {a!r} and "
-                f"{b!r}; use one of them, or give one another name for its target"
+                f"{b!r}; use one of them, or rename the target in one"
             )

@@ -1,4 +1,4 @@
-"""Whether a scan's file is still the one that was read."""
+"""Fingerprints: whether the file of a scan has changed since it was read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ukb_infer.storage import sha256_file
 
 
 def fingerprint(path: Path) -> str:
-    """Size and time of change of a file, or of all files of a folder, and how many they are; "missing" without."""
+    """Size and modification time of a file or of all files of a folder, and their number; or "missing"."""
     try:
         stats = [p.stat() for p in _files_of(path)]
     except OSError:
@@ -18,10 +18,10 @@ def fingerprint(path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, or of the names and contents of a folder's files; "" where it cannot be read."""
+    """SHA-256 of a file's content, or of the names and contents of a folder's files; "" if it cannot be read."""
     try:
         if not path.is_dir():
-            return sha256_file(path) if path.is_file() else ""  # pipes and devices have no end
+            return sha256_file(path) if path.is_file() else ""  # pipes and devices never end
         lines = [f"{file.relative_to(path)} {sha256_file(file)}" for file in _files_of(path)]
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""From what the user names to the scans of a run."""
+"""Find the scans of a run in its inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ukb_infer.text import shown
 
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
 _SCAN_SUFFIXES = (".zip", ".npy")
-#: Errors that say something about one file, not about the storage it is on.
+#: Errors of a single file, not of its storage.
 OF_THE_FILE = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ,
@@ -40,9 +40,9 @@ class ScanInput:
         key: of the scan.
         path: what to read.
         given: the path as the user gave it, for ``scans.csv``.
-        kind: what the path is, None where it is missing or unusable.
-        problem: reason code found before reading, or None.
-        known: what the ``scans.csv`` beside a cached projection says of its scan; None where nothing is known.
+        kind: of the path; None if missing or unusable.
+        problem: reason found before reading, or None.
+        known: row of a cached projection in its folder's ``scans.csv``; None if there is none.
     """
 
     key: ScanKey
@@ -59,7 +59,7 @@ class ScanInput:
 
     @property
     def fingerprint(self) -> str:
-        """What the file is now; what was read is in its result."""
+        """Fingerprint of the file now; that of the content read is in its result."""
         return fingerprint(self.path)
 
 
@@ -75,28 +75,28 @@ def resolve_inputs(
 
     Args:
         inputs: zips, folders, projections, or lists of paths and keys.
-        root: where keys and relative paths of lists are looked up.
+        root: folder in which keys and relative paths of lists are looked up.
         base: folder that relative paths start from; ``Path()`` is the folder of the process.
-        outputs: folders that the run writes to; below an input neither they nor folders that hold them are searched,
-            nor the folders of other runs.
-        say: receives what was not searched, in words.
+        outputs: folders that the run writes to; they, folders that contain them, and folders of other runs are not
+            searched.
+        say: receives a message about folders not searched.
 
     Returns:
-        One entry per scan; missing listed ones, unusable names and what cannot be opened carry a ``problem``.
+        One entry per scan; missing ones, invalid names and unreadable files have a ``problem``.
 
     Raises:
-        UsageError: an input or the root does not exist, or two files have one key.
-        RunError: there is no scan at all, or the storage failed.
+        UsageError: an input or the root does not exist, or two files have the same key.
+        RunError: there are no scans, or the storage failed.
     """
     if root is not None and not (base / root).is_dir():
-        raise UsageError(f"`root` {root}: is no folder; check the path")
+        raise UsageError(f"`root` {root} is not a folder; check the path")
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
     found: list[ScanInput] = []
     for given in inputs:
         path = base / _expand(given)
         if not _exists(path):
-            raise UsageError(f"`inputs` {shown(given)}: does not exist or cannot be reached; check the path")
+            raise UsageError(f"{shown(given)} does not exist or cannot be reached; check the path", field="inputs")
         if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
             found.extend(_from_list(path, f"`inputs` {_expand(given)}", index))
         else:
@@ -106,7 +106,7 @@ def resolve_inputs(
     if not found:
         raise RunError(
             f"no scan in {', '.join(inputs)}: expected 20201 zips, folders of DICOM slices or NIfTI stations, or "
-            "projections (.npy); folders named as derived images (derivatives, masks) are not searched"
+            "projections (.npy); folders named like derived images (derivatives, masks) are not searched"
             f"{'; ' if own.words else ''}{own.words}"
         )
     return _unique(found)
@@ -118,11 +118,11 @@ def _make_input(path: Path, given: str, kind: InputKind | None, problem: Reason 
 
 
 class _OwnFolders:
-    """Folders below an input that are not searched, since they belong to this run or another one.
+    """Folders below an input that are not searched, because they belong to this run or another one.
 
     Args:
-        outputs: folders the run writes to; those that do not exist yet hold nothing to be searched.
-        other_runs: whether the folders of other runs are left out too.
+        outputs: folders the run writes to; those that do not exist yet are irrelevant.
+        other_runs: whether folders of other runs are skipped too.
     """
 
     def __init__(self, outputs: Sequence[Path], *, other_runs: bool = True) -> None:
@@ -132,7 +132,7 @@ class _OwnFolders:
         self._left_out: list[str] = []
 
     def holds(self, path: Path, label: str) -> bool:
-        """Whether a folder is an output, holds one, or is the folder of another run.
+        """Whether a folder is an output, contains one, or is the folder of another run.
 
         Args:
             path: of the folder.
@@ -148,18 +148,18 @@ class _OwnFolders:
 
     @property
     def words(self) -> str:
-        """What was left out beside the outputs themselves; "" for nothing."""
+        """Message about skipped folders of other runs; "" for none."""
         if not self._left_out:
             return ""
         names = ", ".join(self._left_out[:3]) + (" ..." if len(self._left_out) > 3 else "")
         return (
             f"{len(self._left_out)} folders below the inputs hold results of a run and are not searched ({names}); to "
-            "use what is in one, name it as an input"
+            "use one, pass it as an input"
         )
 
 
 def _refuse_storage(error: OSError, label: str) -> None:
-    """Let a file's own trouble pass; that of the storage ends the run, since what is behind it is not known.
+    """Raise for storage failures, which hide an unknown number of scans; ignore errors of a single file.
 
     Raises:
         RunError: the storage failed.
@@ -191,26 +191,26 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
         yield from _search(path, given, own)
     else:
         raise UsageError(
-            f"`inputs` {shown(given)}: neither a zip, a projection (.npy), a folder nor a list "
-            f"({', '.join(_LIST_SUFFIXES)})"
+            f"{shown(given)} is neither a zip, a projection (.npy), a folder nor a list ({', '.join(_LIST_SUFFIXES)})",
+            field="inputs",
         )
 
 
 def _is_projection_folder(path: Path) -> bool:
-    """Whether a folder was written by ``project``: whatever else it holds, its projections are the scans."""
+    """Whether a folder was written by ``project``: its projections are then the scans."""
     return _exists(path / SCANS) and any(path.glob("*.npy"))
 
 
 def _projections(folder: Path, given: str) -> list[ScanInput]:
-    """Every projection of a folder, with the flags its table records."""
+    """Every projection of a folder, with the flags in its table."""
     paths = [p for p in sorted(folder.glob("*.npy")) if not p.name.startswith(".")]
     return _with_known_flags([_from_file(p, f"{given.rstrip('/')}/{p.name}") for p in paths], folder)
 
 
 def _search(folder: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
-    """Scans below a folder; every real folder is entered once, so that links cannot go round.
+    """Scans below a folder; every real folder is searched once, so that link loops end.
 
-    What cannot be opened is a scan that failed, so that it is seen, and the rest is found.
+    Anything that cannot be opened becomes a failed scan, and the search continues.
     """
     seen: set[tuple[int, int]] = set()
     stack = [(folder, given)]
@@ -225,7 +225,7 @@ def _search(folder: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
                 raise RunError(
                     f"{shown(given)}: cannot be listed ({error.strerror}); check access to the folder"
                 ) from error
-            if error.errno != errno.ENOENT:  # removed meanwhile
+            if error.errno != errno.ENOENT:  # removed in the meantime
                 yield _unreadable(here, label_here, error)
             continue
         if (stat.st_dev, stat.st_ino) in seen:
@@ -256,7 +256,7 @@ def _look_at(entry: os.DirEntry[str], path: Path, label: str, own: _OwnFolders) 
     try:
         if not entry.is_dir():
             return _from_file(path, label) if named else None
-        if is_derived_folder(entry.name) or own.holds(path, label):  # masks of a scan are not another scan
+        if is_derived_folder(entry.name) or own.holds(path, label):  # masks of a scan are not a scan
             return None
         kind = None if _is_projection_folder(path) else input_kind(path)
     except OSError as error:
@@ -266,7 +266,7 @@ def _look_at(entry: os.DirEntry[str], path: Path, label: str, own: _OwnFolders) 
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path leads to something; a link to itself, or one that may not be followed, does not."""
+    """Whether a path exists; False for circular links and links that cannot be followed."""
     try:
         return path.exists()
     except OSError as error:
@@ -280,12 +280,12 @@ def _from_file(path: Path, label: str) -> ScanInput:
         kind = input_kind(path)
     except OSError as error:
         return _unreadable(path, label, error)
-    unusable = kind is None and not _exists(path)  # a link to itself, or to nothing
+    unusable = kind is None and not _exists(path)  # a circular or broken link
     return _make_input(path, label, kind, Reason.INPUT_UNREADABLE if unusable else None)
 
 
 def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
-    """Give projections the flags that ``scans.csv`` of their folder records."""
+    """Add the flags in their folder's ``scans.csv`` to projections."""
     table = folder / SCANS
     if not any(item.kind == "projection" for item in found) or not _exists(table):
         return found
@@ -298,7 +298,7 @@ def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
 
 
 class _RootIndex:
-    """Scans below --root by name and by participant, found on first use; in the folders of other runs, too.
+    """Scans below the root by name and by participant, found on first use; also in the folders of other runs.
 
     Args:
         root: of the scans; ``base``: folder that relative paths start from.
@@ -311,7 +311,7 @@ class _RootIndex:
         self._people: dict[str, list[ScanInput]] = {}
 
     def find(self, scan: str) -> ScanInput | None:
-        """The scan of a key, whatever its leading zeros."""
+        """The scan of a key, ignoring leading zeros."""
         return self._index().get(plain_scan(scan))
 
     def find_participant(self, eid: str) -> list[ScanInput]:
@@ -321,7 +321,9 @@ class _RootIndex:
 
     def _index(self) -> dict[str, ScanInput]:
         if self.root is None:
-            raise UsageError("`root`: a list with eids or `eid 20201_2_0` keys needs the folder that holds the scans")
+            raise UsageError(
+                "missing; a list of eids or `eid 20201_2_0` keys needs the folder of the scans", field="root"
+            )
         if self._names is None:
             self._names = {}
             for item in _search(self.base / self.root, str(self.root), self.below_root):
@@ -348,7 +350,7 @@ def _is_path(text: str) -> bool:
 
 
 def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    """All scans of a participant, or the file or folder that is called like it."""
+    """All scans of a participant, or the file or folder of that name."""
     if _is_path(text) or _place_of(text, listing, index) is not None:
         yield from _from_listed_path(text, listing, index)
     elif found := index.find_participant(eid):
@@ -358,7 +360,7 @@ def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator
 
 
 def _expand(text: str) -> Path:
-    """A path with ``~`` replaced where the user is known."""
+    """A path with ``~`` expanded if the user is known."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -371,19 +373,19 @@ def _from_key(scan: str, index: _RootIndex) -> Iterator[ScanInput]:
 
 
 def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
-    """Where a listed path is: as it stands, below --root, here, or beside the list."""
+    """Where a listed path is: as it stands, below the root, here, or next to the list."""
     folders = [index.base / index.root] if index.root is not None else []
     places = [folder / _listed(text) for folder in (*folders, index.base, listing.parent)]
     return next((p for p in places if _exists(p)), None)
 
 
 def _listed(text: str) -> Path:
-    """A path out of a list, whose text is UTF-8 with the bytes that are none kept, whatever the locale's encoding."""
+    """A path from a list, whose text is UTF-8 with other bytes kept, whatever the locale."""
     return _expand(os.fsdecode(text.encode("utf-8", "surrogateescape")))
 
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
-    """Scans of a line; one that leads to no scan is a scan that failed, and the others of the list go on."""
+    """Scans of a line; a line without scan becomes a failed scan."""
     path = _place_of(text, listing, index)
     if path is None:
         yield _make_input(_listed(text), text, None, Reason.INPUT_MISSING)
@@ -401,10 +403,10 @@ def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[S
 
 
 def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
-    """One entry a key, sorted; the same file named twice is fine, two files that could both be read are not.
+    """One entry per key, sorted; the same file given twice is fine, two readable files are not.
 
     Raises:
-        UsageError: names two files of one key.
+        UsageError: two files have the same key.
     """
     by_key: dict[tuple[object, ...], ScanInput] = {}
     by_scan: dict[str, ScanInput] = {}
@@ -419,20 +421,20 @@ def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
             continue
         elif item.problem is None and other.problem is None:
             raise UsageError(
-                f"two different files are the same scan: {other.given} and {item.given}; give one of them "
-                "(or, for projections made from the zips, only the folder of projections)"
+                f"two different files are the same scan: {other.given} and {item.given}; pass only one of them "
+                "(for projections made from the zips: only the folder of projections)"
             )
         else:
             better, worse = (item, other) if item.problem is None else (other, item)
             del by_scan[other.key.scan]
             by_key[identity] = by_scan[better.key.scan] = better
-            if worse.problem is not Reason.INPUT_MISSING:  # of a list, and found under another input
+            if worse.problem is not Reason.INPUT_MISSING:  # listed, and found in another input
                 spare |= {worse.given: _named_by_its_path(worse)}
     return sorted((*by_key.values(), *spare.values()), key=lambda item: item.key.sort_key)
 
 
 def _named_by_its_path(item: ScanInput) -> ScanInput:
-    """A file that cannot be used and whose scan's name belongs to another file: a row of its own."""
+    """Name an unusable file by its path, because another file has its scan's name."""
     return replace(item, key=replace(item.key, scan=item.given.replace("/", ":")))
 
 
@@ -451,11 +453,11 @@ def read_exclusions(files: Sequence[Path], base: Path = Path()) -> tuple[IdList,
         base: folder that relative paths start from.
 
     Raises:
-        UsageError: a file cannot be read, or a line of it is no id.
+        UsageError: a file cannot be read, or has a line without id.
     """
     for path in files:
         if not (base / path).is_file():
-            raise UsageError(f"`exclude` {path}: is no file; check the path")
+            raise UsageError(f"{path} is not a file; check the path", field="exclude")
     return tuple(replace(read_id_list(base / path, f"`exclude` {path}"), path=path) for path in files)
 
 
@@ -470,25 +472,25 @@ def is_excluded(key: ScanKey, exclusions: Sequence[IdList]) -> bool:
 
 
 def describe_exclusions(exclusions: Sequence[IdList], keys: Sequence[ScanKey]) -> tuple[list[str], list[str]]:
-    """What each list did, in words and without ids.
+    """Describe the effect of each list, without ids.
 
     Args:
         exclusions: the lists.
         keys: all scans of the inputs.
 
     Returns:
-        Remarks, and warnings of lists of which nothing matches.
+        Notes, and warnings about lists without matches.
     """
     notes, warnings = [], []
     for listed in exclusions:
         ids, matching, scans = listed.count_matches(keys)
-        header = "; its first line was taken for a header" if listed.guessed_header else ""
+        header = "; its first line was read as a header" if listed.guessed_header else ""
         if not ids:
-            warnings.append(f"exclusion list {listed.path}: holds no id, nothing is excluded by it{header}")
+            warnings.append(f"exclusion list {listed.path}: has no ids, excludes nothing{header}")
         elif not matching:
             warnings.append(
-                f"exclusion list {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans, "
-                f"nothing is excluded by it; check that it is of this project{header}"
+                f"exclusion list {listed.path}: none of its {ids} ids matches any of the {len(keys)} scans; "
+                f"check that it belongs to this project{header}"
             )
         else:
             rest = f", {ids - matching} match no scan of the inputs" if matching < ids else ""

@@ -1,4 +1,4 @@
-"""How the modules' targets become columns, and what their intervals and probabilities are."""
+"""Layout of the tables: how the modules' targets become columns, intervals and probabilities."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ukb_infer.runs.files import DICTIONARY
 
 
 def output_spec(config: PredictConfig, engine: Engine) -> OutputSpec:
-    """How the results become tables.
+    """The layout of a run's tables.
 
     Args:
         config: level, targets and formats.
         engine: the modules, with their calibrations.
 
     Raises:
-        UsageError: a target that no module has.
+        UsageError: no module has a target.
     """
     tails, behind = {}, 3 * len(engine.targets)
     for target in engine.targets:
@@ -37,7 +37,7 @@ def output_spec(config: PredictConfig, engine: Engine) -> OutputSpec:
 
 
 def _written(config: PredictConfig, engine: Engine, target: OutputTarget, tail: int) -> WrittenTarget:
-    """How one target becomes columns, and what its interval or probability is."""
+    """Layout of one target and description of its interval or probability."""
     spec, calibrations = target.spec, engine.calibrations(target)
     alone = len(calibrations) == 1
     half = half_width_of(calibrations[0], config.level) if alone else None
@@ -53,9 +53,11 @@ def _written(config: PredictConfig, engine: Engine, target: OutputTarget, tail: 
         words = _interval_words(calibrations[0], config.level, together=target.combination is not None)
     elif any(half_width_of(c, config.level) is None for c in calibrations):
         percent = f"{100 * config.level:g} %"
-        words, tail, parts = f"none at {percent}: the labels of a module's calibration do not support it", -1, ()
+        words, tail, parts = f"none at {percent}: too few labels in a module's calibration", -1, ()
     else:
-        words = f"quantiles of the mixture of {len(calibrations)} modules, not calibrated together: rather too wide"
+        words = (
+            f"quantiles of the mixture of {len(calibrations)} modules, not calibrated together: tends to be too wide"
+        )
     return WrittenTarget(
         name=spec.name, unit=spec.unit, field=spec.field, kind=spec.kind, lower=spec.lower, upper=spec.upper,
         half_width=half, interval=words, parts=parts if tail >= 0 or spec.kind == "binary" else (),
@@ -64,21 +66,21 @@ def _written(config: PredictConfig, engine: Engine, target: OutputTarget, tail: 
 
 
 def _interval_words(calibration: Calibration, level: float, *, together: bool) -> str:
-    """What the interval of a continuous target is, or why there is none."""
+    """Description of a continuous target's interval, or why there is none."""
     whose = " of the modules together" if together else ""
     fitted = f" ({calibration.fitted_on})" if calibration.fitted_on else ""
     if calibration.method == "none":
-        return "not calibrated: Gaussian, as wide as the networks guessed"
+        return "not calibrated: Gaussian with the networks' own sd"
     if calibration.method == "variance-factor":
         return f"Gaussian with calibrated variance{whose}{fitted}"
     if half_width_of(calibration, level) is None:
         highest = f"at most {100 * calibration.half_widths[-1][0]:g} %" if calibration.half_widths else "no level"
-        return f"none at {100 * level:g} %: the labels of its calibration support {highest}{fitted}"
+        return f"none at {100 * level:g} %: the calibration has labels for {highest}{fitted}"
     return f"conformal{whose}{fitted}"
 
 
 def _probability_words(calibrations: Sequence[Calibration]) -> str:
-    """What the probability of a binary target is."""
+    """Description of a binary target's probability."""
     if not all(c.curve for c in calibrations):
         return ""
     fitted = "; ".join(dict.fromkeys(c.fitted_on for c in calibrations))
@@ -86,7 +88,7 @@ def _probability_words(calibrations: Sequence[Calibration]) -> str:
 
 
 def _sets(calibration: Calibration, level: float) -> tuple[float, float] | None:
-    """Limits of the prediction sets at a level; None where the labels do not support it."""
+    """Limits of the prediction sets at a level; None if there were too few labels."""
     rows = np.array(calibration.sets)
     if not rows.size or not rows[0, 0] <= level <= rows[-1, 0]:
         return None
@@ -94,18 +96,22 @@ def _sets(calibration: Calibration, level: float) -> tuple[float, float] | None:
 
 
 def interval_warnings(spec: OutputSpec, *, sets_wanted: bool) -> tuple[str, ...]:
-    """Targets whose interval or set cannot be given: one sentence for each kind.
+    """Warnings about targets without interval or set, one per kind.
 
     Args:
         spec: of the tables.
-        sets_wanted: whether prediction sets were asked for.
+        sets_wanted: whether prediction sets were requested.
     """
     percent = f"{100 * spec.level:g} %"
     bare = [t.name for t in spec.targets if t.kind != "binary" and not t.has_interval]
     without = [t.name for t in spec.targets if sets_wanted and t.kind == "binary" and t.sets is None]
     reasons = (
-        (bare, "interval", f"too few labels calibrated them; {DICTIONARY} says more"),
-        (without, "prediction sets", "not calibrated, by too few labels of a class, or by several modules apart"),
+        (bare, "interval", f"too few labels in their calibration; see {DICTIONARY}"),
+        (
+            without,
+            "prediction sets",
+            "not calibrated, or with too few labels of a class, or by several modules separately",
+        ),
     )
     return tuple(f"no {percent} {what} for {_listed(names)}: {why}" for names, what, why in reasons if names)
 

@@ -1,4 +1,4 @@
-"""Working through scans: in worker processes or on a cluster, again where the storage failed, until asked to stop."""
+"""Process scans in worker processes or on a cluster, retrying storage failures, until asked to stop."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.work import Job, Outcome, failed, from_failure, process_scan
 from ukb_infer.reasons import Reason
 
-#: Failures of the storage in a row after which it is taken for gone and waited for.
+#: Consecutive storage failures after which the storage counts as lost.
 STORAGE_GONE_AFTER = 16
 
 
 class StopOnTerminate:
-    """While entered, SIGTERM asks the run to stop after its batch instead of ending the process."""
+    """Context in which SIGTERM stops the run after its batch instead of ending the process."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: Any = None
 
     def __enter__(self) -> StopOnTerminate:
-        """Install the handler; only the main thread may."""
+        """Install the handler, in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
@@ -42,7 +42,7 @@ class StopOnTerminate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the handler from before back."""
+        """Restore the previous handler."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -50,15 +50,15 @@ class StopOnTerminate:
 def outcomes(
     jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]
 ) -> Iterator[tuple[ScanInput, Outcome]]:
-    """Work on scans; each comes back at most once, in order of completion.
+    """Process scans; each is returned at most once, in order of completion.
 
-    Failures of the storage are tried again with growing waits; when many come in a row, the rest is not tried before
-    the wait is over. What is still failing at the end comes back as failed; what was not reached does not come back.
+    Storage failures are retried with growing waits; after many in a row, the rest waits too. Scans that still fail at
+    the end are returned as failed; scans not reached are not returned.
 
     Args:
-        jobs: what to do.
+        jobs: to process.
         config: workers or scheduler, time limit, waits.
-        stop: asked now and then; True ends the work.
+        stop: polled; True ends the work.
     """
     left = {job.scan.key.scan: job for job in jobs}
     for job in jobs:
@@ -97,7 +97,7 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
 
 
 def _one_pass(jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]) -> Iterator[tuple[Job, Outcome]]:
-    """Every job once, here or on a cluster."""
+    """Process every job once, locally or on a cluster."""
     if not jobs:
         return
     if config.scheduler:

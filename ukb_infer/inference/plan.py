@@ -1,4 +1,4 @@
-"""Which scans a run is about, and which of them are still to be worked on."""
+"""The scans of a run, and which of them are still to be processed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ukb_infer.runs.identity import check_same_run
 from ukb_infer.runs.summary import RunSummary
 from ukb_infer.text import format_duration
 
-#: Failures of the machine rather than of the scan: the same command tries these scans again.
+#: Machine failures: the same command retries these scans.
 TRANSIENT = frozenset(
     {
         Reason.WORKER_DIED,
@@ -37,14 +37,14 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The scans of a run and which of them are to be worked on.
+    """The scans of a run and which of them to process.
 
     Attributes:
-        scans: all that the inputs name, in key order, whatever the shard.
-        excluded: names of those left out.
-        shard: part of the work that is this run's; None for all. Decided before exclusions, so that a new withdrawal
+        scans: all scans of the inputs, of all shards, in key order.
+        excluded: names of excluded scans.
+        shard: of this run; None for all. Determined before exclusions, so that a new withdrawal
             moves no scan to another shard.
-        notes: what the exclusion lists did; ``warnings``: lists of which nothing matches.
+        notes: effect of the exclusion lists; ``warnings``: lists without matches.
     """
 
     scans: tuple[ScanInput, ...]
@@ -74,8 +74,8 @@ def make_plan(config: CommonConfig) -> Plan:
     """Find the scans, apply the exclusion lists and the shard.
 
     Raises:
-        UsageError: inputs, lists or shard make no sense.
-        RunError: there is no scan.
+        UsageError: invalid inputs, lists or shard.
+        RunError: there are no scans.
     """
     not_searched: list[str] = []
     scans = resolve_inputs(
@@ -85,7 +85,7 @@ def make_plan(config: CommonConfig) -> Plan:
     excluded = frozenset(s.key.scan for s in scans if s.excluded or is_excluded(s.key, exclusions))
     notes, warnings = describe_exclusions(exclusions, [s.key for s in scans])
     if before := sum(s.excluded for s in scans):
-        notes.append(f"{before} projections are left out because the {SCANS} beside them says excluded")
+        notes.append(f"{before} projections are left out because their {SCANS} says excluded")
     return Plan(
         scans=tuple(scans), excluded=excluded, shard=parse_shard(config.shard),
         notes=(*notes, *not_searched), warnings=tuple(warnings),
@@ -93,12 +93,12 @@ def make_plan(config: CommonConfig) -> Plan:
 
 
 def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[ScanInput]:
-    """Scans without a result: new ones, those with other files or flags, and those that the machine failed.
+    """Scans to process: new ones, those with other files or flags, and machine failures.
 
     Args:
         plan: of the run.
         journal: of the run.
-        verify: notice changes by the SHA-256 of the content instead of size and time of change.
+        verify: detect changes by SHA-256 instead of size and modification time.
     """
     finished = journal.finished()
     todo, unsure = [], []
@@ -191,7 +191,7 @@ def time_words(seconds: float, scans: int, measured_on: str) -> str:
 
 
 def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnings: tuple[str, ...] = ()) -> RunSummary:
-    """What a dry run tells.
+    """The summary of a dry run.
 
     Args:
         config: of the run.
@@ -206,7 +206,7 @@ def empty_summary(config: CommonConfig, plan: Plan, notes: Sequence[str], warnin
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Time of a call, s, once it has been made before."""
+    """Time of a call after a first call, s."""
     call()
     started = time.monotonic()
     call()

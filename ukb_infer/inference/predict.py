@@ -1,8 +1,8 @@
-"""``predict``: scans in, tables of estimates out.
+"""``predict``: from scans to tables of estimates.
 
-Projecting runs in worker processes, inference in this one as batches fill, so the two overlap. Every finished batch is
-committed to the journal before the next; the tables are written from the journal, so they are the same whether the run
-was interrupted or not, and whatever the number of workers or the order of the inputs.
+Projecting runs in worker processes, inference in this process as batches fill, so that the two overlap. Every finished
+batch is committed to the journal before the next; the tables are written from the journal, so they do not depend on
+interruptions, the number of workers or the order of the inputs.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from ukb_infer.runs.tables import require_parquet
 
 
 def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunSummary:
-    """Predict every scan of a run, continuing what is there.
+    """Predict every scan of a run, resuming an existing one.
 
     Args:
         config: of the run.
-        progress: told how far it is.
+        progress: receives the progress.
 
     Returns:
         Counts, reasons, files and the exit code.
 
     Raises:
-        UsageError: contradictory options, two files of one key, or another run in ``--out``.
+        UsageError: contradictory options, two files with the same key, or another run in ``out``.
         RunError: no inputs, an unusable folder, a locked run.
         ModuleError: a module does not load.
     """
@@ -75,7 +75,7 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
 
 
 def load_engine(config: PredictConfig) -> Engine:
-    """Modules on the device the configuration names."""
+    """Load the modules on the configured device."""
     folders = resolve_modules([_place_of(name, config) for name in config.modules])
     device = choose_device(config.device)
     prepare_device(device)
@@ -89,22 +89,22 @@ def load_engine(config: PredictConfig) -> Engine:
 
 
 def _place_of(module: str, config: PredictConfig) -> str:
-    """A module's folder where the name leads to one from the run's base; else the name."""
+    """A module's folder if the name is a path from the run's base; else the name."""
     try:
         return str(folder) if ((folder := config.at(module)) / MANIFEST_NAME).is_file() else module
-    except (OSError, ValueError):  # a name that no file system takes
+    except (OSError, ValueError):  # an invalid file name
         return module
 
 
 def check_cache(config: PredictConfig, recipe: Recipe) -> None:
-    """Refuse a cache folder that is a file, or holds projections that are not of the modules' recipe.
+    """Refuse a cache folder that is a file, or has projections of another recipe than the modules'.
 
     Args:
         config: of the run.
         recipe: of the modules.
 
     Raises:
-        UsageError: names the option.
+        UsageError: with the option's name.
     """
     if config.projections is None:
         return
@@ -123,7 +123,7 @@ def check_cache(config: PredictConfig, recipe: Recipe) -> None:
 
 
 def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
-    """Everything that decides the estimates; intervals, targets and formats can change between calls.
+    """All settings that affect the estimates; intervals, targets and formats may change between calls.
 
     Args:
         config: of the run.
@@ -151,7 +151,7 @@ def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
 
 @dataclass
 class Batches:
-    """Works through scans, a batch at a time; every batch is committed before the next."""
+    """Processes scans in batches; every batch is committed before the next."""
 
     config: PredictConfig
     engine: Engine
@@ -159,12 +159,12 @@ class Batches:
     _pending: tuple[list[tuple[ScanInput, Outcome]], Launched | None, list[JournalRow]] | None = None
 
     def run(self, todo: Sequence[ScanInput], total: int, progress: Progress | None) -> None:
-        """Until all is done, or the run is asked to stop.
+        """Process all scans, or until asked to stop.
 
         Args:
-            todo: scans to work on.
-            total: scans of the run, the finished ones included.
-            progress: told the finished, all and failed scans; None for nobody.
+            todo: scans to process.
+            total: scans of the run, including finished ones.
+            progress: called with finished, all and failed scans, or None.
         """
         config, engine = self.config, self.engine
         done, failures = total - len(todo), 0
@@ -192,7 +192,7 @@ class Batches:
         report(done, total, failures)
 
     def _batch(self, ready: list[tuple[ScanInput, Outcome]], broken: list[JournalRow]) -> int:
-        """Launch a batch and commit it; on a GPU the one before it is committed while it runs."""
+        """Launch a batch and commit it; on a GPU the previous one is committed while it runs."""
         launched = None
         if ready:
             launched = self.engine.launch([outcome.image for _, outcome in ready if outcome.image is not None])
@@ -201,7 +201,7 @@ class Batches:
         return failures if self.engine.can_overlap else self._commit()
 
     def _commit(self) -> int:
-        """Collect the batch that was launched last and commit it; returns how many of it failed."""
+        """Collect and commit the last launched batch; returns its number of failures."""
         if self._pending is None:
             return 0
         ready, launched, broken = self._pending
@@ -219,7 +219,7 @@ class Batches:
 
 
 def _job(config: PredictConfig, scan: ScanInput, recipe: str) -> Job:
-    """Project a scan and cache it where that is asked for, or take the cached projection that it is."""
+    """Job that projects and, on request, caches a scan, or reads a cached projection."""
     if config.projections is None or scan.kind == "projection" or scan.problem is not None:
         return Job(scan, config.reading, recipe, digest=config.verify)
     return Job(scan, config.reading, recipe, config.at(config.projections), digest=config.verify)
@@ -230,8 +230,8 @@ def _judge(
 ) -> Outcome:
     """Fail estimates that are not finite; flag means outside their physical limits.
 
-    A 0/1 regression is reported as a probability, clipped; its mean passes 0 or 1 by a little in half the scans and is
-    not flagged for that.
+    A 0/1 regression is reported as a clipped probability; its mean is slightly outside 0-1 in half the scans and is not
+    flagged for that.
     """
     result = outcome.result
     if not np.isfinite(estimate).all():
@@ -253,7 +253,7 @@ def _judge(
 
 
 def _refused(outcome: Outcome, reason: Reason, message: str) -> Outcome:
-    """A scan that was read and projected, and yet has no estimate."""
+    """A scan that was read and projected but has no estimate."""
     return replace(outcome.changed(status="failed", reasons=(reason,), message=message), image=None)
 
 
@@ -265,12 +265,12 @@ def _within(value: float, lower: float | None, upper: float | None) -> bool:
 
 
 def run_facts(config: PredictConfig, engine: Engine, spec: OutputSpec) -> dict[str, Any]:
-    """What ``run.json`` says of the run before it has done anything.
+    """Content of ``run.json`` at the start of the run.
 
     Args:
         config: of the run.
         engine: the loaded modules.
-        spec: what the tables hold.
+        spec: layout of the tables.
     """
     return {
         "versions": package_versions(),
@@ -296,7 +296,7 @@ def run_facts(config: PredictConfig, engine: Engine, spec: OutputSpec) -> dict[s
 
 
 def package_versions() -> dict[str, str]:
-    """Versions that decide the numbers."""
+    """Versions that affect the numbers."""
     import platform
     from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""``project``: scans in, cached projections out."""
+"""``project``: from scans to cached projections."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ukb_infer.inference.work import Job, Outcome, process_scan
 from ukb_infer.runs.files import projection_files
 from ukb_infer.runs.summary import Progress, RunSummary
 
-#: Results committed together: one forced write to disk for so many scans.
+#: Results per commit, each a forced write to disk.
 COMMIT_EVERY = 16
 
 
 def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunSummary:
-    """Project every scan, continuing what is there.
+    """Project every scan, resuming an existing run.
 
     Args:
         config: of the run.
-        progress: told how far it is.
+        progress: receives the progress.
 
     Returns:
         Counts, reasons and the exit code.
 
     Raises:
-        UsageError: contradictory options, two files of one key, or another run in ``--out``.
+        UsageError: contradictory options, two files with the same key, or another run in ``out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
     started = time.monotonic()
@@ -57,7 +57,7 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
 
 
 def _unfinished(config: ProjectConfig, plan: Plan, journal: Journal) -> list[ScanInput]:
-    """Scans without a result, and those whose projection is gone."""
+    """Scans without a result, and those whose projection is missing."""
     missing = {s.key.scan for s in still_to_do(plan, journal, verify=config.verify)}
     return [s for s in plan.included if s.key.scan in missing or not _has_file(config, s, journal)]
 
@@ -71,7 +71,7 @@ def _has_file(config: ProjectConfig, scan: ScanInput, journal: Journal) -> bool:
 
 
 def _project_scans(config: ProjectConfig, session: Session, todo: list[ScanInput], progress: Progress | None) -> None:
-    """Work through scans, committing some at a time, and what is left also when something ends the run."""
+    """Process scans, committing in groups, and the last group also if something ends the run."""
     total = len(session.plan.included)
     done, failures = total - len(todo), 0
     jobs = [
@@ -119,6 +119,6 @@ def _dry_run(config: ProjectConfig, plan: Plan) -> RunSummary:
     notes = (
         count_words(plan, todo),
         _expected_time(config, [s for s in todo if s.problem is None]),
-        f"about {max(1.0, megabytes):.0f} MB in {config.out}; nothing was written (--dry-run)",
+        f"about {max(1.0, megabytes):.0f} MB in {config.out}; nothing was written",
     )
     return empty_summary(config, plan, notes)

@@ -1,4 +1,4 @@
-"""``retry``: forget failures and run the same command again, from the folder it was given in."""
+"""``retry``: forget failures and repeat the run's command, from its working directory."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ukb_infer.text import suggest
 def run_retry(
     folder: Path, codes: Sequence[str] = (), progress: Progress | None = None, *, lock: LockMode = "auto"
 ) -> tuple[int, RunSummary]:
-    """Forget failures and run the same command again.
+    """Forget failures and repeat the run's command.
 
     Args:
         folder: of the run.
-        codes: reason codes; failed scans with one of them are worked on again. Empty for all failures.
-        progress: told how far it is.
+        codes: reason codes; failed scans with one of them are processed again. Empty for all failures.
+        progress: receives the progress.
         lock: how the folder is locked.
 
     Returns:
-        How many results were forgotten, and the summary of the run.
+        Number of failures forgotten, and the summary of the run.
 
     Raises:
         UsageError: an unknown code.
-        RunError: no run, or one that was merged.
+        RunError: not a run, or a merged one.
     """
     known = [r.value for r in Reason]
     for code in codes:
         if code not in known:
-            raise UsageError(f"`codes`: unknown reason {code!r}{suggest(code, known)}")
+            raise UsageError(f"unknown reason {code!r}{suggest(code, known)}", field="codes")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
-        raise RunError(f"{folder}: is no run; expected a folder written by `predict` or `project`")
+        raise RunError(f"{folder} is not a run; expected a folder written by `predict` or `project`")
     with RunLock(folder, lock) as held, Journal(folder, read_only=True, locks=held.locks_work) as journal:
         command = journal.get("command")
         if command is None:
@@ -57,12 +57,12 @@ def run_retry(
 
 
 def _repetition(folder: Path, command: dict[str, Any], shard: str) -> Callable[[Progress | None], RunSummary]:
-    """The command of a run, with the folder it was given in; outside the job array that named the shard, too."""
+    """The command of a run, with its working directory; works outside its job array too."""
     plain = command["config"] | {"out": str(folder), "overwrite": False, "dry_run": False, "shard": shard}
     base = Path(command["cwd"])
     if not base.is_dir():
         raise RunError(
-            f"{folder}: the command was given in {base}, which is gone; run it by hand, its inputs are "
+            f"{folder}: the command was given in {base}, which no longer exists; run it by hand, its inputs are "
             f"{', '.join(plain['inputs'][:3])}"
         )
     if command["name"] == "project":

@@ -1,4 +1,4 @@
-"""A run folder that this process works on: locked, with its journal and log, from the first line to the tables."""
+"""A run folder in use by this process: locked, with its journal and log."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def journal_row(scan: ScanInput, outcome: Outcome, payload: bytes = b"") -> Jour
     """Row of a finished scan.
 
     Args:
-        scan: which.
-        outcome: what became of it.
+        scan: the scan.
+        outcome: its outcome.
         payload: its estimates as bytes.
     """
     result = replace(outcome.result, message=shown(outcome.result.message))
@@ -38,7 +38,7 @@ def journal_row(scan: ScanInput, outcome: Outcome, payload: bytes = b"") -> Jour
 
 @dataclass(kw_only=True)
 class Session:
-    """A run under way; made by :func:`open_session`."""
+    """A run in progress; created by :func:`open_session`."""
 
     config: CommonConfig
     plan: Plan
@@ -53,16 +53,16 @@ class Session:
         self, name: str, identity: dict[str, Any], *,
         output: dict[str, Any] | None = None, facts: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Put into the journal what the tables, ``status``, ``retry``, ``merge`` and ``export`` need.
+        """Record in the journal what the tables, ``status``, ``retry``, ``merge`` and ``export`` need.
 
         Args:
             name: of the command.
-            identity: what decides its results.
+            identity: settings that affect its results.
             output: layout of the estimates; None for projections.
             facts: of ``run.json``; None for projections.
 
         Raises:
-            UsageError: the folder holds a run with another identity, or limits of quality make no sense.
+            UsageError: the folder has a run with another identity, or a file of quality limits is invalid.
         """
         quality = self.config.quality_spec().to_plain()
         check_same_run(self.journal, identity)
@@ -78,18 +78,18 @@ class Session:
 
     @contextmanager
     def working_on(self, todo: Sequence[ScanInput]) -> Iterator[None]:
-        """Log the start; write the tables at the end, however it comes."""
+        """Log the start; write the tables at the end, whatever ends it."""
         for line in (*self.plan.notes, *self.plan.warnings):
             self.log.write(line)
-        self.log.write(f"start: {len(todo)} of {len(self.plan.included)} scans to do")
+        self.log.write(f"start: {len(todo)} of {len(self.plan.included)} scans to process")
         try:
             yield
         finally:
-            self.lock.refresh()  # a run that another process took over leaves the tables to it
+            self.lock.refresh()  # a process that lost the run leaves the tables to the new one
             self.files = write_tables(self.config.out, self.journal)
 
     def commit(self, rows: Sequence[JournalRow]) -> None:
-        """Record finished scans, all or none."""
+        """Record finished scans in one transaction."""
         self.lock.refresh()
         self.journal.record(rows)
         self.log.failures(rows)
@@ -100,16 +100,16 @@ class Session:
         """Count, write ``run.json``, log the end.
 
         Args:
-            todo: scans that were worked on.
-            started: when the command began; monotonic, s.
-            loaded: when its modules were there; monotonic, s.
+            todo: processed scans.
+            started: start of the command; monotonic, s.
+            loaded: time at which its modules were loaded; monotonic, s.
             warnings: of the modules.
         """
         counts = count_results(self.journal)
         seconds = time.monotonic() - started
         timings = {}
         if not counts.unfinished:
-            (self.config.out / MISSING).unlink(missing_ok=True)  # of a merge that this run has completed
+            (self.config.out / MISSING).unlink(missing_ok=True)  # of a merge that this run completed
         if self.facts is not None:
             timings = {"load_s": round(loaded - started, 3), "total_s": round(seconds, 3)}
             now = {**counts.to_plain(), "computed_now": len(todo), "timings": timings}
@@ -122,20 +122,20 @@ class Session:
             out=self.config.out, counts=counts.statuses, reasons=counts.reasons, levels=counts.levels,
             computed=len(todo), seconds=seconds, warnings=self.plan.warnings + warnings, files=tuple(self.files),
             notes=(*([self.lock.note] if self.lock.note else []), *self.plan.notes), timings=timings,
-            unfinished=counts.unfinished, stopped=stopped,
+            unfinished=counts.unfinished, stopped=stopped, trouble=counts.trouble,
         )  # fmt: skip
 
 
 @contextmanager
 def open_session(config: CommonConfig, plan: Plan) -> Iterator[Session]:
-    """Take the run folder; SIGTERM then asks to stop.
+    """Open and lock the run folder; SIGTERM then stops the run.
 
     Args:
         config: of the run.
         plan: its scans.
 
     Raises:
-        RunError: the folder cannot be used, or another process works on it.
+        RunError: the folder is unusable, or in use by another process.
     """
     open_run_folder(config.out, overwrite=config.overwrite, lock=config.lock)
     with (

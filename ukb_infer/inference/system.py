@@ -1,4 +1,4 @@
-"""What this machine and installation offer."""
+"""Facts about this machine and installation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ukb_infer.modules.find import environment_folder
 
 
 def system_facts() -> dict[str, str]:
-    """Versions, device and modules, for ``ukb-infer info`` and bug reports; no path of a user's data."""
+    """Versions, device and modules, for ``ukb-infer info`` and bug reports; without paths of the user's data."""
     cuda = (
         [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )

@@ -1,4 +1,4 @@
-"""What a worker process does with one scan: read, check, project."""
+"""The work on one scan: read, check, project."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ukb_infer.records import Projection, ReadingOptions, ScanResult, Volume
 from ukb_infer.runs.files import SCANS
 
 Done = TypeVar("Done")
-#: A file that changes while it is read is read so many times in all.
+#: Attempts at a file that changes while it is read.
 READINGS = 2
 
 
@@ -33,11 +33,11 @@ class Job:
     """One scan to project.
 
     Attributes:
-        scan: what to read.
-        options: how.
-        recipe: name of the recipe to project by.
+        scan: to read.
+        options: reading options.
+        recipe: name of the recipe.
         cache: folder of cached projections to write to, or None.
-        png: write a picture beside it; ``volumes``: write the fused volumes.
+        png: also write a picture; ``volumes``: also write the fused volumes.
         digest: also compute the SHA-256 of the input.
     """
 
@@ -52,13 +52,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan: the result, and the recipe's image where it was used."""
+    """Outcome of one scan: the result, and the recipe's image if it was used."""
 
     result: ScanResult
     image: NDArray[Any] | None = None
 
     def changed(self, **changes: Any) -> Outcome:
-        """The same with other facts in its result."""
+        """A copy with changed fields of the result."""
         return replace(self, result=replace(self.result, **changes))
 
 
@@ -67,13 +67,13 @@ def failed(reason: Reason, message: str = "") -> Outcome:
 
     Args:
         reason: of the failure.
-        message: for people; "" for the reason's own words.
+        message: text; "" for the reason's meaning and advice.
     """
     return Outcome(ScanResult.failure(reason, message))
 
 
 def from_failure(failure: Failure) -> Outcome:
-    """Outcome of a scan whose worker died, took too long or met a defect of ours."""
+    """Outcome of a scan whose worker died, timed out or raised an unexpected error."""
     reason = {"died": Reason.WORKER_DIED, "timed_out": Reason.TIMED_OUT, "raised": Reason.INTERNAL_ERROR}[failure.kind]
     return failed(reason, f"{failure.detail}; {reason.advice}")
 
@@ -81,7 +81,7 @@ def from_failure(failure: Failure) -> Outcome:
 def process_scan(job: Job) -> Outcome:
     """Read, check and project one scan; every problem of the scan becomes an outcome.
 
-    A file that is replaced while it is read is read again; what comes back is of the file with the fingerprint given.
+    A file that is replaced while it is read is read again; the outcome belongs to the file with its fingerprint.
     """
     for _ in range(READINGS):
         mark = fingerprint(job.scan.path)
@@ -98,7 +98,7 @@ def process_scan(job: Job) -> Outcome:
 
 
 def _guard(step: Callable[[], Done]) -> Done | Outcome:
-    """What a step returns, or the failure of the scan that it raised."""
+    """Result of a step, or the failure that it raised."""
     try:
         return step()
     except ScanError as error:
@@ -109,12 +109,14 @@ def _guard(step: Callable[[], Done]) -> Done | Outcome:
         if error.errno in OF_THE_FILE and not isinstance(error, OutputError):
             reason = Reason.INPUT_UNREADABLE
             return failed(reason, f"cannot be opened ({error.strerror}); {reason.advice}")
-        return failed(Reason.STORAGE_FAILED, f"the storage failed ({error.strerror}); run the same command again")
+        return failed(
+            Reason.STORAGE_FAILED, f"the storage failed ({error.strerror or error}); run the same command again"
+        )
 
 
 @dataclass(frozen=True)
 class Made:
-    """A projection, and the fused volumes where they are wanted."""
+    """A projection, and the fused volumes if requested."""
 
     projection: Projection
     volume: Volume | None = None
@@ -156,7 +158,7 @@ def _project_with_volumes(job: Job) -> Made:
 
 
 def _keep(job: Job, made: Made) -> Outcome:
-    """Write what is to be cached, and say what became of the scan."""
+    """Write what is to be cached, and return the outcome."""
     projection = made.projection
     if job.cache is not None:
         _write(made, job, job.cache)
@@ -189,10 +191,10 @@ def _write(made: Made, job: Job, folder: Path) -> None:
 
 
 def _of_writing(error: OSError, scan: str) -> Exception:
-    """A name too long for the output is the scan's failure; every other is the output's, and worth waiting for."""
+    """A name too long for the output is a failure of the scan; other errors are of the output, and retried."""
     if error.errno == errno.ENAMETOOLONG:
         return ScanError(
             Reason.INVALID_SCAN_NAME,
-            f"the scan's name has {len(scan)} letters, too many for a file beside others of that name; shorten it",
+            f"the scan's name has {len(scan)} characters, too many for an output file; shorten it",
         )
-    return OutputError(error.errno, error.strerror)
+    return OutputError(error.errno, error.strerror) if error.errno else OutputError(str(error))

@@ -1,6 +1,6 @@
 """Labels: tables of measured values, resolved to targets, checked for units and special codes.
 
-Names are imported on first use: lists of ids are read without pandas.
+Names are imported on first use, so that lists of ids are read without pandas.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from ukb_infer.labels.titles import TITLES, plain_title
 from ukb_infer.targets import TargetSpec, spec_of_field
 
 _FIELD, _INSTANCE, _ARRAY = r"(?P<field>[0-9]{2,6})", r"(?P<instance>[0-9]+)", r"(?P<array>[0-9]+)"
-#: What tools call a field's column; every form may follow a table's name (``participant.``).
+#: Spellings of a field's column; a table's name may precede each (``participant.``).
 _FORMS = tuple(
     re.compile(rf"^(?:[a-z]\w*(?:\.| - ))?{form}$", re.IGNORECASE)
     for form in (
@@ -22,29 +22,29 @@ _FORMS = tuple(
         # ukbtools: weight_f21002_2_0.
         rf"(?:[a-z]\w*_)?[pfx]?[._]?{_FIELD}[-._]{_INSTANCE}[._]{_ARRAY}",
         rf"(?:[a-z]\w*_)?[fx]?[._]?{_FIELD}[-_]{_INSTANCE}",
-        # The field alone: 21002, f21002, X21002, weight_f21002; as a number of a spreadsheet 21002.0.
+        # The field alone: 21002, f21002, X21002, weight_f21002; 21002.0 as a spreadsheet number.
         rf"(?:(?:[a-z]\w*_)?[fx][._]?)?{_FIELD}(?:\.0)?",
     )
 )
 _TITLE = re.compile(r"^(?P<title>.*?)(?: instance (?P<instance>[0-9]+))?(?: array (?P<array>[0-9]+))?$")
-#: The exporter's way to tell two columns of one title apart: ``Weight | Instance 2(participant - p21002_i2)``.
+#: How the exporter distinguishes two columns of one title: ``Weight | Instance 2(participant - p21002_i2)``.
 _CODE_IN_TITLE = re.compile(r"\((?:\w+(?:\.| - ))?(p[0-9]+(?:_i[0-9]+)?(?:_a[0-9]+)?)\)$")
-#: Fields that have one value a participant, although some tools write an instance 0 behind them (``31-0.0``).
+#: Fields with one value per participant, although some tools append instance 0 (``31-0.0``).
 _ONE_VALUE_FIELDS = frozenset({"31"})
 #: Columns of row numbers and families, as pandas, R and PLINK write them.
 _IGNORED = re.compile(r"^(|unnamed: [0-9]+|index|level_0|x|v1|row|rowname|rownames|row\.names|\.\.\.[0-9]+|#?fid)$")
-#: Columns that say whose value it is; a table exporter puts its entity in front (``participant.eid``).
+#: Key columns; the table exporter puts its entity in front (``participant.eid``).
 KEYS = ("scan", "eid", "instance", "array")
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """What a column of a label table holds.
+    """A column of a label table.
 
     Attributes:
         column: its name in the file.
         target: name of the target.
-        instance: visit the values belong to; None: to the row's own visit, or to every visit of the participant.
+        instance: visit of the values; None: the row's own visit, or every visit of the participant.
         array: array index; only the first of several measurements is used.
     """
 
@@ -90,7 +90,7 @@ def parse_field(column: str) -> FieldColumn | None:
         column: name in the file.
 
     Returns:
-        The field, of whatever kind; "" as field of a title that is no target's. None where it is no field's column.
+        The field, target or not; "" as field of a title that is not a target's. None if it is not a field's column.
     """
     name = clean(column)
     code = _CODE_IN_TITLE.search(name)
@@ -110,7 +110,7 @@ def _field_column(field: str, instance: str | None, array: str | None) -> FieldC
 
 
 def is_row_number(column: str) -> bool:
-    """Whether a column has no name, or one that pandas, R and PLINK give to row numbers and families."""
+    """Whether a column has no name, or a name that pandas, R and PLINK give to row numbers and families."""
     return _IGNORED.match(clean(column).lower()) is not None
 
 
@@ -119,10 +119,10 @@ def parse_column(column: str, targets: Mapping[str, TargetSpec]) -> LabelColumn 
 
     Args:
         column: name in the file.
-        targets: known targets by name, the user's own included.
+        targets: known targets by name, including user-defined ones.
 
     Returns:
-        The column's meaning, or None where it is no known target.
+        The column's meaning, or None if it is not a known target.
     """
     name = clean(column)
     plain = name.rsplit(".", 1)[-1]

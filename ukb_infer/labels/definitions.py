@@ -1,4 +1,4 @@
-"""Targets of the user's own, declared in a small TOML file."""
+"""User-defined targets, declared in a small TOML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 1 << 20
 
 
 def read_definitions(path: Path) -> dict[str, TargetSpec]:
-    """Read own targets.
+    """Read user-defined targets.
 
     Args:
         path: TOML with one table per target::
@@ -24,7 +24,7 @@ def read_definitions(path: Path) -> dict[str, TargetSpec]:
             [targets.liverIron]
             unit = "mg/g"
             lower = 0.0           # physical limits, optional
-            plausible_max = 30.0  # for the check of units, optional
+            plausible_max = 30.0  # for the unit check, optional
 
     Returns:
         The targets by name.
@@ -47,7 +47,7 @@ def read_definitions(path: Path) -> dict[str, TargetSpec]:
 def _definition(path: Path, name: str, table: Any) -> TargetSpec:
     where = f"`define` {path}: [targets.{name}]"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
-        raise UsageError(f"{where}: a name has letters, digits and _ only, a letter first")
+        raise UsageError(f"{where}: invalid name, expected a letter, then letters, digits and _ only")
     if name in TARGETS:
         raise UsageError(f"{where}: this name belongs to a target of the registry; choose another")
     if not isinstance(table, dict):
@@ -57,7 +57,7 @@ def _definition(path: Path, name: str, table: Any) -> TargetSpec:
             raise UsageError(f"{where}: unknown key {key!r}{suggest(key, _KEYS)} (choices: {', '.join(_KEYS)})")
     unit, field = table.get("unit", ""), str(table.get("field", ""))
     if not isinstance(unit, str) or (field and not field.isdigit()):
-        raise UsageError(f"{where}: unit is text, field a UK Biobank field number")
+        raise UsageError(f"{where}: expected text as unit and a UK Biobank field number as field")
     kind = table.get("kind", "continuous")
     if kind not in ("continuous", "binary"):
         raise UsageError(f"{where}: kind is {kind!r}, expected continuous or binary")

@@ -1,8 +1,8 @@
 """Lists of participants and scans: withdrawals, artefacts, subjects to work on.
 
-Every line names one participant or scan. Which column does is told by its header, or by what the columns hold: row
-numbers, as pandas and R write them in front, are left out. Where that is not sure the list is refused, since a
-withdrawn participant who stays in is worse than a question.
+Every line names one participant or scan. The column of ids is found by its header or by the cells; row numbers, as
+pandas and R write them in front, are ignored. An ambiguous list is refused, because keeping a withdrawn participant is
+worse than an error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ukb_infer.records import ScanKey
 
 #: A list larger than this is refused.
 MAX_LIST_BYTES = 1 << 30
-#: Digits from which a whole number is taken for an id wherever it stands; UK Biobank's have seven.
+#: Digits from which an integer is an id in any column; UK Biobank's have seven.
 _ID_DIGITS = 6
 _PATH_HEADERS = frozenset(
     {"path", "file", "filename", "file_name", "filepath", "file_path", "name", "input", "zip", "image"}
 )
 _SEPARATORS = ("\t", ";", ",", "|")
 _SEPARATOR_LINE = re.compile(r"^\s*sep=([,;|\t])\s*$", re.IGNORECASE)
-#: Names that R gives to columns without one.
+#: Names that R gives to unnamed columns.
 _R_HEADER = re.compile(r"^[VXx][0-9]+$")
 Purpose = Literal["exclude", "input"]
 _DATE = re.compile(r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$")
@@ -40,7 +40,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list: its number, its cell as it stands, and what that names."""
+    """A line of a list: its number, its cell as written, and what the cell names."""
 
     line: int
     text: str
@@ -53,8 +53,8 @@ class IdList:
 
     Attributes:
         path: of the file.
-        entries: one a line that names something.
-        guessed_header: whether the first line was taken for a header although it has no known name.
+        entries: one per line with an id.
+        guessed_header: whether the first line was read as a header although it has no known name.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class IdList:
 
     @cached_property
     def scans(self) -> frozenset[str]:
-        """Scans, in the plain form; of participants their digits, since a scan may be called so."""
+        """Scans, in the plain form; for participants their digits, since a scan may have that name."""
         return frozenset(plain_scan(e.named.scan) for e in self.entries)
 
     def holds(self, key: ScanKey) -> bool:
@@ -85,14 +85,14 @@ class IdList:
 
 
 def _people_of(key: ScanKey) -> list[str]:
-    """Eids in a scan's name: its own, or in a name of another form every number that is long enough for one."""
+    """Eids in a scan's name: its own, or in a name of another form every number that is long enough."""
     if key.eid:
         return [plain_eid(key.eid)]
     return [plain_eid(digits) for digits in re.findall(r"[0-9]+", key.scan) if len(digits) >= _ID_DIGITS]
 
 
 def _people_named(named: NamedId) -> list[str]:
-    """Participants that a cell names; a key of UK Biobank names a scan alone, any other name with an eid in it both."""
+    """Participants that a cell names; a UK Biobank key names only a scan, any other name with an eid both."""
     if named.eid:
         return [named.eid]
     key = ScanKey.from_name(named.scan)
@@ -109,14 +109,14 @@ def read_id_list(path: Path, where: str, purpose: Purpose = "exclude") -> IdList
     """Read a list.
 
     Args:
-        path: text with one participant, ``eid 20201_2_0`` key, scan or path a line, alone or as a column of a table
-            (commas, semicolons, tabs, blanks); UTF-8 or UTF-16; lines that begin with # are left out.
+        path: text with one participant, ``eid 20201_2_0`` key, scan or path per line, alone or as a table column
+            (commas, semicolons, tabs, blanks); UTF-8 or UTF-16; lines that begin with # are skipped.
         where: begins the messages, e.g. ``exclude``.
-        purpose: of an exclusion list with columns for participant and scan the first one counts, and every line must
-            be an id or the name of a scan; of a list of inputs the scan's column counts, and a line may be any path.
+        purpose: of an exclusion list with columns for participant and scan the first is used, and every line must
+            be an id or a scan name; of an input list the scan's column is used, and a line may be any path.
 
     Raises:
-        UsageError: unreadable; a line that names nothing; an id that was rounded; no telling which column holds ids.
+        UsageError: unreadable; a line without an id; a rounded id; an ambiguous column of ids.
     """
     body, column, guessed = _choose_column(_rows(read_text(path, where, MAX_LIST_BYTES)), where, purpose)
     entries: list[Entry] = []
@@ -146,7 +146,7 @@ def _entry(row: _Row, column: int, purpose: Purpose) -> Entry:
     if named.eid and BULK_REST.match(beside):  # eid,20201_2_0
         named = NamedId("", f"{named.scan}_{beside}")
     if purpose == "exclude" and not ScanKey.from_name(named.scan).is_safe:
-        raise IdError("is no id, key or name of a scan; begin remarks with #, or put them into a column of their own")
+        raise IdError("is not an id, key or scan name; begin remarks with #, or put them into their own column")
     return Entry(row.line, clean(text), named)
 
 
@@ -154,10 +154,10 @@ def _entry(row: _Row, column: int, purpose: Purpose) -> Entry:
 
 
 def _rows(text: str) -> list[_Row]:
-    """Lines taken apart; empty lines and comments are left out."""
+    """Cells of the lines; empty lines and comments are skipped."""
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.startswith("#")]
     separator = None
-    if lines and (stated := _SEPARATOR_LINE.match(lines[0][1].strip())):  # a spreadsheet's own way to say it
+    if lines and (stated := _SEPARATOR_LINE.match(lines[0][1].strip())):  # a spreadsheet's separator line
         separator, lines = stated[1], lines[1:]
     separator = separator or _separator([line for _, line in lines])
     rows = [_Row(n, tuple(_split(line, separator))) for n, line in lines]
@@ -165,13 +165,13 @@ def _rows(text: str) -> list[_Row]:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """What stands between the cells of most lines; blanks only where they make a column of ids; "" for one column."""
+    """Separator of most lines; blanks only if they give a column of ids; "" for one column."""
     counts = {separator: sum(separator in line for line in lines) for separator in _SEPARATORS}
     if any(counts.values()):
         return max(counts, key=lambda separator: counts[separator])
-    if any("/" in line or "\\" in line for line in lines):  # names of folders have blanks
+    if any("/" in line or "\\" in line for line in lines):  # folder names have blanks
         return ""
-    if any(has_thousands(clean(line)) for line in lines):  # to be refused as a whole
+    if any(has_thousands(clean(line)) for line in lines):  # refused as a whole
         return ""
     body = [_split(line, " ") for line in (lines[1:] or lines)]
     tables = [cells for cells in body if len(cells) > 1 and not BULK_REST.match(cells[1])]
@@ -180,7 +180,7 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _split(line: str, separator: str) -> list[str]:
-    """Cells of a line; quotes that are not closed are taken for part of the text."""
+    """Cells of a line; unclosed quotes are part of the text."""
     if not separator:
         return [line]
     if separator == " ":
@@ -195,7 +195,7 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell is a participant's number, or would be one but for a problem."""
+    """Whether a cell is a participant's number, possibly a faulty one."""
     try:
         named = parse_id(cell)
     except IdError:
@@ -204,7 +204,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _names_scan(cell: str) -> bool:
-    """Whether a cell names a participant or a scan of UK Biobank, rather than being any text."""
+    """Whether a cell names a UK Biobank participant or scan rather than being arbitrary text."""
     try:
         named = parse_id(cell)
     except IdError:
@@ -213,18 +213,18 @@ def _names_scan(cell: str) -> bool:
 
 
 def _is_sure(cell: str) -> bool:
-    """Whether a cell is an id by itself, not only by its place: a scan's key, or enough digits that are no date."""
+    """Whether a cell is an id whatever its column: a scan's key, or enough digits that are not a date."""
     if not _names_scan(cell):
         return False
     try:
         named = parse_id(cell)
-    except IdError:  # too long for anything but an id, or one that was rounded
+    except IdError:  # too long for anything but an id, or a rounded id
         return sum(c.isdigit() for c in cell) >= _ID_DIGITS or "e" in cell.lower()
     return named is not None and (not named.eid or (len(named.scan) >= _ID_DIGITS and not _DATE.match(named.scan)))
 
 
 def _participant(cell: str) -> str:
-    """Participant whom a cell names, by number or by a scan's key; "" for none."""
+    """Participant named by a cell, by number or scan key; "" for none."""
     try:
         named = parse_id(cell)
     except IdError:
@@ -239,7 +239,7 @@ def _choose_column(rows: list[_Row], where: str, purpose: Purpose) -> tuple[list
     known = _known_header(rows[0], where, purpose)
     if known is not None:
         body = rows[1:]
-        # R's write.table puts row names into the lines and nothing into the header.
+        # R's write.table writes row names without a header cell.
         shifted = bool(body) and all(len(row.cells) == len(rows[0].cells) + 1 for row in body)
         return body, known + shifted, False
     body = rows[1:] or rows
@@ -262,7 +262,7 @@ def _cell(row: _Row, column: int) -> str:
 
 
 def _best(candidates: list[int], columns: dict[int, list[str]], rows: list[_Row], where: str) -> int:
-    """The column of ids where no header says so."""
+    """The column of ids if no header names it."""
     first = {k: _cell(rows[0], k) for k in candidates}
     numbered = [k for k in candidates if _counts_up(columns[k]) or _counts_up([first[k], *columns[k]])]
     rest = [k for k in candidates if k not in numbered]
@@ -270,16 +270,16 @@ def _best(candidates: list[int], columns: dict[int, list[str]], rows: list[_Row]
     people = {tuple(_participant(c) for c in columns[k]) for k in sure}
     if len(people) > 1:
         raise UsageError(
-            f"{where}: {len(sure)} columns hold ids, and different ones; write one a line, or give the table a header "
-            "line that calls the column that counts eid or scan"
+            f"{where}: {len(sure)} columns hold different ids; write one per line, or add a header line "
+            "that names the column to use eid or scan"
         )
     others = any(not all(is_missing(clean(c)) for c in cells) for k, cells in columns.items() if k not in numbered)
     if (numbered and sure) or (sure and rest[0] == sure[0]):
         return sure[0]
     if (numbered and others) or (sure and rest):
         raise UsageError(
-            f"{where}: it is not sure which column holds the ids (line {rows[0].line} has {len(rows[0].cells)} cells); "
-            "give the table a header line that calls it eid or scan, or keep that column alone"
+            f"{where}: it is unclear which column holds the ids (line {rows[0].line} has {len(rows[0].cells)} cells); "
+            "add a header line that names it eid or scan, or keep only that column"
         )
     return rest[0] if rest else 0
 
@@ -291,7 +291,7 @@ def _counts_up(cells: Sequence[str]) -> bool:
 
 
 def _known_header(row: _Row, where: str, purpose: Purpose) -> int | None:
-    """Column that a header line names, or None where the line is none."""
+    """Column that a header line names, or None if it is not a header."""
     if any(_is_sure(c) for c in row.cells):  # eid: 9100001
         return None
     names = [clean(c).lstrip("#") for c in row.cells]
@@ -300,7 +300,7 @@ def _known_header(row: _Row, where: str, purpose: Purpose) -> int | None:
     scans = [k for k, name in enumerate(names) if key_of(name) == "scan" or name.strip().lower() in _PATH_HEADERS]
     if len(eids) > 1 and len(exact) != 1:
         raise UsageError(
-            f"{where}: columns {', '.join(names[k] for k in eids)} all name participants; keep the one of this project"
+            f"{where}: columns {', '.join(names[k] for k in eids)} all name participants; keep one, of this project"
         )
     eids = exact or eids
     if purpose == "input" and scans:

@@ -1,6 +1,6 @@
-"""Ids of participants and scans, as lists and tables write them: the one parser for all of them.
+"""Ids of participants and scans: the parser for all lists and tables.
 
-Spreadsheets and R write ids as numbers (``9100001.0``, ``9.100001e+06``), lose leading zeros, and put quotes around
+Spreadsheets and R write ids as numbers (``9100001.0``, ``9.100001e+06``), drop leading zeros, and quote
 them. Ids are therefore compared as numbers: ``0000001``, ``1`` and ``1.0`` are one participant.
 """
 
@@ -24,7 +24,7 @@ _KEY = re.compile(r"^([0-9]+)_([0-9]+_[0-9]+_[0-9]+)$")
 
 
 class IdError(ValueError):
-    """A cell that cannot be an id; the message says why and shows no id."""
+    """A cell that is not a valid id; the message says why without showing ids."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class NamedId:
     """What a cell names.
 
     Attributes:
-        eid: participant, without leading zeros; "" where a scan is named.
-        scan: name of the scan; of a participant the digits as they stand.
+        eid: participant, without leading zeros; "" if a scan is named.
+        scan: name of the scan; for a participant the digits as written.
     """
 
     eid: str
@@ -41,12 +41,12 @@ class NamedId:
 
 
 def plain_eid(eid: str) -> str:
-    """An eid without leading zeros, to compare."""
+    """An eid without leading zeros, for comparison."""
     return eid.lstrip("0") or eid[-1:]
 
 
 def plain_scan(scan: str) -> str:
-    """A scan's name with its eid in the plain form, to compare; other names are as they are."""
+    """A scan's name with its eid in the plain form, for comparison; other names stay as they are."""
     if scan.isascii() and scan.isdigit():
         return plain_eid(scan)
     key = _KEY.match(scan)
@@ -57,13 +57,13 @@ def parse_id(cell: str) -> NamedId | None:
     """What a cell names: a participant (whole number, also as a spreadsheet writes it), a scan, or a path of a scan.
 
     Args:
-        cell: as it stands in the file.
+        cell: as written in the file.
 
     Returns:
         The participant or scan; None for a missing value.
 
     Raises:
-        IdError: a number that is no id, or that was rounded.
+        IdError: a number that is not an id, or was rounded.
     """
     text = clean(cell)
     if is_missing(text):
@@ -85,7 +85,7 @@ def has_thousands(text: str) -> bool:
 
 
 def _digits(text: str) -> str | None:
-    """The digits of an id that may be written as a decimal number; None where it is no number."""
+    """The digits of an id that may be written as a decimal number; None if it is not a number."""
     whole = _WHOLE.match(text)
     if whole is not None and not has_thousands(text):
         return whole[1]
@@ -99,17 +99,17 @@ def _digits(text: str) -> str | None:
                 "options(scipen = 99); in spreadsheets: format the column as a number without decimals)"
             )
         if point <= 0 or written[point:].strip("0"):
-            raise IdError("a number with decimals, expected a whole one")
+            raise IdError("a number with decimals, expected an integer")
         return written[:point]
     if has_thousands(text):
         raise IdError("a number with thousands separators; write ids as digits only")
     if _NUMBER.match(text):
-        raise IdError("a number that is negative or not whole, expected an id of digits only")
+        raise IdError("a negative or fractional number, expected an id of digits only")
     return None
 
 
 def _from_path(text: str) -> NamedId:
-    """The scan that a name or path means: its last part without extension, or the folder above that is a scan's."""
+    """The scan of a name or path: its last part without extension, or the folder above it that is a scan's."""
     parts = [p for p in re.split(r"[/\\]", text) if p not in ("", ".")]
     stem = _SUFFIX.sub("", parts[-1]) if parts else text
     if stem.isascii() and stem.isdigit():

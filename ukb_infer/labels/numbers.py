@@ -15,14 +15,14 @@ from ukb_infer.labels.cells import clean, is_missing
 
 Float64 = NDArray[np.float64]
 
-#: Words that exported tables hold instead of 0 and 1.
+#: Words for 0 and 1 in exported tables.
 _WORDS = {
     "female": 0.0, "f": 0.0, "woman": 0.0, "no": 0.0, "n": 0.0, "false": 0.0,
     "male": 1.0, "m": 1.0, "man": 1.0, "yes": 1.0, "y": 1.0, "true": 1.0, "t": 1.0,
 }  # fmt: skip
 #: UK Biobank's special codes in words, as the platform's exporter and ukbtools write them.
 _CODES = frozenset({"do not know", "prefer not to answer", "none of the above", "not known", "unknown", "unsure"})
-#: A spreadsheet's failed calculations.
+#: Error values of spreadsheets.
 _ERRORS = frozenset({"#div/0!", "#num!", "#value!", "#ref!", "#name?"})
 _NOT_FINITE = re.compile(r"^[+-]?(?:inf|infinity|nan)$", re.IGNORECASE)
 _POINT = re.compile(r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?$", re.IGNORECASE)
@@ -32,7 +32,7 @@ _COMMA_THREE = re.compile(r"^[+-]?[0-9]{1,3},[0-9]{3}$")
 
 
 class NumberError(ValueError):
-    """A cell that is no number: ``row`` from 0, the message says why."""
+    """A cell that is not a number: ``row`` from 0, the message says why."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class Numbers:
     """Numbers of a column.
 
     Attributes:
-        values: (rows,) NaN where there is none, infinities as they are.
+        values: (rows,) NaN where missing, infinities kept.
         codes: (rows,) special codes in words.
         not_finite: (rows,) infinities, written NaN and failed calculations.
     """
@@ -58,12 +58,12 @@ def read_numbers(cells: Sequence[Any], *, decimal_comma: bool = False, binary: b
     """Numbers of a column.
 
     Args:
-        cells: text of a CSV file, or what a Parquet or Stata file holds.
-        decimal_comma: the table's cells are separated by semicolons, so that a comma is a decimal comma.
+        cells: text of a CSV file, or values of a Parquet or Stata file.
+        decimal_comma: cells are separated by semicolons, so a comma is a decimal comma.
         binary: the column holds 0 and 1, or words like Female and Male.
 
     Raises:
-        NumberError: text, or a comma of which it is not clear what it means.
+        NumberError: text, or an ambiguous comma.
     """
     plain = _plain_numbers(cells)
     if plain is not None:
@@ -87,7 +87,7 @@ def read_numbers(cells: Sequence[Any], *, decimal_comma: bool = False, binary: b
 
 
 def _plain_numbers(cells: Sequence[Any]) -> Float64 | None:
-    """Numbers of a column that holds nothing but digits, points and empty cells, as most do; else None."""
+    """Numbers of a column with only digits, points and empty cells, as most are; else None."""
     try:
         if _PLAIN.match("".join(cells)):
             return np.array([float(c) if c else np.nan for c in cells], np.float64)
@@ -107,21 +107,21 @@ def _number(row: int, text: str, *, comma: bool, binary: bool) -> float:
         return float(text)
     if comma and _COMMA.match(text):
         return float(text.replace(",", "."))
-    raise NumberError(row, f"{text[:30]!r} is no number")
+    raise NumberError(row, f"{text[:30]!r} is not a number")
 
 
 def _find_decimal_commas(texts: Sequence[str | None], *, decimal_comma: bool) -> bool:
     """Whether commas in a column are decimal commas.
 
     Raises:
-        NumberError: they may be thousands separators as well, or stand beside decimal points.
+        NumberError: they may be thousands separators, or are mixed with decimal points.
     """
     commas = [(row, t) for row, t in enumerate(texts) if t is not None and "," in t and t[-1].isdigit()]
     if not commas:
         return False
     for row, text in commas:
         if not _COMMA.match(text):
-            raise NumberError(row, f"{text[:30]!r} is no number; write numbers with a point and without separators")
+            raise NumberError(row, f"{text[:30]!r} is not a number; write numbers with a point and without separators")
     if not decimal_comma and all(_COMMA_THREE.match(t) for _, t in commas):
         raise NumberError(
             commas[0][0],
@@ -129,5 +129,5 @@ def _find_decimal_commas(texts: Sequence[str | None], *, decimal_comma: bool) ->
         )
     mixed = next((r for r, t in enumerate(texts) if t is not None and "." in t and _POINT.match(t)), None)
     if mixed is not None:
-        raise NumberError(mixed, "a decimal point, where other rows have a decimal comma; write all with a point")
+        raise NumberError(mixed, "a decimal point, but other rows have a decimal comma; write all with a point")
     return True

@@ -1,8 +1,7 @@
-"""Whether labels can be in the unit they are said to be in, judged by their whole distribution.
+"""Check that labels are in their declared unit, by the distribution of each column.
 
-A column can be in another unit as a whole (all masses in grams), in part (a third of the rows in grams, from another
-site or year), or hold something else. Each is refused: a label that is 1,000 times too large decides what a network
-learns.
+A column can be in another unit entirely (all masses in grams) or partly (a third of the rows in grams, from another
+site or year), or hold something else. All are refused: a label 1,000 times too large dominates what a network learns.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from ukb_infer.targets import TargetSpec
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: A column whose median is off by one of these powers of ten is said to be so, where no unit explains it.
+#: Powers of ten reported for a median that no unit explains.
 FACTORS = (10.0, 100.0, 1000.0, 1e4, 1e5, 1e6)
-#: Units that no one writes single values in: a value that they would explain is an outlier.
+#: Units that nobody uses for single values: a value that only they explain is an outlier.
 _RARE = frozenset({"dL", "permille", "lb", "in", "L/L"})
-#: Share of values in the declared unit up to which a column is taken to be in the other one as a whole.
+#: Up to this share of values in the declared unit, the whole column counts as in the other unit.
 _FEW = 0.02
-#: Values outside the plausible range, and their share, up to which they are taken for outliers.
+#: Largest number and share of implausible values that count as outliers.
 _FEW_OUTLIERS, _MOST_OUTLIERS = 2, 0.1
-#: Fewest values of a group, and largest share of them that may lie between two groups that are two units.
+#: Fewest values of a group, and largest share of values between two groups in different units.
 _LEAST_GROUP, _MOST_BETWEEN = 3, 0.25
-#: Fewest shares of which all are at most 1, so that they are taken for fractions rather than percentages.
+#: Fewest percentages, all at most 1, that count as fractions.
 _LEAST_SHARES = 5
 _SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True)
 class DeclaredUnit:
-    """Unit of a column: its name, and what a value is multiplied by to be in the target's unit."""
+    """Unit of a column: its name and the factor to the target's unit."""
 
     name: str
     factor: float = 1.0
@@ -44,7 +43,7 @@ class DeclaredUnit:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column to judge; ``raw`` (rows,) as it stands, NaN where missing."""
+    """A column to check; ``raw`` (rows,) as written, NaN where missing."""
 
     spec: TargetSpec
     name: str
@@ -77,17 +76,17 @@ class _Column:
 
 
 def find_implausible(spec: TargetSpec, column: str, raw: Float64, unit: DeclaredUnit, first_row: int = 2) -> str:
-    """What is wrong with the labels of a column as a whole.
+    """Check the distribution of a column.
 
     Args:
         spec: target with its plausible range; without one nothing is checked.
         column: name in the file.
-        raw: (rows,) values as they stand, NaN where missing.
-        unit: they are said to be in.
+        raw: (rows,) values as written, NaN where missing.
+        unit: declared unit.
         first_row: number of the first row in the file.
 
     Returns:
-        Words: labels in another unit, two groups in two units, too many implausible ones; "" where nothing is wrong.
+        The problem: another unit, mixed units, too many implausible values; "" if there is none.
     """
     if spec.is_binary or spec.plausible_min is None or spec.plausible_max is None or not np.isfinite(raw).any():
         return ""
@@ -96,7 +95,7 @@ def find_implausible(spec: TargetSpec, column: str, raw: Float64, unit: Declared
 
 
 def _other_units(column: _Column, *, rare: bool) -> list[tuple[str, float]]:
-    """(name, factor to the target's unit) of the units that the values may be in instead, each size once."""
+    """(name, factor to the target's unit) of other units that the values may be in, each size once."""
     own = UNITS.get(column.spec.unit)
     found: dict[float, str] = {}
     for name, (kind, size) in UNITS.items():
@@ -109,7 +108,7 @@ def _other_units(column: _Column, *, rare: bool) -> list[tuple[str, float]]:
 
 
 def _in_two_units(column: _Column) -> str:
-    """Words for a column of which some rows are in another unit than the others."""
+    """Message for a column with mixed units."""
     for name, factor in _other_units(column, rare=False):
         others = _outside_but_fitting(column, factor)
         own = column.inside(column.values)
@@ -119,7 +118,7 @@ def _in_two_units(column: _Column) -> str:
         if others.any() and own.any():
             rows = np.flatnonzero(others if others.sum() <= own.sum() else own)
             return (
-                f"column {column.name}: a mixture of units: {own.sum()} values of {column.spec.name} seem to be in "
+                f"column {column.name} has mixed units: {own.sum()} values of {column.spec.name} seem to be in "
                 f"{column.unit.name} and {others.sum()} in {name} (the smaller group: {_rows(column, rows)}), "
                 f"{column.expected}; convert them to one unit, or empty these cells{_hint(column)}"
             )
@@ -132,7 +131,7 @@ def _rows(column: _Column, places: Sequence[int] | NDArray[np.int64]) -> str:
 
 
 def _outside_but_fitting(column: _Column, factor: float) -> Mask:
-    """(rows,) values that are implausible, but plausible in another unit and nearer to the rest in it."""
+    """(rows,) values that are implausible, but plausible and closer to the rest in another unit."""
     values, converted = column.values, column.raw * factor
     inside = column.inside(values)
     found = np.asarray(~inside & column.inside(converted) & (values > 0), bool)
@@ -153,16 +152,16 @@ def _logs(values: Float64) -> Float64:
 
 
 def _between(logs: Float64, centre: float, shift: float) -> int:
-    """Values midway between a group and where the same values would be in another unit."""
+    """Values midway between a group and its position in another unit."""
     return int((np.abs(logs - (centre - shift / 2)) < np.abs(shift) / 12).sum())
 
 
 def _far_group(column: _Column, factor: float) -> Mask:
-    """(rows,) values that form a group of their own at the distance of another unit, the range telling nothing.
+    """(rows,) values that form a separate group at the distance of another unit; used if the range does not decide.
 
-    Ranges that begin at 0, as of liver fat in percent, hold fractions as well. Two units show as two groups of values
-    whose distance on the logarithmic scale is that of the units, with next to nothing midway between them: of one
-    group with a long tail as much lies there as beyond.
+    Ranges that begin at 0, such as liver fat in percent, include fractions too. Two units show as two groups whose
+    distance on the logarithmic scale is that of the units, with almost nothing midway between them; one group with a
+    long tail has as many values there as beyond.
     """
     logs, shift = _logs(column.values), np.log(factor / column.unit.factor)
     positive = np.isfinite(logs)
@@ -188,7 +187,7 @@ def _far_group(column: _Column, factor: float) -> Mask:
 
 
 def _in_another_unit(column: _Column) -> str:
-    """Words for a column whose bulk is implausible, naming the unit that explains it where there is one."""
+    """Message for a column whose median is implausible, with the unit that explains it, if any."""
     finite = column.raw[np.isfinite(column.raw)]
     median = float(np.median(finite * column.unit.factor))
     fractions = column.spec.unit == "%" and finite.size >= _LEAST_SHARES and bool((finite <= 1).all() and finite.any())
@@ -204,13 +203,13 @@ def _in_another_unit(column: _Column) -> str:
     low, high = column.range
     scale = next((s for f in FACTORS for s in (f, 1.0 / f) if low <= median / s <= high), None)
     if scale is None:
-        return f"{problem}; check that the column holds what its name says"
+        return f"{problem}; check that this is the right column"
     times = f"{scale:g} times too large" if scale > 1 else f"{1.0 / scale:g} times too small"
     return f"{problem}; the values seem to be {times}: convert them to {column.spec.unit}"
 
 
 def _hint(column: _Column) -> str:
-    """For tissues, which are measured as volumes and as masses: how to come from the one to the other."""
+    """Advice on converting between masses and volumes, for tissues."""
     kind = UNITS.get(column.spec.unit, ("",))[0]
     if not column.spec.group.startswith(("Body Composition", "Abdominal Organs")):
         return ""
@@ -222,12 +221,12 @@ def _hint(column: _Column) -> str:
 
 
 def _too_many_outliers(column: _Column) -> str:
-    """Words for a column of which too many values are implausible, although the median is not."""
+    """Message for a column with too many implausible values, although the median is plausible."""
     present = np.isfinite(column.raw)
     outside = np.flatnonzero(present & ~column.inside(column.values))
     if outside.size <= max(_FEW_OUTLIERS, _MOST_OUTLIERS * present.sum()):
         return ""
     return (
         f"column {column.name}: {outside.size} of {present.sum()} values of {column.spec.name} are implausible "
-        f"({_rows(column, outside)}), {column.expected}; check what they are, and empty cells that hold no measurement"
+        f"({_rows(column, outside)}), {column.expected}; check them, and empty cells that are not measurements"
     )

@@ -1,4 +1,4 @@
-"""Read a table of labels and line it up with scans."""
+"""Read a table of labels and match it to scans."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _VISIT = re.compile(r"^(?:i|instance\s*)?([0-9]+)(?:[.,]0*)?$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What reading a target's labels found: values, special codes and non-finite values made missing."""
+    """Counts for one target: values, and special codes and non-finite values made missing."""
 
     target: str
     columns: tuple[str, ...]
@@ -43,7 +43,7 @@ class LabelSummary:
     not_finite: int
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The counts in one line."""
         dropped = []
         if self.special_codes:
             dropped.append(f"{self.special_codes} special codes made missing")
@@ -59,10 +59,10 @@ class Labels:
 
     Attributes:
         targets: names, in the order asked for.
-        specs: of the targets, the user's own included.
-        by_scan: values of rows that name a scan, eids without leading zeros.
-        by_visit: values by (eid without leading zeros, instance); instance None holds for every visit.
-        summaries: one a target.
+        specs: of the targets, including user-defined ones.
+        by_scan: values of rows with a scan, eids without leading zeros.
+        by_visit: values by (eid without leading zeros, instance); instance None applies to every visit.
+        summaries: one per target.
     """
 
     targets: tuple[str, ...]
@@ -107,15 +107,15 @@ def read_labels(
     Args:
         path: CSV with any separator, Parquet or Stata file, keyed by ``scan``, or by ``eid`` and possibly ``instance``.
         targets: names wanted; empty for every target the file has.
-        units: unit of a column or target, where it is not the target's own.
-        definitions: own targets by name.
+        units: unit of a column or target, if not the target's own.
+        definitions: user-defined targets by name.
 
     Returns:
         The labels, NaN where missing.
 
     Raises:
-        UsageError: unreadable, without keys, an unknown target, a target without column, twice the same row or value,
-            text where a number belongs, or values in another unit.
+        UsageError: unreadable, without keys, an unknown target, a target without column, repeated rows or values,
+            text instead of a number, or values in another unit.
     """
     known = {**TARGETS, **(definitions or {})}
     table = read_table(path, f"`labels` {path}")
@@ -161,15 +161,15 @@ def _check_keys(path: Path, table: pd.DataFrame) -> None:
     if _key_column(path, table, "scan") is None and _key_column(path, table, "eid") is None:
         shown = ", ".join(list(table.columns)[:8])
         raise UsageError(
-            f"`labels` {path}: no column scan or eid says whose values these are (columns: {shown} ...); call the "
-            "column of participants eid, and separate cells by commas, semicolons or tabs"
+            f"`labels` {path}: no column scan or eid (columns: {shown} ...); name the column of participants "
+            "eid, and separate cells by commas, semicolons or tabs"
         )
     if len(table) == 0:
         raise UsageError(f"`labels` {path}: has no rows")
 
 
 def _text(value: Any) -> str:
-    """A cell as text; numbers of Parquet and Stata files without exponent or decimals where they are whole."""
+    """A cell as text; integers in Parquet and Stata files without exponent or decimals."""
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
@@ -186,7 +186,7 @@ class _RowKey:
 
 
 def _row_keys(path: Path, table: Table) -> list[_RowKey]:
-    """Whose values the rows are: scan, or participant and visit, in the plain form."""
+    """Keys of the rows: scan, or participant and visit, in the plain form."""
     frame = table.frame
     columns = {key: _key_column(path, frame, key) for key in ("scan", "eid", "instance")}
     texts = {
@@ -209,10 +209,10 @@ def _row_keys(path: Path, table: Table) -> list[_RowKey]:
 
 
 def _row_key(scan: str, eid: str, visit: str) -> _RowKey:
-    """Key of a row; a scan's name, also in the column of participants, wins over participant and visit."""
+    """Key of a row; a scan's name, also in the column of participants, has priority."""
     named = parse_id(scan or eid)
     if named is None:
-        raise IdError("names neither scan nor eid; complete or remove it")
+        raise IdError("has neither scan nor eid; complete or remove it")
     if scan or not named.eid:
         return _RowKey(plain_scan(named.scan), "", None)
     if not visit:
@@ -259,22 +259,22 @@ def _choose_columns(
 def _refuse_near_misses(
     path: Path, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
 ) -> None:
-    """Without ``targets`` a misspelled target would silently not be learned."""
+    """Refuse misspelled targets, which without ``targets`` would silently be ignored."""
     if targets:
         return
     for column in map(str, table.columns):
         wanted = key_of(column) is not None or parse_column(column, known) is not None
         if not wanted and parse_field(column) is None and not is_row_number(column):
             raise UsageError(
-                f"`labels` {path}: unknown column {column!r}{suggest(column, known)}; to use a table with other "
-                "columns as well, name the targets wanted with `targets`"
+                f"`labels` {path}: unknown column {column!r}{suggest(column, known)}; to use a table with "
+                "other columns, name the wanted `targets`"
             )
 
 
 def _declared_units(
     path: Path, units: Mapping[str, str], columns: Sequence[LabelColumn], known: Mapping[str, TargetSpec]
 ) -> dict[str, DeclaredUnit]:
-    """Unit of every column: the target's own, or what ``units`` says of the column or target."""
+    """Unit of every column: the target's own, or that in ``units``."""
     declared = {c.column: DeclaredUnit(known[c.target].unit) for c in columns}
     for name, unit in units.items():
         matching = [c for c in columns if name in (c.column, c.target)]
@@ -291,7 +291,7 @@ def _declared_units(
 
 
 def _numbers(path: Path, table: Table, column: LabelColumn, spec: TargetSpec, counts: Counter[str]) -> Float64:
-    """(rows,) values as they stand; what is no measurement becomes NaN and is counted."""
+    """(rows,) values as written; anything that is not a measurement becomes NaN and is counted."""
     cells = table.frame[column.column].tolist()
     try:
         found = read_numbers(cells, decimal_comma=table.decimal_comma, binary=spec.is_binary)
@@ -310,10 +310,10 @@ def _numbers(path: Path, table: Table, column: LabelColumn, spec: TargetSpec, co
 
 
 def _check_limits(path: Path, column: str, spec: TargetSpec, values: Float64) -> None:
-    """Refuse values outside the physical limits; a binary target holds 0 and 1 only."""
+    """Refuse values outside the physical limits; a binary target has only 0 and 1."""
     finite = values[np.isfinite(values)]
     if spec.is_binary and not np.isin(finite, (0.0, 1.0)).all():
-        raise UsageError(f"`labels` {path}: column {column}: {spec.name} takes 0 and 1 (or No/Yes, Female/Male) only")
+        raise UsageError(f"`labels` {path}: column {column}: {spec.name} must be 0 or 1 (or No/Yes, Female/Male)")
     low = spec.lower if spec.lower is not None else -np.inf
     outside = int((finite < low).sum())
     if outside:
@@ -331,7 +331,7 @@ def _spread(
     by_scan: dict[str, Float64],
     by_visit: dict[tuple[str, int | None], Float64],
 ) -> None:
-    """Put a column's values where they belong."""
+    """Assign a column's values to their rows."""
     for key, value in zip(keys, values.tolist(), strict=True):
         if value != value:  # NaN; np.isnan is slow for single numbers
             continue
@@ -347,7 +347,7 @@ def _spread(
 
 
 def _row_of(rows: dict[_Key, Float64], key: _Key, width: int) -> Float64:
-    """(width,) values of a key, NaN where it is new."""
+    """(width,) values of a key, NaN if it is new."""
     row = rows.get(key)
     if row is None:
         row = rows[key] = np.full(width, np.nan)

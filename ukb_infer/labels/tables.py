@@ -28,12 +28,12 @@ _CONVERT = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it was read.
+    """A table as read.
 
     Attributes:
-        frame: text of CSV files; of Parquet and Stata files what they hold; its index counts the rows from 0.
+        frame: text of CSV files, values of Parquet and Stata files; its index counts rows from 0.
         first_row: number of the first row below the header in the file, for messages.
-        decimal_comma: its cells are separated by semicolons, so that a comma in a number is a decimal comma.
+        decimal_comma: cells are separated by semicolons, so a comma in a number is a decimal comma.
     """
 
     frame: pd.DataFrame
@@ -41,13 +41,13 @@ class Table:
     decimal_comma: bool = False
 
     def row_number(self, place: int) -> int:
-        """Number in the file of the row at a place of the frame, which leaves empty rows out."""
+        """Row number in the file of a row of the frame, which has no empty rows."""
         return self.first_row + int(self.frame.index[place])
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How a text table is written: encoding, separator, lines above the header, columns."""
+    """Format of a text table: encoding, separator, lines above the header, columns."""
 
     encoding: str
     separator: str
@@ -56,7 +56,7 @@ class _Form:
 
 
 def names_row(column: str) -> bool:
-    """Whether a column says whose values a row has."""
+    """Whether a column identifies the rows."""
     return key_of(column) in ("eid", "scan")
 
 
@@ -66,13 +66,13 @@ def read_table(path: Path, where: str, is_key: Callable[[str], object] = names_r
     Args:
         path: CSV with commas, semicolons, tabs, ``|`` or blanks; Parquet; Stata's .dta.
         where: begins the messages, e.g. ``labels``.
-        is_key: whether a column says whose values a row has; tells the separator.
+        is_key: whether a column identifies the rows; used to find the separator.
 
     Returns:
-        The table, its columns' names without quotes, row numbers that R wrote without a header left out.
+        The table, with column names without quotes, and without row numbers that R wrote without a header.
 
     Raises:
-        UsageError: unreadable, no text, rows of different length, or a column twice; says how to convert it.
+        UsageError: unreadable, not text, rows of different length, or a repeated column; says how to convert it.
     """
     suffix = path.suffix.lower()
     try:
@@ -89,7 +89,7 @@ def read_table(path: Path, where: str, is_key: Callable[[str], object] = names_r
         raise UsageError(f'{where}: Parquet needs pyarrow: pip install "ukb-infer[parquet]"') from error
     except UnicodeError as error:
         raise UsageError(
-            f"{where}: is no text in UTF-8 ({error}); save it as `CSV UTF-8`, or convert it: "
+            f"{where}: is not UTF-8 text ({error}); save it as `CSV UTF-8`, or convert it: "
             "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         ) from error
     except (OSError, ValueError, KeyError, IndexError, struct.error, csv.Error, pd.errors.ParserError) as error:
@@ -106,7 +106,7 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_stata(path: Path) -> pd.DataFrame:
-    """A .dta file; with value labels where they tell all values apart."""
+    """A .dta file; with value labels if they distinguish all values."""
     try:
         frame = pd.read_stata(path, convert_categoricals=True, convert_dates=False)
     except ValueError as error:
@@ -117,7 +117,7 @@ def _read_stata(path: Path) -> pd.DataFrame:
 
 
 def _find_form(path: Path, where: str, is_key: Callable[[str], object]) -> _Form:
-    """How a text table is written, from the lines up to its header."""
+    """Format of a text table, from the lines up to its header."""
     encoding = encoding_of(path, where)
     with path.open(encoding=encoding, newline="") as handle:
         for above, line in zip(range(_MOST_LINES_ABOVE), handle, strict=False):
@@ -126,13 +126,13 @@ def _find_form(path: Path, where: str, is_key: Callable[[str], object]) -> _Form
             if text and not comment and not text.lower().startswith("sep="):
                 cells = _keyed(text, is_key) or (",", _cells(text, "\t" if path.suffix.lower() in _TABS else ","))
                 return _Form(encoding, cells[0], above, tuple(clean(c) for c in cells[1]))
-    raise UsageError(f"{where}: has no header line; expected the names of columns, then one row a participant or scan")
+    raise UsageError(f"{where}: has no header line; expected column names, then one row per participant or scan")
 
 
 def _keyed(line: str, is_key: Callable[[str], object]) -> tuple[str, list[str]] | None:
-    """The separator under which a header has a key column, and its cells; of several the one with most cells.
+    """The separator that gives the header a key column, and the cells; of several the one with most cells.
 
-    Blanks separate only where nothing else does: titles have blanks.
+    Blanks are the last choice, because titles contain blanks.
     """
     for separators in (_SEPARATORS, (" ",)):
         tried = [(separator, _cells(line, separator)) for separator in separators]
@@ -149,7 +149,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _read_text_table(path: Path, where: str, form: _Form) -> pd.DataFrame:
     frame = _parse(path, form)
-    if not isinstance(frame.index, pd.RangeIndex):  # rows have one cell more than the header
+    if not isinstance(frame.index, pd.RangeIndex):  # rows have one more cell than the header
         frame = frame[(frame.fillna("") != "").any(axis=1)]
         numbers = [clean(str(n)) for n in frame.index]
         if numbers == [str(k + 1) for k in range(len(frame))]:  # row names of R's write.table
@@ -158,8 +158,8 @@ def _read_text_table(path: Path, where: str, form: _Form) -> pd.DataFrame:
             frame = frame.reset_index().iloc[:, :-1]
         else:
             raise UsageError(
-                f"{where}: rows have more cells than the header has names ({len(form.header)}); are there decimal "
-                f"commas? {_CONVERT}"
+                f"{where}: rows have more cells than the header ({len(form.header)}), perhaps because of decimal "
+                f"commas; {_CONVERT}"
             )
     frame = frame.fillna("")
     frame.columns = pd.Index(form.header)

@@ -1,4 +1,4 @@
-"""Lists and tables of text, in any encoding that spreadsheets write, and what other files turn out to be."""
+"""Text files in any encoding that spreadsheets write, and messages for other files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ukb_infer.errors import UsageError
 _IN_R = "in R: write.csv(x, FILE, row.names = FALSE)"
 #: First bytes of a SAS data set.
 _SAS = b"\0" * 12 + b"\xc2\xea\x81\x60"
-#: First bytes of files that are no text, what they are, and how to make text of them.
+#: First bytes of other files, what they are, and how to convert them to text.
 _BINARY: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a spreadsheet (.xlsx, .ods) or a zip", "save the sheet as `CSV UTF-8`"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "save the sheet as `CSV UTF-8`"),
@@ -29,20 +29,20 @@ _HEAD_BYTES = 4096
 
 
 def encoding_of(path: Path, where: str) -> str:
-    """Encoding of a text file: what its byte order mark says, UTF-16 without one, else UTF-8.
+    """Encoding of a text file: by its byte order mark, UTF-16 without one, else UTF-8.
 
     Args:
         path: of the file.
         where: begins the messages, e.g. ``exclude``.
 
     Raises:
-        UsageError: it cannot be read, or is no text; says what it is and how to convert it.
+        UsageError: unreadable or not text; says what it is and how to convert it.
     """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise UsageError(f"{where}: cannot be read ({error.strerror}); check the path and its access rights") from error
+        raise UsageError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error
     for start, what, remedy in _BINARY:
         if head.startswith(start):
             raise UsageError(f"{where}: is {what}, expected text; {remedy}")
@@ -60,25 +60,27 @@ def encoding_of(path: Path, where: str) -> str:
 
 
 def read_text(path: Path, where: str, max_bytes: int) -> str:
-    """The whole text; bytes of another encoding than Unicode stay as they are, so that names of files survive.
+    """The whole text; bytes that are not Unicode are kept, so that file names survive.
 
     Args:
         path: of the file.
         where: begins the messages.
-        max_bytes: of a file that is still read.
+        max_bytes: largest size that is read.
 
     Raises:
-        UsageError: too large, unreadable or no text.
+        UsageError: too large, unreadable or not text.
     """
     encoding = encoding_of(path, where)
     try:
         size = path.stat().st_size
         if size > max_bytes:
-            raise UsageError(f"{where}: {size} bytes is too long for a list; expected at most {max_bytes}")
+            raise UsageError(
+                f"{where}: {size} bytes is too large for a list, expected at most {max_bytes}; check the path"
+            )
         errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
         text = path.read_text(encoding=encoding, errors=errors)
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"{where}: cannot be read as a list of text ({error}); save it as CSV in UTF-8") from error
+        raise UsageError(f"{where}: cannot be read as text ({error}); save it as CSV in UTF-8") from error
     if "\0" in text:
-        raise UsageError(f"{where}: holds a NUL byte, expected a list of text, one scan a line")
+        raise UsageError(f"{where}: holds a NUL byte, expected a text list, one scan per line")
     return text

@@ -1,6 +1,6 @@
-"""Titles of UK Biobank's fields, as the platform's table exporter writes them over columns.
+"""Titles of UK Biobank's fields, which the platform's table exporter uses as column names.
 
-From the public Data Showcase. On columns a title may be followed by ``| Instance 2 | Array 0``.
+From the public Data Showcase. A title may be followed by ``| Instance 2 | Array 0``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,6 @@ for _side, (_arm, _leg) in _SIDES.items():
 def plain_title(text: str) -> str:
     """A title in lower case with single blanks for everything but letters and digits.
 
-    R's ``make.names`` and ``clean_names`` of a title give the same: ``Hand.grip.strength..right....Instance.2``.
+    R's ``make.names`` and ``clean_names`` give the same result: ``Hand.grip.strength..right....Instance.2``.
     """
     return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()

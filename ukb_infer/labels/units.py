@@ -27,12 +27,12 @@ _ALIASES = {
     "yrs": "years", "month": "months", "L/m^2": "L/m2", "L/m²": "L/m2", "l/m2": "L/m2", "mL/m²": "mL/m2",
     "beats/min": "bpm",
 }  # fmt: skip
-#: Said where a mass is taken for a volume or the other way round (ICRP publication 89, table 2.3).
+#: Advice if a mass is given as a volume or vice versa (ICRP publication 89, table 2.3).
 DENSITIES = "about 1.05 g/cm3 for organs and muscle, 0.95 for adipose tissue"
 
 
 def unit_name(unit: str) -> str:
-    """The spelling of a unit that is used here: ``litres`` is ``L``."""
+    """The standard spelling of a unit: ``litres`` is ``L``."""
     return _ALIASES.get(unit, _ALIASES.get(unit.lower(), unit))
 
 
@@ -60,7 +60,7 @@ def conversion(spec: TargetSpec, unit: str, option: str) -> float:
 
 
 def density_hint(own: str, other: str) -> str:
-    """How to come from masses to volumes or back, where those are the two dimensions; else "".
+    """Advice on converting masses to volumes or back, if those are the two dimensions; else "".
 
     Args:
         own: dimension of the target's unit, as in ``UNITS``.

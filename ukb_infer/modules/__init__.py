@@ -1,6 +1,6 @@
 """The module format on disk: manifest, load, save, verify, find, import of foreign formats.
 
-Light to import: what needs torch lives in ``module`` and ``mimir`` and is loaded when used.
+Light to import: ``module`` and ``mimir``, which need torch, are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The calibration of one target: what it holds, how it is fitted, and the half widths it gives."""
+"""The calibration of one target: its record, how it is fitted, and its half widths."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Calibration:
     Attributes:
         method: ``none``, ``variance-factor`` or ``conformal``.
         factor: multiplies the variance (1 for ``none``).
-        half_widths: for ``conformal``: level -> half width in calibrated standard deviations; none where the target
-            had too few labels for any level.
-        fitted_on: what it was fitted on, for people.
+        half_widths: for ``conformal``: level -> half width in calibrated standard deviations; empty if there were
+            too few labels for any level.
+        fitted_on: description of the data it was fitted on.
         curve: of a binary target: (mean, probability) knots from the regressed mean to the probability; empty for none.
         sets: of a binary target: (level, lowest probability of class 0, of class 1) of the prediction sets.
     """
@@ -47,7 +47,7 @@ class Calibration:
     sets: Sets = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON; keys that early versions do not know are left out where they are empty."""
+        """Values for JSON; keys unknown to early versions are omitted if empty."""
         return {k: v for k, v in asdict(self).items() if v or k not in ("curve", "sets")}
 
 
@@ -59,7 +59,7 @@ def half_width_of(calibration: Calibration, level: float) -> float | None:
         level: in (0, 1).
 
     Returns:
-        In calibrated standard deviations; None where the calibration has no such level, for too few labels.
+        In calibrated standard deviations; None if the calibration had too few labels for that level.
     """
     if calibration.method != "conformal":
         return gaussian_quantile(level)
@@ -72,18 +72,18 @@ def half_width_of(calibration: Calibration, level: float) -> float | None:
 def fit_target(
     label: Float64, mean: Float64, variance: Float64, *, binary: bool, method: str, note: str
 ) -> tuple[Calibration, str]:
-    """Fit one target. One that cannot be fitted has no interval; the module's others are not touched by that.
+    """Fit one target. If it cannot be fitted it has no interval; the module's other targets are unaffected.
 
     Args:
         label: (N,) natural units, NaN where missing.
         mean: (N,) predicted.
         variance: (N,) total variance.
-        binary: whether it is a 0/1 target, which gets a probability and prediction sets in place of an interval.
-        method: one of :data:`METHODS`; it does not matter for binary targets.
-        note: on what it is fitted, for people; the number of labels is put before it.
+        binary: whether it is a 0/1 target, which gets a probability and prediction sets instead of an interval.
+        method: one of :data:`METHODS`; not used for binary targets.
+        note: description of the data; the number of labels is prepended.
 
     Returns:
-        The calibration, and why it is none ("" where it is one).
+        The calibration, and why there is none ("" if there is one).
     """
     count = int(np.isfinite(label).sum())
     fitted_on = f"{count} {note}"

@@ -1,7 +1,7 @@
-"""What the values of a module's JSON files may be: pydantic types, each with the words for what it expects.
+"""Types of the values in a module's JSON files, each with a description of what it expects.
 
-pydantic checks; what it finds becomes a ``ModuleError`` with file, place, value found and value expected. Nothing is
-coerced: text is no number, ``true`` is none either, and unknown keys are refused with the nearest known one.
+pydantic checks them; an error becomes a ``ModuleError`` with file, place, value found and value expected. Nothing is
+coerced: neither text nor ``true`` is a number. Unknown keys are refused, with the nearest known one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ukb_infer.text import suggest
 
 T = TypeVar("T")
 Place = tuple[int | str, ...]
-#: Larger numbers than this, and positive ones smaller than its inverse, have no finite or no positive square.
+#: Numbers above this, or positive ones below its inverse, have no finite, positive square.
 MAX_NUMBER = 1e100
 
 
@@ -37,7 +37,7 @@ def wrong(words: str) -> PydanticCustomError:
 
 
 def expected(words: str) -> WrapValidator:
-    """Annotation: whatever is wrong inside this value, these words say what was expected."""
+    """Annotation: the description of what was expected, for any error in this value."""
 
     def check(value: Any, inner: Callable[[Any], Any]) -> Any:
         try:
@@ -49,7 +49,7 @@ def expected(words: str) -> WrapValidator:
 
 
 def _that(holds: Callable[[Any], bool]) -> AfterValidator:
-    """Annotation: the value must be one for which this holds."""
+    """Annotation: the value must satisfy this condition."""
 
     def check(value: T) -> T:
         if not holds(value):
@@ -60,7 +60,7 @@ def _that(holds: Callable[[Any], bool]) -> AfterValidator:
 
 
 def is_printable(text: str, *, lines: bool) -> bool:
-    """Whether a text can be written to a table or a terminal: no lone surrogates, no control characters.
+    """Whether a text is safe for tables and terminals: no lone surrogates, no control characters.
 
     Args:
         text: of any length.
@@ -91,17 +91,17 @@ Prose = Annotated[str, Strict(), _Printable, expected("text")]
 Widths = Annotated[
     tuple[tuple[_Level, Annotated[_Finite, Field(gt=0)]], ...],
     _that(_rising_both),
-    expected("a list of [level, half width], levels rising within (0, 1), half widths above 0 that do not fall"),
+    expected("a list of [level, half width], levels ascending in (0, 1), half widths above 0 and not descending"),
 ]
 Curve = Annotated[
     tuple[tuple[_Finite, _Share], ...],
     _that(_rising_both),
-    expected("a list of [mean, probability], both rising, probabilities within 0 to 1"),
+    expected("a list of [mean, probability], both ascending, probabilities in 0 to 1"),
 ]
 Sets = Annotated[
     tuple[tuple[_Level, _Finite, _Finite], ...],
     _that(_rising),
-    expected("a list of [level, lowest probability of class 0, of class 1], levels rising within (0, 1)"),
+    expected("a list of [level, lowest probability of class 0, of class 1], levels ascending in (0, 1)"),
 ]
 
 
@@ -127,7 +127,7 @@ def each_once(name: str) -> AfterValidator:
         names = [getattr(item, name) for item in items]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise wrong(f"each {name} once; it holds {', '.join(twice)} twice")
+            raise wrong(f"each {name} once; repeated: {', '.join(twice)}")
         return items
 
     return AfterValidator(check)
@@ -145,14 +145,14 @@ def from_json(kind: type[T]) -> type[T]:
             raise PydanticCustomError("expected", "{expected}", {"key": key, "found": value[key], "expected": words})
         return dict.fromkeys(name for name, required in known.items() if required) | value
 
-    # ``validate_default`` also judges what stands in for a key left out.
+    # ``validate_default`` also checks the default of a missing key.
     kind.__pydantic_config__ = ConfigDict(validate_default=True)  # type: ignore[attr-defined]
     kind._complete = validator_of(mode="before")(classmethod(complete))  # type: ignore[arg-type, attr-defined]
     return kind
 
 
 def unknown_key(value: dict[str, Any], known: Iterable[str]) -> tuple[str, str] | None:
-    """A key the format does not have; a misspelled limit would otherwise be no limit.
+    """Find a key the format does not have; a misspelled limit would otherwise be ignored.
 
     Args:
         value: a JSON object.
@@ -166,19 +166,19 @@ def unknown_key(value: dict[str, Any], known: Iterable[str]) -> tuple[str, str] 
 
 
 def load_json(text: str, file: str) -> dict[str, Any]:
-    """The JSON object of a text, whose keys are all different.
+    """Parse a JSON object whose keys are all different.
 
     Args:
         text: JSON.
         file: its name, for errors.
 
     Raises:
-        ModuleError: no JSON, or no object.
+        ModuleError: not JSON, or not an object.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        "".join(keys).encode()  # a lone surrogate is no text, and a ValueError
+        "".join(keys).encode()  # a lone surrogate is a ValueError
         twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
         if twice is not None:
             raise ValueError(f"the key {twice[:60]!a} occurs twice in one object")
@@ -199,16 +199,16 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def read_object(kind: type[T], value: Any, file: str, where: Callable[[Place], Place] = tuple) -> T:
-    """Build a dataclass of a JSON value.
+    """Build a dataclass from a JSON value.
 
     Args:
         kind: decorated with :func:`from_json`.
         value: of the file.
         file: its name, for errors.
-        where: place in the dataclass to the place in the file, for errors.
+        where: maps a place in the dataclass to the place in the file, for errors.
 
     Raises:
-        ModuleError: names the first place that is wrong, what was found and what expected.
+        ModuleError: names the first wrong place, what was found and what was expected.
     """
     try:
         made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def read_object(kind: type[T], value: Any, file: str, where: Callable[[Place], P
     return made
 
 
-#: Kinds of errors that no annotation puts into words.
+#: Descriptions of errors without annotation.
 _WORDS = {
     "dataclass_type": "an object",
     "dict_type": "an object",
@@ -233,13 +233,13 @@ _WORDS = {
 
 
 def _spelled(place: Place) -> str:
-    """A place as in ``outputs.targets[0].sd``; keys may be anything and are kept printable."""
+    """A place as in ``outputs.targets[0].sd``; keys are made printable."""
     parts = [f"[{p}]" if isinstance(p, int) else f".{ascii(p[:60])[1:-1]}" for p in place]
     return "".join(parts).removeprefix(".") or "the top level"
 
 
 def shown(value: Any) -> str:
-    """A value for a message, short and printable."""
+    """A value as short, printable text."""
     if isinstance(value, str):
         return ascii(value[:60])
     if isinstance(value, bool):

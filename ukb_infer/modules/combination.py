@@ -1,7 +1,7 @@
-"""Calibrations of several modules together: ``combinations.json`` in each of their folders.
+"""Joint calibrations of several modules: ``combinations.json`` in each of their folders.
 
-An entry holds for exactly the modules it was fitted on, told by their hashes: one that was calibrated or trained anew
-is another module, and the entry is not used any more.
+An entry is valid for exactly the modules it was fitted on, identified by their hashes. Once one of them is calibrated
+or trained again, the entry is no longer used.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MAX_BYTES = 16 << 20
 
 
 def combination_key(hashes: Iterable[str]) -> str:
-    """Key of a set of modules, whatever their order."""
+    """Key of a set of modules, independent of their order."""
     return "+".join(sorted(hashes))
 
 
 def read_combinations(folders: Sequence[Path]) -> dict[tuple[str, str], Calibration]:
-    """Calibrations kept in some module folders.
+    """Read the joint calibrations in module folders.
 
     Args:
         folders: of modules.
@@ -49,7 +49,7 @@ def read_combinations(folders: Sequence[Path]) -> dict[tuple[str, str], Calibrat
 
 
 def write_combination(folders: Sequence[Path], key: str, targets: Mapping[str, Calibration]) -> None:
-    """Keep a calibration in the folder of each module; the same modules' earlier one is replaced.
+    """Write a joint calibration to the folder of each module, replacing an earlier one of the same modules.
 
     Args:
         folders: of the modules.
@@ -80,7 +80,7 @@ class _Combinations:
 
 
 def _read(path: Path) -> Mapping[str, Mapping[str, Calibration]]:
-    """Entries of one file; none where there is no file."""
+    """Entries of one file; empty if there is no file."""
     if not path.is_file():
         return {}
     try:
@@ -90,6 +90,6 @@ def _read(path: Path) -> Mapping[str, Mapping[str, Calibration]]:
         return read_object(_Combinations, plain, path.name).combinations
     except (OSError, UnicodeDecodeError, ModuleError) as error:
         raise ModuleError(
-            f"{path}: is damaged ({error}); remove it, and run `ukb-infer calibrate --combine` again to have one "
-            "interval for the modules together"
+            f"{path}: is damaged ({error}); remove it, and run `ukb-infer calibrate --combine` again for "
+            "joint intervals"
         ) from error

@@ -1,4 +1,4 @@
-"""Where modules are found."""
+"""Finding modules by name or path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ukb_infer.modules.manifest import MANIFEST_NAME
 from ukb_infer.text import suggest
 
 ENVIRONMENT = "UKB_INFER_MODULES"
-#: The demonstration module; found only when asked for by name.
+#: The demonstration module; used only if named.
 DEMO = "phantom-demo"
 
 _HOW_TO_IMPORT = (
@@ -21,14 +21,14 @@ _HOW_TO_IMPORT = (
 
 
 def shipped_modules_folder() -> Path:
-    """Folder of the modules that travel with the package: in a wheel, or ``models/`` of a checkout."""
+    """Folder of the modules shipped with the package: in a wheel, or ``models/`` of a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "_shipped"
     return inside if inside.is_dir() else package.parent / "models"
 
 
 def _is_module(folder: Path) -> bool:
-    """Whether a folder holds a manifest; False also for a name that no file system takes."""
+    """Whether a folder has a manifest; False also for invalid file names."""
     try:
         return (folder / MANIFEST_NAME).is_file()
     except (OSError, ValueError):
@@ -36,7 +36,7 @@ def _is_module(folder: Path) -> bool:
 
 
 def _modules_in(folder: Path) -> list[Path]:
-    """The folder itself where it is a module, else the modules in it, those half written (hidden) left out."""
+    """The folder itself if it is a module, else the modules in it, without half-written (hidden) ones."""
     if _is_module(folder):
         return [folder]
     try:
@@ -48,7 +48,7 @@ def _modules_in(folder: Path) -> list[Path]:
 def _user_path(name: str | Path) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # ~somebody who does not exist
+    except RuntimeError:  # ~user of an unknown user
         return Path(name)
 
 
@@ -59,14 +59,15 @@ def environment_folder() -> Path | None:
 
 
 def default_modules() -> list[Path]:
-    """Modules used when none is named: those of ``UKB_INFER_MODULES``, never the demonstration.
+    """Modules used if none is named: those in ``UKB_INFER_MODULES``, never the demonstration.
 
     Raises:
-        ModuleError: the variable is unset, or its folder has no module; says how to import and how to try.
+        ModuleError: the variable is unset, or its folder has no module; says how to import modules and how to try the
+            demonstration.
     """
     folder = environment_folder()
     if folder is None:
-        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and `modules` was not given; {_HOW_TO_IMPORT}")
+        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and no `modules` were given; {_HOW_TO_IMPORT}")
     found = [p for p in _modules_in(folder) if p.name != DEMO or p == folder]
     if not found:
         raise ModuleError(
@@ -76,7 +77,7 @@ def default_modules() -> list[Path]:
 
 
 def list_modules() -> list[Path]:
-    """Every module there is to name: those of ``UKB_INFER_MODULES``, then those shipped."""
+    """All available modules: those in ``UKB_INFER_MODULES``, then those shipped."""
     folder = environment_folder()
     found = _modules_in(folder) if folder is not None else []
     names = {p.name for p in found}
@@ -87,7 +88,7 @@ def find_module(name: str | Path) -> Path:
     """Folder of a module given by path or by name.
 
     Raises:
-        ModuleError: nothing of that name; lists what there is.
+        ModuleError: no such module; lists the available ones.
     """
     path = _user_path(name)
     if str(name) and _is_module(path):

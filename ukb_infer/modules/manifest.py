@@ -1,7 +1,7 @@
-"""``module.json``: what a module is, in three sections, strictly read and written.
+"""``module.json``, the manifest of a module, strictly validated.
 
-The format is described in ``docs/modules.md``. Every complaint names the file, the key, what was found and what was
-expected; a manifest of the wrong shape is an error, never a crash.
+The format is described in ``docs/modules.md``. Every error names the file, the key, what was found and what was
+expected; an invalid manifest never causes a crash.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MANIFEST_NAME = "module.json"
 MAX_MANIFEST_BYTES = 4 << 20
 #: Fewest rows and columns of the input.
 MIN_SIZE = 32
-#: Targets or members of a module, at most.
+#: Most targets or members of a module.
 MAX_ITEMS = 10_000
 
 
@@ -77,7 +77,7 @@ class ModuleTarget:
     """One output of a module.
 
     Attributes:
-        name: column name, from the registry where it has the target.
+        name: column name, from the registry if it has the target.
         unit: natural unit of the estimate.
         field: UK Biobank field or "".
         kind: ``continuous`` or ``binary``.
@@ -91,11 +91,11 @@ class ModuleTarget:
         str,
         Strict(),
         Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,99}$"),
-        expected("letters, digits and _ only, a letter first"),
+        expected("a letter, then letters, digits and _ only"),
     ]
     unit: LineOrNothing
     field: Annotated[
-        str, Strict(), Field(pattern="^[0-9]*$"), expected("a UK Biobank field number, or nothing between the quotes")
+        str, Strict(), Field(pattern="^[0-9]*$"), expected("a UK Biobank field number, or an empty string")
     ]
     kind: Annotated[Literal["continuous", "binary"], expected("continuous or binary")]
     lower: Number | None
@@ -135,7 +135,7 @@ _Size = Annotated[
 @from_json
 @dataclass(frozen=True, kw_only=True)
 class ModuleInput:
-    """What the networks are given.
+    """Input of the networks.
 
     Attributes:
         recipe: of the projections, from the registry of recipes.
@@ -154,7 +154,7 @@ class ModuleInput:
 @from_json
 @dataclass(frozen=True, kw_only=True)
 class ModuleNetwork:
-    """What the networks are.
+    """The networks.
 
     Attributes:
         encoder: key of the registry of backbones.
@@ -176,7 +176,7 @@ class ModuleNetwork:
 @from_json
 @dataclass(frozen=True)
 class ModuleOutputs:
-    """What the estimates are: targets in the order of the head."""
+    """Outputs: targets in the order of the head."""
 
     targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("name")]
 
@@ -184,17 +184,17 @@ class ModuleOutputs:
 @from_json
 @dataclass(frozen=True, kw_only=True)
 class ModuleManifest:
-    """Everything ``module.json`` says.
+    """The content of ``module.json``.
 
     Attributes:
         name: of the module; ``version`` of its release.
-        intended_use: one sentence; ``provenance``: how it was made; ``warning``: shown wherever it could be mistaken.
+        intended_use: one sentence; ``provenance``: how it was made; ``warning``: shown whenever it is used.
         licence: of the weights.
-        input: what the networks are given.
-        network: what they are.
-        outputs: what the estimates are.
-        training: settings the members were trained with, as :mod:`ukb_infer.training.recipe` writes them; empty where
-            unknown. They decide nothing at inference and are no part of the hash.
+        input: of the networks.
+        network: the networks.
+        outputs: the targets.
+        training: settings the members were trained with, as :mod:`ukb_infer.training.recipe` writes them; empty if
+            unknown. They are not used at inference and not part of the hash.
         schema_version: of the file; a module keeps it when it is calibrated.
     """
 
@@ -226,12 +226,12 @@ class ModuleManifest:
         return self.network.members
 
     def with_targets(self, targets: Sequence[ModuleTarget]) -> ModuleManifest:
-        """The manifest with other targets, say calibrated ones."""
+        """The manifest with other targets, for example calibrated ones."""
         return replace(self, outputs=ModuleOutputs(tuple(targets)))
 
     @property
     def hash(self) -> str:
-        """SHA-256 of all that decides the estimates: manifest and, through it, every weight file."""
+        """SHA-256 of everything that affects the estimates: manifest and, through it, every weight file."""
         plain = {k: v for k, v in self.to_dict().items() if k not in ("schema_version", "training")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -258,7 +258,7 @@ def parse_manifest(text: str, file: str = MANIFEST_NAME) -> ModuleManifest:
         file: name for error messages.
 
     Raises:
-        ModuleError: not JSON, of the wrong shape, of an unknown schema version or recipe.
+        ModuleError: not JSON, invalid, of an unknown schema version or recipe.
     """
     value = load_json(text, file)
     version = value.get("schema_version")
@@ -287,7 +287,7 @@ def read_manifest(folder: Path) -> ModuleManifest:
     try:
         if not path.is_file():
             raise ModuleError(
-                f"{folder} holds no {MANIFEST_NAME}: it is no module. A published MIMIR folder is converted with "
+                f"{folder} is not a module: it has no {MANIFEST_NAME}; convert a published MIMIR folder with "
                 "`ukb-infer modules import-mimir FOLDER --out MODULE`"
             )
         if path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -303,7 +303,7 @@ def check_member_file(folder: Path, member: MemberFile) -> str | None:
 
     Args:
         folder: of the module.
-        member: what the manifest says of the file.
+        member: its entry in the manifest.
     """
     path = folder / member.file
     try:
@@ -315,13 +315,13 @@ def check_member_file(folder: Path, member: MemberFile) -> str | None:
     if found != member.sha256:
         return (
             f"{path}: SHA-256 is {found[:12]}…, the manifest says {member.sha256[:12]}…; "
-            "the file is damaged or was exchanged: copy the module again"
+            "the file is damaged or was replaced: copy the module again"
         )
     return None
 
 
 def verify_module(folder: Path) -> list[str]:
-    """All problems of a module's folder; empty where it is complete and unchanged."""
+    """All problems of a module's folder; empty if it is complete and unchanged."""
     try:
         manifest = read_manifest(folder)
     except ModuleError as error:

@@ -59,7 +59,7 @@ def _rows(path: Path) -> list[list[str]]:
     """Rows below the header, cells stripped of spaces and quotes."""
     if not path.is_file():
         raise ModuleError(
-            f"{path.parent}: no {path.name}; a published MIMIR module holds {SNAPSHOT}, {STANDARDIZATION}, "
+            f"{path.parent}: no {path.name}; a published MIMIR module has {SNAPSHOT}, {STANDARDIZATION}, "
             f"{CALIBRATION} and {METADATA}"
         )
     try:
@@ -94,7 +94,7 @@ def _read_targets(folder: Path) -> list[_MimirTarget]:
     if not meta or not len(meta) == len(standard) == len(factors):
         raise ModuleError(
             f"{folder}: {METADATA} names {len(meta)} targets, {STANDARDIZATION} has {len(standard)} lines and "
-            f"{CALIBRATION} {len(factors)}, expected one line a target in each"
+            f"{CALIBRATION} {len(factors)}, expected one line per target in each"
         )
     targets = []
     for k, (m, s, f) in enumerate(zip(meta, standard, factors, strict=True)):
@@ -116,23 +116,23 @@ def _read_targets(folder: Path) -> list[_MimirTarget]:
 
 
 def _own_name(name: str) -> str:
-    """Column name of a target that the registry does not have: letters and digits in camel case."""
+    """Column name of a target not in the registry: letters and digits in camel case."""
     words = re.findall(r"[A-Za-z0-9]+", name) or ["target"]
     joined = (words[0] + "".join(w[:1].upper() + w[1:] for w in words[1:]))[:90]
     return joined if joined[0].isalpha() else f"target{joined}"
 
 
 def _same_unit(one: str, other: str) -> bool:
-    """Whether two spellings mean one unit; a unit left out is taken to be the registry's."""
+    """Whether two spellings are the same unit; a missing unit is assumed to be the registry's."""
     spelled = [_SPELLINGS.get(u, u) for u in (one.casefold().strip(" []()").replace("^", ""), other.casefold())]
     return not spelled[0] or spelled[0] == spelled[1]
 
 
 def _module_target(target: _MimirTarget) -> ModuleTarget:
-    """Map to the registry by field, else by name ignoring case and punctuation, else keep as the user's own.
+    """Map to the registry by field, else by name ignoring case and punctuation, else keep as user-defined.
 
-    Values are never rescaled: where the metadata state another unit than the registry, that unit is kept, and of the
-    limits only a lower one of 0, which holds in any unit.
+    Values are never rescaled: if the metadata state another unit than the registry, that unit is kept, and of the
+    limits only a lower limit of 0, which is valid in any unit.
     """
     known = find_target(target.name, target.field)
     calibration = Calibration("variance-factor", target.factor, (), "published cross-validation (MIMIR)")
@@ -154,7 +154,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         snapshot: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModuleError(
-            f"{path}: holds more than tensors and plain values, expected weights only; it was not executed "
+            f"{path}: contains more than tensors and plain values, expected weights only; nothing was executed "
             f"({str(error).splitlines()[0][:120]})"
         ) from error
     except Exception as error:
@@ -175,7 +175,7 @@ def _load_network(path: Path, n_targets: int) -> MeanVarianceNetwork:
         network.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())[:200]
-        raise ModuleError(f"{path}: is no torchvision ResNet50 ({detail})") from error
+        raise ModuleError(f"{path}: is not a torchvision ResNet50 ({detail})") from error
     if not all(bool(torch.isfinite(v).all()) for v in network.state_dict().values() if v.is_floating_point()):
         _fail(path, "NaN or infinite weights", "finite ones")
     return network
@@ -185,10 +185,10 @@ def import_mimir(folder: Path, out: Path, *, overwrite: bool = False) -> ModuleM
     """Convert the folder of a published module.
 
     The result gives ``mean = (m * stdev + mean) / divisor`` and ``variance = exp(s) * stdev^2 * factor / divisor^2``
-    (the published code divides the variance by the divisor once only, which is a defect).
+    (the published code divides the variance by the divisor only once, which is a defect).
 
     Args:
-        folder: holds the snapshot and three text tables.
+        folder: contains the snapshot and three text tables.
         out: folder of the new module, named after it.
         overwrite: replace an existing one.
 
@@ -196,7 +196,7 @@ def import_mimir(folder: Path, out: Path, *, overwrite: bool = False) -> ModuleM
         The manifest written.
 
     Raises:
-        ModuleError: a file is missing, damaged, unsafe or does not fit the others.
+        ModuleError: a file is missing, damaged, unsafe or inconsistent with the others.
     """
     out = out.absolute()
     targets = _read_targets(folder)

@@ -1,4 +1,4 @@
-"""A loaded module: networks and the chain behind them."""
+"""A loaded module: the networks and the numerical steps after them."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         mean: (K, N, T).
-        log_variance: (K, N, T), raw: the manifest's ``log_variance`` says how it becomes one.
-        features: (K, N, F) pooled vectors between encoder and head; None where they were not asked for.
+        log_variance: (K, N, T) raw outputs: the manifest's ``log_variance`` says how to convert them.
+        features: (K, N, F) pooled vectors between encoder and head; None if not requested.
     """
 
     mean: Tensor
@@ -61,7 +61,7 @@ class InferenceModule:
     """Released weights with their manifest, ready to predict.
 
     Args:
-        manifest: what ``module.json`` says.
+        manifest: content of ``module.json``.
         members: the networks.
         device: torch device.
         backend: ``torch``, or ``openvino`` (CPU, fp32): compiled for each batch size on first use.
@@ -90,10 +90,10 @@ class InferenceModule:
         return self.manifest.hash
 
     def forward(self, images: Tensor, *, features: bool = False) -> NetworkOutput:
-        """Outputs of the networks as they are: differentiable down to the pixels, in fp32, without any speed wrapper.
+        """Raw outputs of the networks: differentiable with respect to the pixels, in fp32, without speed wrappers.
 
         Args:
-            images: (N, channels, rows, cols) of the recipe, on any device; floats where gradients are wanted.
+            images: (N, channels, rows, cols) of the recipe, on any device; floats for gradients.
             features: also return the encoders' features.
 
         Raises:
@@ -113,7 +113,7 @@ class InferenceModule:
         return torch.stack([member(scaled).float() for member in self.members])
 
     def _check(self, images: Tensor, *, exact: bool) -> None:
-        """Refuse images of another shape than the recipe's and, where ``exact``, of another type."""
+        """Refuse images of another shape than the recipe's and, if ``exact``, of another type."""
         shape, dtype = tuple(images.shape), f"torch.{self.recipe.dtype}"
         if shape[1:] != self.recipe.shape or (exact and str(images.dtype) != dtype):
             wanted = f"(N, {', '.join(map(str, self.recipe.shape))})"
@@ -122,8 +122,8 @@ class InferenceModule:
     def predict_standardized(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
         """Raw outputs of every member.
 
-        On a CPU in fp32 a scan's result depends neither on its place in the batch nor on its companions, to the last
-        bit, for one batch size and number of threads; across batch sizes it agrees to 1e-4.
+        On a CPU in fp32, for one batch size and number of threads, a scan's result is bit-identical whatever its place
+        in the batch and the other scans; across batch sizes it agrees to 1e-4.
 
         Args:
             images: (N, channels, rows, cols) of the recipe, on any device.
@@ -159,7 +159,7 @@ class InferenceModule:
         return speed.without_gradients(call)(images)
 
     def _fast(self, precision: Precision) -> Call:
-        """The networks in the speed wrappers that device, backend and precision call for."""
+        """The networks in the speed wrappers for device, backend and precision."""
         if self.backend == "openvino" and precision == "fp32":
             return self._compiled
         call: Call = self._evaluate
@@ -172,7 +172,7 @@ class InferenceModule:
         return call
 
     def to_estimates(self, raw: NDArray[np.float32]) -> Mixture:
-        """The chain within a module: combine, destandardize, calibrate, convert units.
+        """The steps within a module: combine, destandardize, calibrate, convert units.
 
         Args:
             raw: (K, N, T, 2) of :meth:`predict_standardized`.
@@ -195,20 +195,20 @@ class InferenceModule:
             level: in (0, 1).
 
         Returns:
-            None where the target's calibration has no such level, because it had too few labels.
+            None if the target's calibration had too few labels for that level.
         """
         return half_width_of(self.manifest.targets[target].calibration, level)
 
 
 def _as_kind(name: str, value: Tensor, kind: torch.dtype) -> Tensor:
-    """A copy of a stored tensor in the network's type: fp16 and bf16 become fp32, integers never weights."""
+    """A copy of a stored tensor in the network's type: fp16 and bf16 become fp32; integers are refused as weights."""
     if value.dtype.is_floating_point != kind.is_floating_point:
         raise TypeError(f"{name} is stored as {value.dtype}, expected a type like {kind}")
     return value.to(kind, copy=True)
 
 
 def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> MeanVarianceNetwork:
-    """One network out of its file; nothing random is drawn on the way."""
+    """Load one network; draws no random numbers."""
     path = folder / member.file
     with torch.device("meta"):
         network = build_network(manifest.network.encoder, len(manifest.targets))
@@ -220,7 +220,7 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     except (SafetensorError, RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:240]
         raise ModuleError(
-            f"{path}: does not hold the weights of {manifest.network.encoder} with {len(manifest.targets)} targets "
+            f"{path}: does not contain the weights of {manifest.network.encoder} with {len(manifest.targets)} targets "
             f"({reason})"
         ) from error
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
@@ -288,7 +288,9 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass `overwrite`")
     if not (folder / MANIFEST_NAME).is_file():
-        raise ModuleError(f"{folder} is not empty and holds no {MANIFEST_NAME}: only a module is overwritten")
+        raise ModuleError(
+            f"{folder} is not empty and not a module (no {MANIFEST_NAME}), so it is kept; choose another folder"
+        )
 
 
 def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork]) -> None:
@@ -303,7 +305,7 @@ def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNet
         for name, value in network.model.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise ModuleError(
-                    f"{manifest.name}: {name} of member {k + 1} holds NaN or infinity, expected finite weights"
+                    f"{manifest.name}: {name} of member {k + 1} has NaN or infinite values, expected finite weights"
                 )
 
 
@@ -330,7 +332,7 @@ def _write_files(
 
 
 def _exchange(new: Path, folder: Path, aside: Path) -> None:
-    """Put ``new`` in the place of ``folder``; what was there comes back if that fails."""
+    """Replace ``folder`` by ``new``; if that fails, the old folder is restored."""
     if folder.exists():
         folder.replace(aside)
     try:
@@ -342,7 +344,7 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
 
 
 def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
-    """Replace the manifest of a module, weights untouched; whole or not at all. Its schema version stays.
+    """Replace the manifest of a module atomically; weights and schema version stay.
 
     Args:
         folder: of the module.
@@ -352,7 +354,7 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
         ModuleError: the members differ, or the file cannot be written.
     """
     if read_manifest(folder).members != manifest.members:
-        raise ModuleError(f"{folder}: the manifest to write has other members than the module; nothing was changed")
+        raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
     try:
         text = manifest.to_json()
         parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
@@ -370,11 +372,11 @@ def save_module(
     overwrite: bool = False,
     extra: Mapping[str, str] | None = None,
 ) -> ModuleManifest:
-    """Write a complete module: a folder that appears whole or not at all.
+    """Write a complete module atomically.
 
     Args:
         folder: where; its parent is created.
-        manifest: everything but the members' files, which are filled in here; written in the newest version.
+        manifest: without the members' files, which are filled in; written in the newest version.
         networks: the members.
         half: store weights as fp16 (they are used as fp32).
         overwrite: replace an existing module.

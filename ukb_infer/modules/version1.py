@@ -1,6 +1,6 @@
-"""Manifests of version 1, which knew no sections: where each of its keys is now, and back.
+"""Conversion of version 1 manifests, which have no sections, to version 2 and back.
 
-They go on loading, and a module that has one keeps it when it is calibrated: its hash is that of the flat file.
+They are still read, and a module keeps its version when calibrated, so that its hash stays that of the flat file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def to_sections(value: dict[str, Any], channels: tuple[str, ...]) -> dict[str, A
 
     Args:
         value: the JSON object, with known keys only.
-        channels: of the recipe, which version 1 did not write down.
+        channels: of the recipe, which version 1 did not record.
     """
     sections: dict[str, Any] = {
         "input": {"channels": channels}, "network": {"log_variance": "plain"}, "outputs": {}
@@ -38,7 +38,7 @@ def to_sections(value: dict[str, Any], channels: tuple[str, ...]) -> dict[str, A
 
 
 def from_sections(sections: dict[str, Any]) -> dict[str, Any]:
-    """Back from :func:`to_sections`; a plain log-variance is left out, so that the oldest modules keep their hash."""
+    """Inverse of :func:`to_sections`; a plain log-variance is omitted, so that the oldest modules keep their hash."""
     flat = {}
     for key, (first, *inside) in PLACES.items():
         if first in sections:
@@ -47,7 +47,7 @@ def from_sections(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_of(place: Place) -> Place:
-    """Place in the sections to the place in a file of version 1, for errors."""
+    """Map a place in the sections to the place in a version 1 file, for errors."""
     for key, moved in PLACES.items():
         if place[: len(moved)] == moved:
             return (key, *place[len(moved) :])

@@ -1,6 +1,6 @@
-"""Encoders from torchvision with one linear head for mean and log-variance, and what makes them fast.
+"""Encoders from torchvision with one linear head for mean and log-variance, and wrappers that make them fast.
 
-Names are imported on first use: what a manifest needs of this room is light.
+Names are imported on first use, so that reading a manifest does not load torch.
 """
 
 from __future__ import annotations

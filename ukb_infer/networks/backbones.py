@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # names are also read by the shell's completion, which does n
 
 
 def _encode(model: Any, images: Tensor) -> Tensor:
-    """Features of the networks made of convolutions, a pool and a classifier: (N, 3, rows, cols) -> (N, F)."""
+    """Features of networks built as convolutions, pool and classifier: (N, 3, rows, cols) -> (N, F)."""
     encoded: Tensor = model.avgpool(model.features(images)).flatten(1)
     return encoded
 
@@ -37,13 +37,13 @@ class BackboneSpec:
 
     Attributes:
         name: key of the registry, and torchvision's name of the model.
-        imagenet: which of torchvision's ImageNet weights ``--init imagenet`` takes.
+        imagenet: name of torchvision's ImageNet weights, for ``init="imagenet"``.
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
         keep: entries of a classifier sequence kept in front of the linear layer; the encoder ends with them.
         encode: (model, images) to the features that the linear layer sees, (N, 3, rows, cols) -> (N, F).
-        one_by_one: evaluate scans one at a time on a CPU. Activations made of exp or erf (SiLU, GELU) are computed by
-            vector instructions and, at the end of each thread's share of a batch, by scalar ones that round otherwise:
+        one_by_one: evaluate scans one at a time on a CPU. Activations computed with exp or erf (SiLU, GELU) use
+            vector instructions and, at the end of each thread's share of a batch, scalar ones that round differently:
             a result would depend on the scan's place in the batch.
     """
 

@@ -24,10 +24,10 @@ class MeanVarianceNetwork(nn.Module):
         model: torchvision model with its head replaced; it holds encoder and head under torchvision's names, so that
             weight files are those of torchvision.
         n_targets: T.
-        spec: says where in the model the encoder ends.
+        spec: where the encoder ends in the model.
 
     Attributes:
-        transfer: what the initial weight file covered; None for random weights.
+        transfer: which tensors the initial weight file covered; None for random weights.
     """
 
     def __init__(self, model: nn.Module, n_targets: int, spec: BackboneSpec) -> None:
@@ -57,14 +57,14 @@ class MeanVarianceNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units.
 
-        In evaluation on a CPU a scan's output depends neither on its place in the batch nor on its companions.
+        In evaluation on a CPU a scan's output does not depend on the other scans of the batch or its place in it.
         """
         return self.predict(self.encode(images))
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What an initial weight file covered: tensors taken over, left random, and in the file but unused."""
+    """Coverage of an initial weight file: tensors loaded, left random, and unused in the file."""
 
     loaded: tuple[str, ...]
     random: tuple[str, ...]
@@ -72,7 +72,7 @@ class Transfer:
 
     @property
     def coverage(self) -> float:
-        """Share of the network's tensors that were taken over."""
+        """Share of the network's tensors that were loaded."""
         total = len(self.loaded) + len(self.random)
         return len(self.loaded) / total if total else 0.0
 
@@ -108,19 +108,19 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"`init`: {path.name} cannot be read as weights ({type(error).__name__}: {error})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UsageError(f"`init`: {path.name} holds no table of tensors; expected a state dict or safetensors file")
+        raise UsageError(f"`init`: {path.name} contains no tensors; expected a state dict or safetensors file")
     return {str(k).removeprefix("module.").removeprefix("model."): v for k, v in state.items()}
 
 
 def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
-    """Take over every tensor of the same name and shape.
+    """Load every tensor of the same name and shape.
 
     Args:
         network: changed in place.
         path: safetensors file or torch state dict (loaded with ``weights_only=True``).
 
     Returns:
-        What was covered; also kept as ``network.transfer``.
+        The coverage; also stored as ``network.transfer``.
 
     Raises:
         UsageError: unreadable, or nothing fits.
@@ -128,7 +128,7 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
     state, own = _read_state(path), network.model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not fitting:
-        raise UsageError(f"`init`: no tensor of {path.name} fits this backbone; expected weights of the same one")
+        raise UsageError(f"`init`: no tensor of {path.name} fits this backbone; expected weights of the same backbone")
     network.model.load_state_dict(fitting, strict=False)
     network.transfer = Transfer(
         tuple(fitting), tuple(k for k in own if k not in fitting), tuple(k for k in state if k not in fitting)
@@ -142,7 +142,7 @@ def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanV
     Args:
         backbone: key of :data:`BACKBONES`.
         n_targets: T >= 1.
-        init: ``random``; ``imagenet`` for torchvision's weights out of the torch hub cache (never downloaded); or a
+        init: ``random``; ``imagenet`` for torchvision's weights from the torch hub cache (never downloaded); or a
             weight file.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Networks compiled by OpenVINO for CPUs: the same results to 1e-3, about twice as fast as eager torch.
+"""Networks compiled by OpenVINO for CPUs: same results within 1e-3, about twice as fast as eager torch.
 
 OpenVINO is an optional extra (``ukb-infer[fast-cpu]``). It was chosen over ONNX Runtime, which is
 about as fast, for reading torch models directly. Bitwise, its results depend neither on a scan's place in the batch
@@ -20,7 +20,7 @@ from torch import Tensor
 from ukb_infer.errors import UsageError
 from ukb_infer.networks.build import MeanVarianceNetwork
 
-#: Backbones for which compiling (about 2 s a member) pays within a few hundred scans; small ones stay with torch.
+#: Backbones for which compiling (about 2 s per member) pays off within a few hundred scans; small ones use torch.
 WORTH_COMPILING = frozenset(
     {"resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"}
 )
@@ -28,7 +28,7 @@ _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 def openvino_is_installed() -> bool:
-    """Whether the optional extra is there."""
+    """Whether the optional extra is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -36,7 +36,7 @@ def choose_backend(name: str, backbone: str, device: torch.device, precision: st
     """``torch`` or ``openvino`` for one module.
 
     Args:
-        name: ``auto`` takes OpenVINO where it is installed and pays; else the backend itself.
+        name: ``auto`` uses OpenVINO where it is installed and faster; otherwise the backend itself.
         backbone: of the module.
         device: of the run.
         precision: of the run.
@@ -47,7 +47,7 @@ def choose_backend(name: str, backbone: str, device: torch.device, precision: st
     possible = device.type == "cpu" and precision == "fp32"
     if name == "openvino":
         if not possible:
-            raise UsageError("`backend`: openvino runs on the device cpu with precision fp32 only")
+            raise UsageError("`backend`: openvino needs `device` cpu and `precision` fp32; change them, or use torch")
         if not openvino_is_installed():
             raise UsageError('`backend`: openvino is not installed; pip install "ukb-infer[fast-cpu]"')
         return "openvino"
@@ -85,7 +85,7 @@ class CompiledNetwork:
 
 
 class CompiledMembers:
-    """Members compiled for every batch shape they meet, on first use.
+    """Members compiled for every batch shape on first use.
 
     Args:
         members: in evaluation mode, on the CPU.

@@ -13,19 +13,19 @@ DEFAULT_BATCH_CPU, DEFAULT_BATCH_CUDA = 8, 64
 
 
 def choose_device(name: str) -> torch.device:
-    """Device of a name; ``auto`` takes CUDA where there is one.
+    """Device by name; ``auto`` uses CUDA if available.
 
     Raises:
-        RunError: CUDA was asked for and is not there.
+        RunError: CUDA was requested but is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise RunError(f"`device`: {name}, but torch finds no usable CUDA device; check the driver, or use cpu")
+            raise RunError(f"`device`: got {name}, but torch finds no usable CUDA device; check the driver, or use cpu")
         index = int(name.split(":")[1]) if ":" in name else 0
         if index >= torch.cuda.device_count():
-            raise RunError(f"`device`: {name}, but there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
+            raise RunError(f"`device`: got {name}, but only {torch.cuda.device_count()} CUDA devices exist, from 0")
     return torch.device(name)
 
 
@@ -55,7 +55,7 @@ def choose_batch_size(size: int, device: torch.device) -> int:
 
 
 def prepare_device(device: torch.device) -> None:
-    """Settings that make results repeatable: no TF32 in fp32, deterministic kernels; threads stay torch's default."""
+    """Make results repeatable: no TF32 in fp32, deterministic kernels; threads stay at torch's default."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True

@@ -1,4 +1,4 @@
-"""From the projection's values to what a network was trained on."""
+"""Scaling of projections to the input that a network was trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ukb_infer.errors import UsageError
 
-if TYPE_CHECKING:  # manifests hold scalings, and are read without torch
+if TYPE_CHECKING:  # manifests contain scalings and are read without torch
     import torch
     from torch import Tensor
 
@@ -30,7 +30,7 @@ def divides(size: Sequence[int], full: Sequence[int]) -> bool:
 class InputScaling:
     """``x = value * scale + offset``, after averaging blocks of pixels down to ``size`` where given.
 
-    The published weights take the values as they are: scale 1, offset 0, full size.
+    The published weights use raw values: scale 1, offset 0, full size.
 
     Attributes:
         scale: factor.
@@ -50,13 +50,15 @@ class InputScaling:
         """Refuse a size that does not divide (rows, cols) of the projections.
 
         Raises:
-            UsageError: says both.
+            UsageError: names both sizes.
         """
         if self.size is not None and not divides(self.size, full):
-            raise UsageError(f"input scaling: size {self.size} must divide {tuple(full)} and be at least {MIN_SIDE}")
+            raise UsageError(
+                f"input scaling: got size {self.size}, expected sides of at least {MIN_SIDE} that divide {tuple(full)}"
+            )
 
     def apply(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Scale a batch on the device it is on; differentiable where the images are floats.
+        """Scale a batch on its device; differentiable if the images are floats.
 
         Args:
             images: (N, channels, rows, cols).

@@ -1,7 +1,7 @@
-"""Wrappers that make networks fast: each takes a call and gives one back, and has one meaning.
+"""Wrappers that make networks fast: each wraps a call and has one meaning.
 
-A call takes images (N, channels, rows, cols), already scaled, to the raw outputs of K members, (K, N, T, 2). Together
-they are put in :meth:`ukb_infer.modules.InferenceModule.launch`; the networks themselves stay differentiable.
+A call maps scaled images (N, channels, rows, cols) to the raw outputs of K members, (K, N, T, 2). They are combined in
+:meth:`ukb_infer.modules.InferenceModule.launch`; the networks themselves stay differentiable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def without_gradients(call: Call) -> Call:
-    """Keep nothing for a backward pass: less memory and time."""
+    """Run in inference mode: less memory and time."""
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -28,7 +28,7 @@ def without_gradients(call: Call) -> Call:
 
 
 def on_device(call: Call, device: torch.device) -> Call:
-    """Send images to the device first; from pinned memory this does not wait for a GPU.
+    """Copy images to the device first; from pinned memory this does not wait for a GPU.
 
     Args:
         call: to be wrapped.
@@ -38,12 +38,12 @@ def on_device(call: Call, device: torch.device) -> Call:
 
 
 def channels_last(call: Call) -> Call:
-    """Lay images out as a GPU's convolutions read them."""
+    """Use the channels-last layout, which GPU convolutions prefer."""
     return lambda images: call(images.contiguous(memory_format=torch.channels_last))
 
 
 def mixed_precision(call: Call, device: torch.device, precision: Precision) -> Call:
-    """Compute in a precision of 16 bits where it does no harm (autocast); heads compute in fp32 all the same.
+    """Compute in 16 bits where it is safe (autocast); heads still compute in fp32.
 
     Args:
         call: to be wrapped.
@@ -59,10 +59,10 @@ def mixed_precision(call: Call, device: torch.device, precision: Precision) -> C
 
 
 def one_thread(call: Call) -> Call:
-    """Run on one thread of the CPU: for small networks.
+    """Run on one CPU thread: for small networks.
 
-    They gain nothing from more, lose much when other processes use the cores, and one thread gives the same bits on
-    every machine of a kind whatever its number of cores.
+    More threads gain them nothing, and cost much while other processes use the cores. One thread also gives the same
+    bits whatever the number of cores.
     """
 
     def run(images: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Benchmarks people can run: every figure a ratio against a floor measured in the same run."""
+"""Benchmarks people can run: every figure is a ratio to a floor measured in the same run."""

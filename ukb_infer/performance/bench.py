@@ -1,4 +1,4 @@
-"""All measurements in one run, written as a table, JSON, and a second file on how cost grows."""
+"""All measurements in one run, written as tables and JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_CUDA = {"measured": False, "why": "no CUDA device on this machine"}
 
 
 class _Once:
-    """Measures in fresh processes, nothing twice; ``work``, where files go, makes no other measurement."""
+    """Runs each measurement once, in a fresh process; ``work`` (for files) does not distinguish measurements."""
 
     def __init__(self) -> None:
         self._found: dict[str, Any] = {}
@@ -42,14 +42,14 @@ class BenchConfig:
 
     Attributes:
         out: folder of the results.
-        repeats: rounds of the alternating measurements, at least 12 for figures to quote.
+        repeats: rounds of the alternating measurements, at least 12 for figures to report.
         zips: different full-size scans.
         end_to_end: scans of the end-to-end run.
         memory: scans of the two runs whose memory is compared.
-        size: of the zips; full for figures to quote.
+        size: of the zips; full for figures to report.
         rounds: of the scaling over workers.
         batch_size: scans of the compiled network's batch.
-        starts: commands of which the last tells the time to the first result.
+        starts: runs of the command; the last one gives the time to the first result.
         members, batches: of the measurements of how the cost of inference grows, on ``inferences`` projections.
     """
 
@@ -68,12 +68,12 @@ class BenchConfig:
 
     @classmethod
     def quick(cls, out: Path) -> BenchConfig:
-        """A minute or two: for trying, not for quoting."""
+        """A minute or two: for a try, not for figures to report."""
         return cls(out, repeats=4, zips=2, end_to_end=16, memory=(10, 40))
 
     @classmethod
     def tiny(cls, out: Path) -> BenchConfig:
-        """As little as makes every figure: for tests, meaningless."""
+        """The minimum that gives every figure: for tests, meaningless."""
         return cls(
             out, repeats=2, zips=1, end_to_end=2, memory=(1, 2), size="small", rounds=1, batch_size=1, starts=1,
             members=(1, 2), batches=(1, 2), inferences=2,
@@ -161,7 +161,7 @@ def _measure(
 
 
 def _start_up(path: str, work: Path, starts: int) -> dict[str, float]:
-    """From the command to the tables of one scan, s; the last of some runs, as compiled loops are then cached."""
+    """From the command to the tables of one scan, s; the last of several runs, when compiled loops are cached."""
     times = []
     for k in range(starts):
         command = [
@@ -189,7 +189,7 @@ def _rows(results: dict[str, Any]) -> list[Row]:
     detail = f"{part:.0f} ms over {whole:.0f} ms, {m['measure']['count']} rounds"
     row("all measures of image quality / zip to projection", m["ratio"], "at most 0.15", m["ratio"] <= 0.15, detail)
     memory = results["projecting_memory"]["peak_mb"]
-    row("memory of a projecting worker, MB", memory, "at most 350", memory <= 350, "peak resident")
+    row("memory of a projecting worker, MB", memory, "at most 350", memory <= 350, "peak resident memory")
     if "worker_scaling" in results:
         s = results["worker_scaling"]
         detail = f"projecting {s['scaling']['project']:.2f} x, inflating {s['scaling']['inflate']:.2f} x"
@@ -202,9 +202,9 @@ def _rows(results: dict[str, Any]) -> list[Row]:
     if g["measured"]:
         rate = g["member_evaluations_per_s"]
         detail = f"{g['device']}, {100 * g['share_of_matrix_ceiling']:.0f} % of the measured matrix ceiling"
-        row("ResNet-50 member-evaluations a second on CUDA", rate, "at least 5000 (H200)", rate >= 5000, detail)
+        row("ResNet-50 member-evaluations per second on CUDA", rate, "at least 5000 (H200)", rate >= 5000, detail)
     else:
-        row("ResNet-50 member-evaluations a second on CUDA", float("nan"), "at least 5000 (H200)", None, g["why"])
+        row("ResNet-50 member-evaluations per second on CUDA", float("nan"), "at least 5000 (H200)", None, g["why"])
     _cuda_end_to_end_row(results["cuda_end_to_end"], row)
     _end_to_end_rows(results, row)
     return rows
@@ -249,7 +249,7 @@ def _measure_scaling(
     measure: _Once,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """How cost grows: seconds a scan by scans, workers, members and batch size (small scans)."""
+    """How cost grows: seconds per scan by scans, workers, members and batch size (small scans)."""
     say("how cost grows ...")
     points: list[dict[str, Any]] = []
     base = min(300, config.end_to_end)
@@ -307,7 +307,7 @@ def _markdown(rows: list[Row], facts: dict[str, Any]) -> str:
 
 
 def _plot(points: list[dict[str, Any]], path: Path, say: Callable[[str], None]) -> None:
-    """Seconds a scan over scans, workers, members and batch size; needs the optional extra ``bench``."""
+    """Seconds per scan over scans, workers, members and batch size; needs the optional extra ``bench``."""
     try:
         import matplotlib as mpl
     except ImportError:

@@ -61,11 +61,11 @@ def _sample(sample: Any) -> dict[str, float]:
 
 
 def projecting(zips: Sequence[str], repeats: int) -> dict[str, Any]:
-    """`project(path)` against inflating the same members, alternating, on one core.
+    """`project(path)` and inflating the same members, alternating, on one core.
 
     Args:
-        zips: paths of scans, taken in turn.
-        repeats: rounds that count.
+        zips: paths of scans, used in turn.
+        repeats: measured rounds.
     """
     from ukb_infer.imaging.reading import project_path
 
@@ -84,7 +84,7 @@ def projecting(zips: Sequence[str], repeats: int) -> dict[str, Any]:
 
 
 def projecting_memory(zips: Sequence[str]) -> dict[str, float]:
-    """Peak memory of a process that does nothing but project."""
+    """Peak memory of a process that only projects."""
     from ukb_infer.imaging.reading import project_path
 
     for path in zips:
@@ -96,8 +96,8 @@ def stages(zips: Sequence[str], repeats: int) -> dict[str, float]:
     """Where the time of one projection goes: reading, and fusion with projection, s.
 
     Args:
-        zips: paths of scans, taken in turn.
-        repeats: rounds that count.
+        zips: paths of scans, used in turn.
+        repeats: measured rounds.
     """
     from ukb_infer.imaging.reading import read_stations
 
@@ -151,7 +151,7 @@ def _project_job(job: tuple[str, frozenset[str]]) -> int:
 
 
 def _throughput(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> float:
-    """Jobs a second of a warm pool."""
+    """Jobs per second of a warm pool."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         pool.map(function, jobs[: 4 * workers], chunksize=1)
         started = time.perf_counter()
@@ -163,7 +163,7 @@ def worker_scaling(zips: Sequence[str], scans: int, rounds: int = 3) -> dict[str
     """Throughput of projecting and of pure inflating with 1 and 2 workers.
 
     Args:
-        zips: paths of scans, taken in turn.
+        zips: paths of scans, used in turn.
         scans: jobs of each measurement.
         rounds: measurements, of which the fastest counts.
     """
@@ -206,8 +206,8 @@ def cpu_inference(batch_size: int, repeats: int) -> dict[str, Any]:
     """One ResNet-50 member, full size: eager fp32 torch against the compiled backend, alternating.
 
     Args:
-        batch_size: projections a batch.
-        repeats: rounds that count.
+        batch_size: projections per batch.
+        repeats: measured rounds.
     """
     import torch
 
@@ -242,11 +242,11 @@ def cpu_inference(batch_size: int, repeats: int) -> dict[str, Any]:
 
 
 def cuda_inference(batch_size: int, repeats: int) -> dict[str, Any]:
-    """ResNet-50 member-evaluations a second from 8-bit batches, and their share of the measured matrix ceiling.
+    """ResNet-50 member-evaluations per second from 8-bit batches, and their share of the measured matrix ceiling.
 
     Args:
-        batch_size: projections a batch.
-        repeats: rounds that count.
+        batch_size: projections per batch.
+        repeats: measured rounds.
     """
     import torch
 
@@ -294,11 +294,11 @@ def predict_run(scans: Sequence[str], count: int, work: str, workers: int, batch
     """A whole `predict` on linked scans: wall and CPU seconds after loading, peak memory.
 
     Args:
-        scans: paths of zips or projections, taken in turn.
+        scans: paths of zips or projections, used in turn.
         count: links to them, each a scan of the run.
         work: empty folder for links and results.
         workers: processes; 0 works in this one.
-        batch_size: scans a batch.
+        batch_size: scans per batch.
     """
     from ukb_infer.inference.config import PredictConfig
     from ukb_infer.inference.predict import run_predict
@@ -323,7 +323,7 @@ def cuda_end_to_end(scans: Sequence[str], count: int, work: str, workers: int) -
     """`predict` on zips with a GPU against each of its stages alone: wall seconds without loading.
 
     Args:
-        scans: paths of zips, taken in turn.
+        scans: paths of zips, used in turn.
         count: links to them, each a scan of the run.
         work: empty folder for links and results.
         workers: processes; 0 works in this one.
@@ -360,7 +360,7 @@ def project_run(scans: Sequence[str], count: int, work: str) -> dict[str, float]
     """CPU seconds of projecting and measuring linked scans in one process, without start-up.
 
     Args:
-        scans: paths of zips, taken in turn.
+        scans: paths of zips, used in turn.
         count: projections that count, after one to warm up.
         work: not used.
     """

@@ -32,11 +32,11 @@ class Sample:
 
 
 def alternate(functions: Sequence[Callable[[int], Any]], repeats: int, warm_up: int = 2) -> list[Sample]:
-    """Time functions in turn, so that whatever slows the machine slows them all.
+    """Time functions in turn, so that a slow machine affects all alike.
 
     Args:
         functions: each called with the number of the round.
-        repeats: rounds that count.
+        repeats: measured rounds.
         warm_up: rounds before them.
     """
     times: list[list[float]] = [[] for _ in functions]
@@ -64,7 +64,7 @@ def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, MB.
 
     Linux keeps the figure of ``getrusage`` across fork and exec, so that a small child of a large parent looks large;
-    the high-water mark of the address space itself does not have that flaw.
+    the high-water mark of the address space does not have this flaw.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -90,7 +90,7 @@ def in_process(module: str, function: str, **arguments: Any) -> Any:
         arguments: by name, JSON-able.
 
     Raises:
-        RuntimeError: it failed; holds its last words.
+        RuntimeError: it failed; contains its last line of output.
     """
     script = (
         "import json, sys\n"

@@ -1,4 +1,4 @@
-"""Synthetic neck-to-knee bodies and their files. They describe no one; see ``docs/phantom.md``."""
+"""Synthetic neck-to-knee bodies and their files; they describe no real person. See ``docs/phantom.md``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The parametrized body: from latent variables to shapes at any height.
+"""The parametric body: from latent variables to shapes at any height.
 
-A body is a stack of axial levels; at each level it is a list of superellipses painted one over the other. Heights and
+A body is a stack of axial levels; at each level it is a list of superellipses painted over each other. Heights and
 breadths are round anthropometric proportions (fractions of standing height, millimetres at 1.75 m).
 
 Frame: x grows to the subject's left, y to the back, z upwards from the floor, all in mm (DICOM's LPS up to an offset).
@@ -53,7 +53,7 @@ class Region(IntEnum):
 
 
 N_LABELS = 16 * len(Region)
-#: Paint code for the visceral mixture; the kernel decides voxel by voxel between visceral fat and bowel.
+#: Paint code for the visceral mixture; the kernel chooses visceral fat or bowel per voxel.
 VISCERAL_MIXTURE = 255
 
 #: Landmarks as fractions of standing height.
@@ -67,9 +67,9 @@ ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = (
     0.818,
     0.87,
 )
-#: End of the neck; the head above lies outside the field of a well placed scan and outside the true values' count.
+#: End of the neck; the head above is outside the field of a well-placed scan and not counted in the true values.
 NECK_TOP = 0.90
-#: Height at which all lengths below hold, mm.
+#: Body height for which all lengths below are given, mm.
 REFERENCE_HEIGHT_MM = 1750.0
 #: Back of the body above the table, mm from the front edge of a 174-row station.
 BACK_Y_MM = 336.0
@@ -131,7 +131,7 @@ def _smooth_step(fraction: NDArray[np.float64], low: float, high: float) -> NDAr
 
 
 class Body:
-    """Outlines of one subject at given heights; build it once per set of levels.
+    """Outlines of one subject at given heights; built once per set of levels.
 
     Args:
         subject: the latent variables.
@@ -185,7 +185,7 @@ class Body:
         self.lean_y = self.back_y - back - self.lean_b
 
     def _hip_half_width_mm(self) -> float:
-        """Half width of the trunk at the hips: the same for a subject whatever levels this body has."""
+        """Half width of the trunk at the hips: the same for a subject whatever the levels."""
         share = self.subject.leg_share
         keys = (0.0, KNEE * share, HIP_JOINT * share, SHOULDER, CHIN, 1.0)
         fraction = float(np.interp(0.56, (0.0, KNEE, HIP_JOINT, SHOULDER, CHIN, 1.0), keys))
@@ -306,7 +306,7 @@ class Body:
         self._paint(self.x, self.back_y, 5.0, 38.0, trunk + Tissue.SUBCUTANEOUS_FAT, where=cleft, on=1)
 
     def _paint_head(self, skin: int) -> None:
-        """Skin, skull and brain above the neck; only a field moved up (``knee_missing``) reaches that high."""
+        """Skin, skull and brain above the neck; only a field moved up (``knee_missing``) includes them."""
         skull = self.scale * _bump(self.h, 0.85, 1.0, 0.5)
         for half, label in (
             (76.0, skin),
@@ -446,7 +446,7 @@ def paint_level(shapes: Any, z_mm: Any, x0_mm: Any, y0_mm: Any, step_mm: Any, se
 
     Args:
         shapes: (shapes, SHAPE_COLUMNS) float32, in painting order.
-        z_mm: height of the level, mm; with ``seed`` it decides the pattern of the visceral mixture.
+        z_mm: height of the level, mm; with ``seed`` it determines the pattern of the visceral mixture.
         x0_mm: x of the first column's centre.
         y0_mm: y of the first row's centre.
         step_mm: spacing of rows and columns.

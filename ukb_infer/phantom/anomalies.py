@@ -1,8 +1,8 @@
-"""Everything that goes wrong with scans, made on purpose.
+"""Defects of scans, made on purpose.
 
-The names are the reason codes. Those of the picture (swaps, metal …) are drawn by ``sampling.render``; the others
-change what is written. Codes that are no property of one scan's files (``too_large``, which would need gigabytes;
-``station_extra``, ``bad_projection``, those of the estimates and the run) are not made.
+The names are the reason codes. Those of the image (swaps, metal …) are drawn by ``sampling.render``; the others change
+the files. Codes that cannot be made by one scan's files are missing (``too_large``, which would need gigabytes;
+``station_extra``, ``bad_projection``, those of the estimates and the run).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ukb_infer.text import suggest
 
 Alter = Callable[[ScanPlan, int], None]
 
-#: Smallest scan that file anomalies are made of: there is a middle station, and it keeps slices when it loses some.
+#: Smallest scan for file anomalies: it has a middle station with enough slices to lose some.
 MIN_STATIONS, MIN_SLICES = 3, 8
 
 
@@ -29,9 +29,9 @@ class Anomaly:
     """How an anomaly is made.
 
     Attributes:
-        alter: changes the plan of the DICOM files; None for one made elsewhere.
+        alter: changes the plan of the DICOM files; None if made elsewhere.
         formats: formats it can be written in.
-        effect: drawn into the picture by ``render``.
+        effect: drawn into the image by ``render``.
     """
 
     alter: Alter | None = None
@@ -55,7 +55,7 @@ def _middle_station(plan: ScanPlan, seed: int) -> int:
 
 
 def _repeat(plan: ScanPlan, seed: int, dz: float) -> None:
-    """Repeat a station; the first, older acquisition is spoiled by a motion ghost, the repeat is good."""
+    """Repeat a station; the older acquisition has a motion ghost, the repeat is good."""
     old = plan.of_station(_middle_station(plan, seed))
     highest = max(s.number for s in plan.series)
     for k, series in enumerate(old):
@@ -81,7 +81,7 @@ def _station_missing(plan: ScanPlan, seed: int) -> None:
 
 
 def _stations_do_not_overlap(plan: ScanPlan, seed: int) -> None:
-    """Everything from one station on lies 80 mm lower, more than any overlap."""
+    """Move all stations below one down by 80 mm, more than any overlap."""
     first = _middle_station(plan, seed) + 1
     for series in plan.series:
         if series.station >= first:
@@ -211,7 +211,7 @@ def _unreadable_dicom(plan: ScanPlan, seed: int) -> None:
 
 
 def _no_preamble(plan: ScanPlan, seed: int) -> None:
-    """A bare data set, or (odd seeds) the file meta information without the preamble before it."""
+    """A bare data set, or (odd seeds) file meta information without preamble."""
     for series in plan.series:
         series.encoding = "no_preamble" if seed % 2 else "bare"
 
@@ -291,7 +291,7 @@ ANOMALIES: dict[Reason, Anomaly] = {
 
 
 def anomaly_names() -> list[str]:
-    """Names that ``--anomaly`` takes."""
+    """Names of all anomalies."""
     return [reason.value for reason in ANOMALIES]
 
 
@@ -299,11 +299,12 @@ def find_anomaly(name: str) -> Reason:
     """Anomaly by name.
 
     Raises:
-        UsageError: none of that name.
+        UsageError: unknown name.
     """
     if name not in anomaly_names():
         raise UsageError(
-            f"`anomalies`: unknown {name!r}{suggest(name, anomaly_names())} (choices: {', '.join(anomaly_names())})"
+            f"unknown {name!r}{suggest(name, anomaly_names())} (choices: {', '.join(anomaly_names())})",
+            field="anomalies",
         )
     return Reason(name)
 
@@ -320,15 +321,15 @@ def check_format(anomaly: Reason, format: str) -> None:
     """
     formats = ANOMALIES[find_anomaly(anomaly.value)].formats
     if format not in formats:
-        raise UsageError(f"`anomalies` {anomaly.value} needs `format` {' or '.join(formats)}, got {format}")
+        raise UsageError(f"`anomalies`: {anomaly.value} needs `format` {' or '.join(formats)}, got {format}")
 
 
 def _check_scan(anomaly: Reason, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse scans too small for a defect in a middle station: it would be made in part or not at all."""
+    """Refuse scans too small for a defect in a middle station."""
     slices = min(shape[2] for shape in shapes)
     if len(shapes) < MIN_STATIONS or slices < MIN_SLICES:
         raise UsageError(
-            f"`anomalies` {anomaly.value} needs at least {MIN_STATIONS} stations of {MIN_SLICES} slices, "
+            f"`anomalies`: {anomaly.value} needs at least {MIN_STATIONS} stations of {MIN_SLICES} slices, "
             f"got {len(shapes)} of {slices}"
         )
 
@@ -337,13 +338,13 @@ def apply_to_plan(plan: ScanPlan, anomaly: Reason | None, format: str, seed: int
     """Change a plan by one anomaly of the files.
 
     Args:
-        plan: of a flawless scan; changed in place.
-        anomaly: None and those of the picture change nothing.
+        plan: of a scan without defects; changed in place.
+        anomaly: None and those of the image change nothing.
         format: ``zip`` or ``dicom``.
         seed: chooses the station and among variants.
 
     Raises:
-        UsageError: the anomaly cannot be made in this format or of so small a scan.
+        UsageError: the anomaly does not exist in this format, or the scan is too small.
     """
     if anomaly is None:
         return
@@ -355,15 +356,15 @@ def apply_to_plan(plan: ScanPlan, anomaly: Reason | None, format: str, seed: int
 
 
 def alter_nifti_stations(stations: list[Station], anomaly: Reason | None, seed: int) -> list[Station]:
-    """Stations as they are written to NIfTI: one missing or one without signal where that is the anomaly.
+    """Stations as written to NIfTI: one is missing or without signal if that is the anomaly.
 
     Args:
-        stations: head first; the list is changed in place where one loses its signal.
-        anomaly: None and those of the picture change nothing.
+        stations: head first; the list is changed in place if one loses its signal.
+        anomaly: None and those of the image change nothing.
         seed: chooses the station and the value of an image without signal.
 
     Raises:
-        UsageError: the anomaly cannot be made in this format or of so small a scan.
+        UsageError: the anomaly does not exist in this format, or the scan is too small.
     """
     if anomaly is None:
         return stations

@@ -36,7 +36,7 @@ class _Job:
 
 
 def scan_name(index: int) -> str:
-    """Name of a synthetic scan; ids start with 0, as no participant's does."""
+    """Name of a synthetic scan; its id starts with 0, unlike any participant's."""
     return f"{index:07d}_20201_2_0"
 
 
@@ -77,16 +77,16 @@ def write_cohort(
         seed: of the population; the same seed gives the same scans.
         format: zip, dicom or nifti.
         size: ``full`` (the protocol's matrix) or ``small``.
-        anomalies: given to the first scans, one each; the others are flawless.
-        workers: processes; they change nothing in the files.
-        progress: told (written, count).
+        anomalies: given to the first scans, one each; the others have none.
+        workers: processes; the files do not depend on them.
+        progress: called with (written, count).
         overwrite: remove an earlier cohort first: its tables and the scans that its ``truth.csv`` names.
 
     Returns:
         Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
 
     Raises:
-        UsageError: contradictory arguments, or the folder holds a cohort.
+        UsageError: contradictory arguments, or the folder has a cohort.
     """
     _check(out, count, seed, format, size, anomalies, workers, overwrite)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write_cohort(
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove an earlier cohort, so that no scan is left without its truth or in two formats; the table goes last."""
+    """Remove an earlier cohort, its table last, so that no scan is left without truth or in two formats."""
     table = out / TRUTH_NAME
     if not table.exists():
         return
@@ -132,22 +132,20 @@ def _check(
     out: Path, count: int, seed: int, format: str, size: str, anomalies: Sequence[Reason], workers: int, overwrite: bool
 ) -> None:
     if not 1 <= count <= 999_999:
-        raise UsageError(f"`count`: got {count}, expected 1 to 999999")
+        raise UsageError(field="count", got=count, expected="1 to 999999")
     if workers < 1:
-        raise UsageError(f"`workers`: got {workers}, expected 1 or more")
+        raise UsageError(field="workers", got=workers, expected="1 or more")
     if seed < 0:
-        raise UsageError(f"`seed`: got {seed}, expected 0 or more")
+        raise UsageError(field="seed", got=seed, expected="0 or more")
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"`format`: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(field="format", got=format, expected="zip, dicom or nifti")
     if size not in ("full", "small"):
-        raise UsageError(f"`size`: got {size!r}, expected full or small")
+        raise UsageError(field="size", got=size, expected="full or small")
     if len(anomalies) > count:
-        raise UsageError(
-            f"`anomalies`: {len(anomalies)} anomalies need `count` of at least {len(anomalies)}, got {count}"
-        )
+        raise UsageError(f"{len(anomalies)} `anomalies` need a `count` of at least {len(anomalies)}, got {count}")
     for anomaly in anomalies:
         check_format(anomaly, format)
     if (out / TRUTH_NAME).exists() and not overwrite:
-        raise UsageError(f"`out` {out}: holds a {TRUTH_NAME} already; choose another folder or pass `overwrite`")
+        raise UsageError(f"`out` {out} already contains a {TRUTH_NAME}; choose another folder or use `overwrite`")
     if out.exists() and not out.is_dir():
-        raise UsageError(f"`out` {out}: is a file, expected a folder")
+        raise UsageError(f"`out` {out} is a file, expected a folder")

@@ -1,4 +1,4 @@
-"""What is to be written of one scan, series by series, before it becomes files."""
+"""The plan of one scan, series by series, before it is written to files."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class SeriesPlan:
         station: from 1; ``contrast`` of :data:`CONTRASTS`.
         description: SeriesDescription.
         time: SeriesTime, HHMMSS.
-        pixel_spacing_mm: row and column spacing as text; nine digits give every float32 back.
+        pixel_spacing_mm: row and column spacing as text; nine digits reproduce any float32.
         slice_spacing_mm: nominal.
         slices: head first.
-        encoding: of every file; ``no_preamble`` keeps the file meta information, ``bare`` has neither.
+        encoding: of every file; ``no_preamble`` has file meta information only, ``bare`` neither.
         orientation: ImageOrientationPatient.
         study: 1, or 2 for slices of another examination.
         extra: further elements by keyword.
@@ -71,7 +71,7 @@ class ScanPlan:
     container: Literal["normal", "truncated", "encrypted"] = "normal"
 
     def of_station(self, station: int, contrasts: str | Sequence[str] = CONTRASTS) -> list[SeriesPlan]:
-        """Series of one station, of some contrasts.
+        """Series of one station, with some contrasts.
 
         Args:
             station: its number, from 1.
@@ -92,7 +92,7 @@ def _slices(volume: NDArray[np.uint16], station: Station) -> list[SlicePlan]:
 
 
 def make_plan(stations: Sequence[Station], scan: str) -> ScanPlan:
-    """Plan of a flawless scan: four series a station, numbered from 1, in the order in, opp, F, W.
+    """Plan of a scan without defects: four series per station, numbered from 1, in the order in, opp, F, W.
 
     Args:
         stations: head first, uint16.

@@ -1,7 +1,7 @@
-"""Who the phantoms are: latent variables drawn from a plausible population.
+"""The population of phantoms: latent variables drawn from plausible distributions.
 
-The numbers are round values for adults of 45 to 82 years, chosen to look like a population cohort; they describe
-no one.
+The numbers are round values for adults of 45 to 82 years, chosen to resemble a population cohort; they describe no
+real person.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from ukb_infer.errors import UsageError
 
-#: Spread of the pulse rate that no picture can tell, bpm (one standard deviation).
+#: Spread of the pulse rate that no image shows, bpm (one standard deviation).
 PULSE_RATE_IRREDUCIBLE_SD_BPM = 9.0
 #: Spread of grip strength that muscle volume does not explain, kg.
 GRIP_STRENGTH_IRREDUCIBLE_SD_KG = 5.0
@@ -83,13 +83,13 @@ def _lognormal(rng: Generator, sd: float) -> float:
 
 
 def irreducible_sd(name: str) -> float:
-    """Standard deviation that no picture of a phantom can explain, in the target's unit.
+    """Standard deviation that no image of a phantom explains, in the target's unit.
 
     Args:
         name: ``pulseRate`` or ``gripStrengthRight``, the targets with an additive part of known spread.
 
     Raises:
-        UsageError: another target; the message lists those that have one.
+        UsageError: another target; the message lists the valid ones.
     """
     if name not in _IRREDUCIBLE_SD:
         raise UsageError(f"no irreducible spread is defined for {name!r}, only for {', '.join(_IRREDUCIBLE_SD)}")
@@ -97,7 +97,7 @@ def irreducible_sd(name: str) -> float:
 
 
 def sample_subject(seed: int, index: int) -> Subject:
-    """Draw subject ``index`` of the cohort ``seed``; the same pair gives the same subject everywhere.
+    """Draw subject ``index`` of the cohort ``seed``; the same pair always gives the same subject.
 
     Args:
         seed: cohort seed, non-negative.

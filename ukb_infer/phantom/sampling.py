@@ -1,4 +1,4 @@
-"""From a body to stations: signal, noise, coil profile and folding on UK Biobank's grid."""
+"""From a body to stations: signal, noise, coil profile and fold-over on UK Biobank's grid."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _IMPLEMENTED = frozenset(
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What the scanner delivers: six stations, head first, uint16 water and fat."""
+    """The acquired scan: six stations, head first, uint16 water and fat."""
 
     stations: tuple[Station, ...]
 
@@ -107,7 +107,7 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
     """Grids of the six stations around one subject.
 
     Args:
-        subject: decides how the scanner's table is positioned: the field starts near the chin.
+        subject: determines the position of the table: the field starts near the chin.
         size: ``full`` is the protocol's matrix; ``small`` has half the rows, columns and slices on the same field.
         shift_mm: moves the field up (positive) or down relative to the body.
     """
@@ -173,7 +173,7 @@ def _render_slice(
 
 
 def _station_gains(rng: np.random.Generator, slices: int) -> NDArray[np.float64]:
-    """Smooth coil profile along z times the station's own scale: (slices,)."""
+    """Smooth coil profile along z times the station's scale: (slices,)."""
     u = np.linspace(-1.0, 1.0, slices)
     scale = float(np.clip(rng.normal(1.0, 0.06), 0.8, 1.2))
     return scale * (1.0 - rng.uniform(0.10, 0.22) * u**4 + rng.normal(0.0, 0.02) * u)
@@ -276,9 +276,9 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     """Scan one subject: six stations with the protocol's geometry.
 
     Args:
-        subject: whom to scan.
+        subject: to scan.
         size: ``full`` (protocol matrix) or ``small`` (half the rows, columns and slices over the same field).
-        effects: appearance anomalies: swaps, missing knee or shoulder, folding, metal, motion, noise and so on.
+        effects: appearance anomalies: swaps, missing knee or shoulder, fold-over, metal, motion, noise and others.
 
     Returns:
         The stations, head first; the same arguments give the same voxels.

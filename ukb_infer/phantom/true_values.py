@@ -1,9 +1,9 @@
 """The 72 true values of a phantom, computed from the tissue model itself.
 
-Volumes are counted on a coarse grid over the whole body (also what lies outside the scanner's field: shanks, hands);
-the head and feet, which are not modelled, add a fixed share that depends on height and sex. Masses follow with standard
-densities. Where a picture could not tell (pulse rate, grip strength, diabetes, bone mineral, the instruments' own
-noise) an irreducible part is added and stated.
+Volumes are counted on a coarse grid over the whole body, including parts outside the field of view (shanks, hands); the
+head and feet, which are not modelled, add a fixed share that depends on height and sex. Masses use standard densities.
+An irreducible part is added where an image shows nothing (pulse rate, grip strength, diabetes, bone mineral,
+instrument noise).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ukb_infer.targets import TARGETS
 FAT_DENSITY, LEAN_DENSITY = 0.900, 1.055
 #: Counting grid, mm.
 STEP_MM, LEVEL_MM = 4.5, 6.0
-#: Bone mineral share of the lean-and-bone mass, and its spread that the picture does not show (relative).
+#: Bone mineral share of the lean-and-bone mass, and its relative spread that the image does not show.
 BONE_SHARE, BONE_IRREDUCIBLE_SD = 0.046, 0.06
 #: Bone mineral of these parts relative to the whole body's share.
 BONE_PART = {"Android": 0.36, "Gynoid": 0.68}
@@ -31,10 +31,10 @@ BONE_PART = {"Android": 0.36, "Gynoid": 0.68}
 INSTRUMENT_SD = 0.008
 #: Relative noise of a tape measure.
 TAPE_SD = 0.005
-#: Part of the visceral fat that DXA sees.
+#: Part of the visceral fat that DXA detects.
 DXA_VAT_SHARE = 0.45
 
-#: Targets that the anatomy determines but for instrument noise; the others carry a large part no picture can tell.
+#: Targets determined by the anatomy, except for instrument noise; the others have a large part that no image shows.
 NOT_DETERMINED = frozenset(
     {"pulseRate", "gripStrengthRight", "type2Diabetes", "age", "DxaAndroidBoneMass", "DxaGynoidBoneMass"}
 )
@@ -98,10 +98,10 @@ class TissueVolumes:
         """Litres of tissues in regions between two heights.
 
         Args:
-            tissues: to add up.
-            regions: to look in.
-            low: lower height, a fraction of the average body's; included.
-            high: upper height likewise; not included.
+            tissues: to sum.
+            regions: to include.
+            low: lower height, a fraction of the average body's; inclusive.
+            high: upper height likewise; exclusive.
         """
         labels = [16 * r + t for r in regions for t in tissues]
         levels = (self.height >= low) & (self.height < high)
@@ -161,7 +161,7 @@ def _composition(
 
 
 def _head(subject: Subject) -> _Composition:
-    """Head, hands' tips and feet, which the model leaves out."""
+    """Head, fingertips and feet, which the model omits."""
     size = (subject.height_mm / 1750.0) ** 2
     return _Composition(1.1 * size, (4.9 if subject.male else 4.3) * size, 0.5 * subject.bone * size)
 
@@ -230,7 +230,7 @@ def _atlas(subject: Subject, volumes: TissueVolumes, weight_kg: float, instrumen
 
 
 def _latent(subject: Subject, values: dict[str, float]) -> dict[str, float]:
-    """Targets with a large part that no picture can tell."""
+    """Targets with a large part that no image shows."""
     pulse, grip, diabetes, _, _ = subject.noise
     vat, liver = values["AtlasVatVolume"], values["AtlasLiverFat"]
     logit = -4.0 + 0.55 * (vat - 3.0) + 0.06 * (liver - 5.0) + 0.05 * (subject.age_years - 63.0)
@@ -247,13 +247,13 @@ def _latent(subject: Subject, values: dict[str, float]) -> dict[str, float]:
 
 
 class _Instrument:
-    """Relative measurement noise of one subject; each draw is cut at four standard deviations."""
+    """Relative measurement noise of one subject; draws are limited to four standard deviations."""
 
     def __init__(self, subject: Subject) -> None:
         self._rng = np.random.default_rng(np.random.SeedSequence([subject.seed, subject.index, 99]))
 
     def measure(self, value: float, relative_sd: float = INSTRUMENT_SD) -> float:
-        """A value as an instrument gives it.
+        """A value as measured by an instrument.
 
         Args:
             value: the true one.
@@ -262,7 +262,7 @@ class _Instrument:
         return value * (1.0 + relative_sd * float(np.clip(self._rng.normal(), -4.0, 4.0)))
 
     def scan(self, part: _Composition) -> _Composition:
-        """A part of the body as DXA gives it."""
+        """A part of the body as measured by DXA."""
         bone = self.measure(part.bone, BONE_IRREDUCIBLE_SD)
         return _Composition(self.measure(part.fat), self.measure(part.lean), bone)
 

@@ -29,7 +29,7 @@ _ROOT = "1.2.826.0.1.3680043.10.1337"
 _ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 #: A private transfer syntax that no decoder knows.
 _UNKNOWN_SYNTAX = f"{_ROOT}.99.1"
-#: Characters kept for InstanceNumber and for each coordinate (DS allows 16): slices of a series differ only in value.
+#: Width of InstanceNumber and of each coordinate (DS allows 16), so that slices of a series differ only in values.
 _NUMBER_WIDTH, _COORDINATE_WIDTH = 8, 16
 #: Date in every file and table: fixed, so that the same phantom gives the same bytes.
 _DATE, _MANIFEST_DATE = "20161120", "Nov 20, 2016"
@@ -37,7 +37,7 @@ _ZIP_TIME = (2016, 11, 20, 10, 0, 0)
 
 
 def _owner(scan: str) -> str:
-    """UID components of a scan: of its key, or a hash where the name is of another form; never looks like an eid."""
+    """UID components of a scan: of its key, or a hash if the name has another form; never looks like an eid."""
     key = ScanKey.from_name(scan)
     if key.eid and len(key.eid) <= 10:
         return f"{int(key.eid) + 10**10}.{key.instance}.{key.array}"
@@ -45,12 +45,12 @@ def _owner(scan: str) -> str:
 
 
 def _uid(plan: ScanPlan, series: SeriesPlan, number: int = 0) -> str:
-    """UID of a slice (number from 1) or of a series (0); all of one length within a series."""
+    """UID of a slice (number from 1) or of a series (0); all of the same length within a series."""
     return f"{_ROOT}.{_owner(plan.scan)}.{series.study}.{100 + series.number}" + (f".{1000 + number}" if number else "")
 
 
 def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
-    """Elements of a series, with values of the right width where slices differ."""
+    """Elements of a series, with fixed-width values where slices differ."""
     rows, cols = series.slices[0].pixels.shape
     ds = Dataset()
     ds.SOPClassUID = _ENHANCED_MR if series.encoding == "multiframe" else MRImageStorage
@@ -103,7 +103,7 @@ def _syntax(series: SeriesPlan) -> str:
 
 @dataclass(frozen=True)
 class _Template:
-    """Bytes of a slice up to its pixels, and where the values stand that differ between slices of a series."""
+    """Bytes of a slice up to its pixels, and the offsets of values that differ between slices of a series."""
 
     data: bytes
     uid_at: tuple[int, ...]
@@ -111,7 +111,7 @@ class _Template:
     position_at: int
 
     def fill(self, uid: str, number: int, position_mm: tuple[float, float, float]) -> bytes:
-        """Put a slice's own values in place; leading spaces are allowed in IS and DS.
+        """Insert a slice's own values; leading spaces are allowed in IS and DS.
 
         Args:
             uid: SOPInstanceUID.
@@ -128,7 +128,7 @@ class _Template:
 
 
 def _template(plan: ScanPlan, series: SeriesPlan) -> _Template:
-    """Let pydicom write a slice once a series and locate what differs between slices."""
+    """Write one slice per series with pydicom, and locate what differs between slices."""
     ds = _dataset(plan, series)
     implicit = series.encoding in ("implicit", "mislabelled")
     ds.PixelData = bytes(2 * ds.Rows * ds.Columns)
@@ -147,7 +147,7 @@ def _template(plan: ScanPlan, series: SeriesPlan) -> _Template:
 
 
 def _file_head(sop_class: str, sop_instance: str, series: SeriesPlan) -> bytes:
-    """Preamble and file meta information, as far as the encoding has them."""
+    """Preamble and file meta information, if the encoding has them."""
     if series.encoding == "bare":
         return b""
     meta = FileMetaDataset()
@@ -173,7 +173,7 @@ def _slice_files(plan: ScanPlan, series: SeriesPlan) -> Iterator[tuple[str, byte
 
 
 def _decimal(value: float) -> str:
-    """Decimal string of a coordinate in mm: nine decimals within the 16 characters of DS give a float32 back."""
+    """Decimal string of a coordinate in mm: nine decimals within the 16 characters of DS reproduce a float32."""
     return f"{value:.9f}"[:_COORDINATE_WIDTH].rstrip("0").rstrip(".")
 
 
@@ -186,7 +186,7 @@ def _compress(data: bytes) -> bytes:
 
 
 def _manifest(plan: ScanPlan) -> tuple[str, bytes] | None:
-    """Name and bytes of the manifest; dates with a comma stand unquoted, as in UK Biobank's."""
+    """Name and bytes of the manifest; dates with a comma are unquoted, as in UK Biobank's."""
     if plan.manifest == "missing":
         return None
     header = (
@@ -231,7 +231,7 @@ class _IsalCompressor:
 
 
 def _write_zip(plan: ScanPlan, path: Path) -> None:
-    """Write a zip whole or not at all; the same plan gives the same bytes."""
+    """Write a zip atomically; the same plan gives the same bytes."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -304,11 +304,11 @@ def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reas
 
 def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
     if format not in ("zip", "dicom", "nifti"):
-        raise UsageError(f"`format`: got {format!r}, expected zip, dicom or nifti")
+        raise UsageError(field="format", got=format, expected="zip, dicom or nifti")
     if not ScanKey.from_name(scan).is_safe:
-        raise UsageError(f"scan: got {scan!r}, expected a name of the characters A-Z a-z 0-9 . _ -")
+        raise UsageError(field="scan", got=scan, expected="a name with only A-Z a-z 0-9 . _ -")
     if not stations:
-        raise UsageError("stations: got none, expected at least one")
+        raise UsageError("got none, expected at least one", field="stations")
     for number, station in enumerate(stations, start=1):
         if station.water.dtype != np.uint16 or station.fat.dtype != np.uint16 or station.fat.shape != station.shape:
             raise UsageError(
@@ -325,14 +325,14 @@ def write_scan(
     anomaly: Reason | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write one scan; it appears under its name only when it is whole. The same arguments give the same bytes.
+    """Write one scan atomically; the same arguments give the same bytes.
 
     Args:
         stations: head first; water and fat (rows, cols, slices) uint16.
-        folder: where; created.
+        folder: created if missing.
         scan: its name.
-        format: ``zip`` (``<scan>.zip``), ``dicom`` or ``nifti`` (folder ``<scan>``, replaced where it exists).
-        anomaly: a defect of the files, from :data:`ukb_infer.phantom.anomalies.ANOMALIES`. Those of the picture
+        format: ``zip`` (``<scan>.zip``), ``dicom`` or ``nifti`` (folder ``<scan>``, replaced if it exists).
+        anomaly: a defect of the files, from :data:`ukb_infer.phantom.anomalies.ANOMALIES`. Those of the image
             (``effect``) are drawn by ``render`` and change nothing here.
         seed: chooses among variants of the anomaly.
 
@@ -340,8 +340,8 @@ def write_scan(
         The zip or folder.
 
     Raises:
-        UsageError: stations that are not uint16, an unsafe name, or an anomaly that cannot be made of this scan or
-            in this format; nothing is written.
+        UsageError: stations that are not uint16, an unsafe name, or an anomaly that is impossible for this scan or
+            format; nothing is written.
     """
     from ukb_infer.phantom.anomalies import alter_nifti_stations, apply_to_plan
 
@@ -360,7 +360,7 @@ def write_scan(
 
 
 def _write_folder(target: Path, write: Callable[[Path], None]) -> Path:
-    """Fill a hidden folder and give it its name at the end."""
+    """Fill a hidden folder and rename it at the end."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -13,21 +13,21 @@ Float64 = NDArray[np.float64]
 
 #: Nominal levels of the published coverage curve.
 PUBLISHED_LEVELS = np.linspace(0.0, 1.0, 11)
-#: Levels at which conformal half widths are kept; in between they are interpolated, beyond them refused.
+#: Levels at which conformal half widths are kept; interpolated in between, refused beyond.
 CONFORMAL_LEVELS = (0.5, 0.6, 0.68, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999)
 
 
 def _scores(label: Float64, mean: Float64, variance: Float64) -> Float64:
-    """|label - mean| / sd of the labels present, rising, so that the order of rows changes no sum.
+    """|label - mean| / sd of the labels present, ascending, so that sums do not depend on row order.
 
     Raises:
-        UsageError: fewer than 10 labels, or predictions that are no predictions.
+        UsageError: fewer than 10 labels, or invalid predictions.
     """
     present = np.isfinite(label)
     if present.sum() < 10:
         raise UsageError(f"calibration needs at least 10 labels of a target, got {int(present.sum())}")
     if not np.isfinite(mean[present]).all() or not ((variance[present] > 0) & np.isfinite(variance[present])).all():
-        raise UsageError("calibration needs finite means and finite variances above 0; check how training went")
+        raise UsageError("calibration needs finite means and finite variances above 0; check the training")
     return np.sort(np.abs(label - mean)[present] / np.sqrt(variance[present]))
 
 
@@ -46,14 +46,16 @@ def variance_factor_closed_form(label: Float64, mean: Float64, variance: Float64
 
 
 def _factor(value: float, share: str) -> float:
-    """The factor, unless it is 0: an sd of 0 is none."""
+    """The factor, if it is not 0 (an sd of 0 is invalid)."""
     if value == 0:
-        raise UsageError(f"calibration: {share} of the labels are predicted exactly, no factor can match that")
+        raise UsageError(
+            f"calibration: {share} of the labels are predicted exactly, so no factor fits; check the labels"
+        )
     return value
 
 
 def coverage_area(scores: Float64, factor: float) -> float:
-    """Signed area between observed and nominal coverage over the published levels; > 0 where intervals are too wide.
+    """Signed area between observed and nominal coverage over the published levels; > 0 if intervals are too wide.
 
     Args:
         scores: (n,) |label - mean| / sd.
@@ -65,7 +67,7 @@ def coverage_area(scores: Float64, factor: float) -> float:
 
 
 def variance_factor_coverage(label: Float64, mean: Float64, variance: Float64) -> float:
-    """Published idea: the factor at which the coverage curve has no signed area, by a monotone root search.
+    """As published: the factor at which the coverage curve has no signed area, by a monotone root search.
 
     The area grows with the factor, in steps of 1/N; the search is on the logarithm and around the median score, so
     that it does not depend on the unit.
@@ -95,14 +97,14 @@ def conformal_half_width(scores: Float64, level: float) -> float:
         level: in (0, 1).
 
     Returns:
-        Half width; infinite where n is too small for the level.
+        Half width; infinite if n is too small for the level.
     """
     rank = max(1, int(np.ceil((scores.size + 1) * level - 1e-9)))
     return float(np.sort(scores)[rank - 1]) if rank <= scores.size else float("inf")
 
 
 def conformal_table(label: Float64, mean: Float64, variance: Float64) -> dict[float, float]:
-    """Half widths at :data:`CONFORMAL_LEVELS`, leaving out levels the number of labels cannot support.
+    """Half widths at :data:`CONFORMAL_LEVELS`, without levels for which there are too few labels.
 
     Args:
         label: (N,) NaN where missing.

@@ -1,7 +1,7 @@
-"""The numerical chain after the network: small wrappers, one meaning and one variance rule each.
+"""The numerical steps after the network: small functions, each with one meaning and one variance rule.
 
 ============================  ====================  ==================================================================
-wrapper                       meaning               its rule for the variance
+function                      meaning               rule for the variance
 ============================  ====================  ==================================================================
 :func:`combine_members`       members -> ensemble   mean of variances (aleatoric) + variance of means (epistemic)
 :func:`destandardize`         z-scores -> labels    times sd squared
@@ -11,7 +11,7 @@ wrapper                       meaning               its rule for the variance
 :func:`prediction_interval`   sd -> interval        none: half width times sd, clipped to the physical limits
 ============================  ====================  ==================================================================
 
-All float64 NumPy. Before it, the network gives mean and log-variance of each member (``variance_from_raw``).
+All float64 NumPy. Before them, the network gives mean and log-variance of each member (``variance_from_raw``).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def destandardize(mixture: Mixture, mean: Float64, sd: Float64) -> Mixture:
 
 
 def calibrate(mixture: Mixture, factor: Float64) -> Mixture:
-    """Multiply the total variance, and so both its parts, by the calibration factor; the mean stays.
+    """Multiply both parts of the variance by the calibration factor; the mean stays.
 
     Args:
         mixture: (..., T).
@@ -100,7 +100,7 @@ def combine_modules(mixtures: Sequence[Mixture], members: Sequence[int]) -> Mixt
     """Join modules that predict the same target, in natural units, as one mixture of all their members.
 
     Args:
-        mixtures: one a module, equal shapes.
+        mixtures: one per module, equal shapes.
         members: number of members of each; every member weighs the same.
 
     Returns:

@@ -7,7 +7,7 @@
 
 It is smooth and rises strictly from -12 to 8; near 0 it is close to the identity (0 becomes -0.04). Its slope
 ``(1 + z^2)^(-3/2)`` falls off as a power, where a clamp's is 0 and that of tanh underflows: an output that has run away
-is always pulled back. The standardized sd so lies between exp(-6) = 0.0025 and exp(4) = 55.
+is always pulled back. The standardized sd is therefore between exp(-6) = 0.0025 and exp(4) = 55.
 
 ``plain`` is the published ``s = raw``, for imported weights and for modules made before ``bounded`` existed.
 """
@@ -48,7 +48,7 @@ def variance_from_raw(raw: NDArray[np.floating], kind: LogVariance = "plain") ->
         kind: the rule the network was trained with.
 
     Returns:
-        float64 of the same shape; NaN where the raw output is NaN or infinite, never a number made up for it.
+        float64 of the same shape; NaN where the raw output is NaN or infinite, never an invented number.
     """
     finite = np.isfinite(raw)
     safe = np.where(finite, raw, 0.0)

@@ -25,10 +25,10 @@ def gaussian_nll(
         prediction: (N, T, 2) mean and raw log-variance, standardized units.
         target: (N, T) standardized labels; NaN where missing.
         beta: weight each term by its variance to the power beta (beta-NLL, Seitzer et al. 2022); 0 for the plain loss.
-        count: what the sum is divided by, where the labels present in this batch are not all (several processes).
+        count: divisor of the sum, if this batch has only part of the labels (several processes).
 
     Returns:
-        Mean over the labels present; 0 where there is none.
+        Mean over the labels present; 0 if there are none.
     """
     mean, s = prediction[..., 0], log_variance(prediction[..., 1])
     present = torch.isfinite(target)

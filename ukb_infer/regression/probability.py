@@ -1,8 +1,8 @@
 """Probabilities of 0/1 targets: from the regressed mean to a calibrated probability, and prediction sets.
 
-Platt: logistic regression on the mean, with Platt's smoothed labels (Platt 1999). Isotonic: the best rising step
-function (Zadrozny & Elkan 2002), linear in between; it needs more labels. Prediction sets: class-conditional split
-conformal (Vovk 2012): of the scans of each class, the stated share have their class in the set.
+Platt: logistic regression on the mean, with Platt's smoothed labels (Platt 1999). Isotonic: the best ascending step
+function (Zadrozny & Elkan 2002), interpolated linearly; it needs more labels. Prediction sets: class-conditional split
+conformal (Vovk 2012): the level holds for each class separately.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ukb_infer.errors import UsageError
 from ukb_infer.regression.calibration import CONFORMAL_LEVELS, conformal_half_width
 
 Float64 = NDArray[np.float64]
-#: Knots of a curve from mean to probability: (mean, probability), both rising.
+#: Knots of a curve from mean to probability: (mean, probability), both ascending.
 Curve = tuple[tuple[float, float], ...]
-#: Labels from which on isotonic regression is used, and of the rarer class.
+#: Fewest labels for isotonic regression, in all and of the rarer class.
 ISOTONIC_LABELS, ISOTONIC_RARER = 1000, 100
 #: Fewest labels of each class for any calibration.
 FEWEST_OF_A_CLASS = 5
-#: Knots at which a logistic curve is kept; between them it is straight to 1e-4.
+#: Knots at which a logistic curve is stored; linear interpolation is accurate to 1e-4.
 _PLATT_KNOTS = np.linspace(-1.0, 2.0, 301)
 
 
@@ -41,7 +41,7 @@ def fit_probability(label: Float64, mean: Float64) -> tuple[str, Curve]:
     """
     present = np.isfinite(label) & np.isfinite(mean)
     y, m = label[present], mean[present]
-    order = np.lexsort((y, m))  # the order of rows decides nothing
+    order = np.lexsort((y, m))  # row order must not matter
     y, m = y[order], m[order]
     rarer = int(min(y.sum(), y.size - y.sum()))
     if rarer < FEWEST_OF_A_CLASS:

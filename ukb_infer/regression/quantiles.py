@@ -1,8 +1,8 @@
 """Central intervals of a mixture of predictive distributions.
 
-Several modules that predict one target, without data to calibrate them together, give one distribution: each module's
-own calibrated one, weighed by its members. Its interval is taken between quantiles, not from mean and sd, because a
-mixture of two Gaussians is none.
+Several modules that predict one target, without data to calibrate them together, give one distribution: the mixture of
+their calibrated ones, weighted by members. Its interval is taken between quantiles, not from mean and sd, because a
+mixture of two Gaussians is not Gaussian.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Shape:
     Attributes:
         levels: rising, in (0, 1); none for a Gaussian.
         widths: half widths at those levels, in standard deviations. In between they are interpolated; beyond the last
-            the tail is Gaussian, stretched to meet it.
+            the tail is Gaussian, stretched to be continuous.
         weight: share in the mixture, relative to the others'.
     """
 

@@ -1,1 +1,1 @@
-"""Tables and figures for people, from finished tables and records."""
+"""Evaluation tables and figures."""

@@ -15,7 +15,7 @@ from ukb_infer.storage import atomic_write_text
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to judge.
+    """What to evaluate.
 
     Attributes:
         run: folder of ``predict`` or ``cross-validate``, or a published ``predictions.csv``.
@@ -25,7 +25,7 @@ class EvaluateConfig:
         units, define: as for training.
         replicates: bootstrap replicates; ``seed`` of their draws.
         figures: draw them.
-        divisors: of the published system's targets, by name, where they are not known here.
+        divisors: unit divisors of the published system's targets that are not known here, by name.
     """
 
     run: Path
@@ -54,14 +54,14 @@ class EvaluateResult:
 
 
 def run_evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> EvaluateResult:
-    """Judge a run.
+    """Evaluate a run.
 
     Args:
-        config: what.
-        say: receives notes for people.
+        config: what to evaluate.
+        say: receives notes.
 
     Raises:
-        UsageError: unusable labels, or none that belong to the run.
+        UsageError: unusable labels, or none for the run.
         RunError: no predictions, or the folder cannot be written.
     """
     predictions = read_predictions(config.run, config.divisors)
@@ -85,7 +85,7 @@ def run_evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> 
         atomic_write_text(files[0], metrics_csv(comparison))
         atomic_write_text(files[1], f"# Agreement of {comparison.source}\n\n{table}")
     except OSError as error:
-        raise RunError(f"`out` {config.out}: cannot be written ({error.strerror})") from error
+        raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another folder") from error
     if config.figures:
         files += _draw(config, comparison, say)
     return EvaluateResult(comparison, table, tuple(files))
@@ -95,11 +95,11 @@ def _draw(config: EvaluateConfig, comparison: Comparison, say: Callable[[str], N
     try:
         from ukb_infer.report import figures
     except ImportError:
-        say('no figures: they need matplotlib: pip install "ukb-infer[report]"')
+        say('no figures: matplotlib is missing; pip install "ukb-infer[report]"')
         return []
     few = [r.spec.name for r in comparison.results if r.count < figures.FEWEST_SCANS]
     if few:
-        say(f"no figures of {', '.join(few)}: fewer than {figures.FEWEST_SCANS} scans have label and estimate")
+        say(f"no figures of {', '.join(few)}: fewer than {figures.FEWEST_SCANS} scans have both label and estimate")
     files = figures.draw_all(comparison, config.out / "figures")
     history = (config.run if config.run.is_dir() else config.run.parent) / "history.csv"
     if history.is_file():

@@ -24,9 +24,9 @@ from ukb_infer.evaluation.metrics import (
 )
 from ukb_infer.storage import atomic_path
 
-#: Fewest scans of a target that are worth a figure.
+#: Fewest scans of a target for a figure.
 FEWEST_SCANS = 3
-#: Points of a scatter; beyond them a seeded sample is drawn.
+#: Most points of a scatter plot; beyond that a seeded sample is drawn.
 MAX_POINTS = 5000
 _STYLE = {
     "font.size": 8,
@@ -39,11 +39,11 @@ _DOTS = {"s": 6, "c": "0.25", "alpha": 0.5, "linewidths": 0, "rasterized": True}
 
 
 def draw_all(comparison: Comparison, folder: Path) -> list[Path]:
-    """One sheet a target and an overview of all, each as PDF and PNG.
+    """One sheet per target and an overview, each as PDF and PNG.
 
     Args:
         comparison: results with their data.
-        folder: of the figures; made where missing.
+        folder: of the figures; created if missing.
 
     Returns:
         The files of the overview and the folder's sheets.
@@ -193,7 +193,7 @@ def _calibration(axis: Any, result: TargetResult) -> None:
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     axis.plot(CURVE_LEVELS, calibration_curve(d.label, d.mean, d.sd), color="0.0", label="Gaussian from mean and sd")
     inside = float(d.inside.mean())
-    axis.plot(  # not drawn where there are no intervals
+    axis.plot(  # not drawn if there are no intervals
         [d.level], [inside], "ks", markersize=5, markerfacecolor="1.0", label=f"intervals of the run ({d.level:g})"
     )
     axis.set(
@@ -223,7 +223,7 @@ def _sparsification(axis: Any, result: TargetResult) -> None:
 
 
 def _error_by_sd(axis: Any, result: TargetResult) -> None:
-    """RMSE in ten groups of equal size over the predicted sd: on the line where the sd is right."""
+    """RMSE in ten groups of equal size over the predicted sd: on the line if the sd is right."""
     sd, rmse = error_by_sd(result.data.mean - result.data.label, result.data.sd)
     top = 1.1 * max(float(sd.max()), float(rmse.max())) or 1.0
     axis.plot([0, top], [0, top], color="0.6", linewidth=0.8, label="right on average")

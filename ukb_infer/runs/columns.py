@@ -1,4 +1,4 @@
-"""The columns of the estimates: how stored results become text, and what each column means."""
+"""The columns of the estimates: how stored results become text, and their meaning."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Column:
 
 @dataclass(frozen=True)
 class WrittenPart:
-    """What one module contributes to a target.
+    """The contribution of one module to a target.
 
     Attributes:
         weight: its members.
-        levels: of its half widths, rising; none for a Gaussian.
+        levels: of its half widths, ascending; empty for a Gaussian.
         widths: half widths at those levels, in standard deviations.
-        curve: (mean, probability) knots of a binary target; none where its probability is not calibrated.
+        curve: (mean, probability) knots of a binary target; empty if its probability is not calibrated.
     """
 
     weight: float
@@ -51,11 +51,11 @@ class WrittenTarget:
 
     Attributes:
         name, unit, field, kind, lower, upper: as in the module.
-        half_width: of its intervals, in total standard deviations; None where there is none.
-        interval: what the interval or the probability is, or why there is none, for the dictionary.
-        parts: what the modules contribute, for mixtures and probabilities.
-        tail: place of their own means and variances behind the stored targets; -1 for a single module.
-        sets: lowest probability of class 0 and of class 1 with which they are in the prediction set; None without sets.
+        half_width: of its intervals, in total standard deviations; None if there is none.
+        interval: description of the interval or probability, or why there is none, for the dictionary.
+        parts: contributions of the modules, for mixtures and probabilities.
+        tail: offset of the modules' own means and variances after the stored targets; -1 for a single module.
+        sets: lowest probability with which class 0 and class 1 are in the prediction set; None without sets.
     """
 
     name: str
@@ -78,7 +78,7 @@ class WrittenTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """How results in the journal become tables; kept in the journal itself.
+    """Layout of the tables, stored in the journal.
 
     Attributes:
         stored: names of the targets in the order of the stored results.
@@ -96,12 +96,12 @@ class OutputSpec:
     parquet: bool
 
     def to_plain(self) -> dict[str, Any]:
-        """For the journal."""
+        """Values for the journal."""
         return asdict(self)
 
     @classmethod
     def from_journal(cls, plain: dict[str, Any]) -> OutputSpec:
-        """From the journal, also of earlier versions.
+        """Read from the journal, also of earlier versions.
 
         Raises:
             RunError: it is damaged.
@@ -141,11 +141,11 @@ def _continuous_entries(spec: OutputSpec, target: WrittenTarget) -> list[tuple[s
 
 
 def _binary_entries(target: WrittenTarget) -> list[tuple[str, str, str]]:
-    """As above. A 0/1 target has a probability; an interval of mean and sd would cover neither class as it says."""
+    """As above, for a 0/1 target: a probability instead of an interval."""
     entries = [
         ("mean", "raw output of the 0/1 regression; for ranking, not a probability", target.unit),
         ("probability", f"probability of 1; {target.interval or 'not calibrated: the mean clipped to 0-1'}", ""),
-        ("class", "1 where the probability is at least 0.5", ""),
+        ("class", "1 if the probability is at least 0.5", ""),
     ]
     if target.sets is not None:
         words = (
@@ -156,7 +156,7 @@ def _binary_entries(target: WrittenTarget) -> list[tuple[str, str, str]]:
 
 
 def format_float32(value: float) -> str:
-    """Shortest decimal that gives back the same float32; empty for NaN."""
+    """Shortest decimal that reproduces the float32; empty for NaN."""
     return "" if np.isnan(value) else str(np.float32(value))
 
 
@@ -168,7 +168,7 @@ def _limits_text(lower: float | None, upper: float | None) -> str:
 
 
 def _continuous_cells(spec: OutputSpec, target: WrittenTarget, first: int, values: Float64) -> list[list[str]]:
-    """Columns of a continuous target: text of every scan. ``first`` is the place of its mean in ``values``."""
+    """Cells of a continuous target for every scan. ``first`` is the index of its mean in ``values``."""
     mean, aleatoric, epistemic = values[:, first : first + 3].T
     sd = np.sqrt(aleatoric + epistemic)
     low, high = np.full((2, len(mean)), np.nan)
@@ -186,7 +186,7 @@ def _continuous_cells(spec: OutputSpec, target: WrittenTarget, first: int, value
 
 
 def _binary_cells(target: WrittenTarget, first: int, values: Float64) -> list[list[str]]:
-    """Columns of a 0/1 target. The probability is the average of the modules', weighed by their members."""
+    """Cells of a 0/1 target. The probability is the average of the modules', weighted by members."""
     mean = values[:, first]
     parts = target.parts or (WrittenPart(1.0),)
     means = [mean] if target.tail < 0 else [values[:, target.tail + 2 * k] for k in range(len(parts))]
@@ -202,12 +202,12 @@ def _binary_cells(target: WrittenTarget, first: int, values: Float64) -> list[li
 
 
 def estimate_cells(spec: OutputSpec, values: Float64) -> list[tuple[str, ...]]:
-    """Cells of some scans, a row a scan.
+    """Cells of some scans, one row per scan.
 
     Args:
         spec: of the columns.
         values: (N, stored numbers), natural units: mean, aleatoric and epistemic variance of each stored target, then
-            mean and variance of every module of those that several have.
+            mean and variance by module of targets with several modules.
     """
     place = {name: 3 * k for k, name in enumerate(spec.stored)}
     columns: list[list[str]] = []

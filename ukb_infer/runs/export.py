@@ -1,4 +1,4 @@
-"""``export``: the tables of what a run has finished so far."""
+"""``export``: the tables of the scans finished so far."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ukb_infer.runs.tables import write_facts, write_tables
 
 
 def run_export(folder: Path, out: Path) -> list[Path]:
-    """Write the tables of what a run has finished into another folder, also while it is going on.
+    """Write the tables of the scans a run has finished into another folder, also during the run.
 
     Args:
         folder: of the run.
-        out: where to write them.
+        out: folder for them.
 
     Raises:
         UsageError: both are the same folder.
-        RunError: no run, or the folder cannot be written.
+        RunError: not a run, or the folder cannot be written.
     """
     if os.path.realpath(out) == os.path.realpath(folder):
         raise UsageError("`out` is the run itself, which writes its tables at its end; choose another folder")
@@ -28,7 +28,7 @@ def run_export(folder: Path, out: Path) -> list[Path]:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"`out` {out}: cannot be used as a folder ({error.strerror})") from error
+            raise RunError(f"`out` {out} cannot be used as a folder ({error.strerror}); choose another") from error
         files = write_tables(out, journal)
         facts = journal.get("facts")
         if facts is not None:

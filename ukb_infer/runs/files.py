@@ -1,4 +1,4 @@
-"""The files of a run folder: each name is spelled here only."""
+"""File names of a run folder, defined only here."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ QUALITY = "quality.csv"
 #: Tables that are also written as Parquet where that is asked for, and the names they then have.
 PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATES, SCANS, QUALITY)}
 LOG, LOG_KEY = "run.log", ".log-key"
-#: Scans that a merge found no result of.
+#: Scans without result after a merge.
 MISSING = "missing.csv"
-#: What ``--overwrite`` may remove.
+#: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
     *PARQUET.values(), LOG, LOG_KEY, MISSING,
@@ -25,7 +25,7 @@ OWN_FILES = (
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is a run."""
     return (folder / JOURNAL_NAME).exists()
 
 
@@ -35,7 +35,7 @@ def holds_estimates(folder: Path) -> bool:
 
 
 def projection_files(folder: Path, scan: str) -> list[Path]:
-    """What ``project`` may have written of a scan, whether it is there or not.
+    """Files that ``project`` may have written for a scan, whether or not they exist.
 
     Args:
         folder: of the run.
@@ -45,15 +45,15 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
 
 
 def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> None:
-    """Create the run folder, or make sure it is one of ours.
+    """Create the run folder, or check that it is one.
 
     Args:
         out: the folder.
-        overwrite: remove what an earlier run left there, unless a process is still at it.
+        overwrite: remove an earlier run, unless a process is working on it.
         lock: how the folder is locked.
 
     Raises:
-        RunError: it holds other files, cannot be written, or is in use.
+        RunError: it has other files, cannot be written, or is in use.
     """
     try:
         ours = holds_run(out)
@@ -65,32 +65,28 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         if not ours:
             check_run_folder(out)
     except OSError as error:
-        raise RunError(f"`out` {out}: cannot be used as a folder ({error.strerror}); choose another") from error
+        raise RunError(f"`out` {out} cannot be used as a folder ({error.strerror}); choose another") from error
 
 
 def _own_projections(out: Path, *, locks: bool) -> list[Path]:
-    """What a run of ``project`` may have written of its scans; nothing where its journal cannot be read."""
+    """Files that a run of ``project`` may have written for its scans; empty if its journal cannot be read."""
     try:
         with Journal(out, read_only=True, locks=locks) as journal:
-            scans = (
-                []
-                if journal.get("output") is not None
-                else [item.key.scan for item in journal.inputs() if item.key.is_safe]
-            )
+            keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
     except (RunError, sqlite3.Error):
         return []
     return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
 
 
 def check_run_folder(out: Path) -> None:
-    """Make sure that a folder is a run's, empty, or not there yet; writes nothing.
+    """Check that a folder is a run, empty, or missing; writes nothing.
 
     Raises:
-        RunError: it holds other files.
+        RunError: it has other files.
         OSError: it cannot be listed.
     """
     if holds_run(out) or not out.exists():
         return
     if present := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
         names = ", ".join(present[:3]) + (" ..." if len(present) > 3 else "")
-        raise RunError(f"`out` {out}: holds other files ({names}); choose an empty or new folder")
+        raise RunError(f"`out` {out} contains other files ({names}); choose an empty or new folder")

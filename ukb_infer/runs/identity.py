@@ -1,4 +1,4 @@
-"""What decides the results of a run, and whether a folder is continued with the same."""
+"""Identity of a run: settings that affect its results, which must not change on resuming."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ukb_infer.execution import Journal
 
 
 def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
-    """Make sure that a folder is continued with what it was begun with.
+    """Check that a run is resumed with its original identity.
 
     Args:
-        journal: of the run; a new one keeps the identity, unless it is opened to read only.
-        identity: what decides the results of this call.
+        journal: of the run; a new one stores the identity, unless it is opened read-only.
+        identity: of this call.
 
     Raises:
-        UsageError: spells out the differences.
+        UsageError: lists the differences.
     """
     before = journal.get("identity")
     if before is None:
@@ -24,18 +24,18 @@ def check_same_run(journal: Journal, identity: dict[str, Any]) -> None:
         return
     if differences := identity_differences(before, identity):
         raise UsageError(
-            f"holds a run made with other settings ({differences}); "
+            f"contains a run with other settings ({differences}); "
             "use the same settings, another folder, or `overwrite`",
             field="out",
         )
 
 
 def identity_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two identities, in words; "" where nothing does.
+    """Differences between two identities, in words; "" for none.
 
     Args:
         before: identity of the run.
-        now: identity that is compared with it.
+        now: identity to compare.
     """
     commands = ["predict" if "modules" in identity else "project" for identity in (before, now)]
     if commands[0] != commands[1]:

@@ -1,4 +1,4 @@
-"""``run.log``: what happened when, without participants' ids unless asked for."""
+"""``run.log``: a log without participants' ids, unless requested."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ukb_infer.runs.files import LOG, LOG_KEY
 
 
 class ScanNames:
-    """Names of scans for logs: a keyed hash, or the name itself with ``--log-ids``.
+    """Names of scans for logs: a keyed hash, or the name itself.
 
-    Seven digits are quickly tried out, so that a plain hash would hide nothing; the random key stays in the run
-    folder, readable by its owner only.
+    Seven digits are quickly enumerated, so a plain hash would hide nothing; the random key stays in the run folder,
+    readable by its owner only.
 
     Args:
         folder: run folder.
-        show: use the names themselves.
+        show: use the real names.
     """
 
     def __init__(self, folder: Path, *, show: bool) -> None:
@@ -33,14 +33,14 @@ class ScanNames:
         self._key = b"" if show else _key_of(folder)
 
     def __call__(self, scan: str) -> str:
-        """What to call a scan."""
+        """Name of a scan in logs."""
         if self.show:
             return scan
         return "scan-" + hashlib.blake2b(scan.encode(), key=self._key, digest_size=6).hexdigest()
 
 
 def _key_of(folder: Path) -> bytes:
-    """The run's key; made on first use. Without a writable folder the names differ from call to call."""
+    """The run's key, created on first use; without a writable folder a new one per call."""
     path = folder / LOG_KEY
     try:
         with contextlib.suppress(FileExistsError):
@@ -53,11 +53,11 @@ def _key_of(folder: Path) -> bytes:
 
 
 class RunLog:
-    """Appends lines with times to ``run.log``; a log that cannot be written never ends a run.
+    """Appends lines with timestamps to ``run.log``; write errors never end a run.
 
     Args:
         folder: run folder.
-        show_ids: use names of scans as they are.
+        show_ids: use real scan names.
     """
 
     def __init__(self, folder: Path, *, show_ids: bool) -> None:
@@ -73,7 +73,7 @@ class RunLog:
         return self
 
     def write(self, text: str) -> None:
-        """One line."""
+        """Write one line."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ class RunLog:
             self._handle.flush()
 
     def failures(self, rows: Iterable[JournalRow]) -> None:
-        """A line for each failed scan: its code and what that means; the full message names files and needs ids."""
+        """Write a line per failed scan: code and meaning; full messages name files and need ``show_ids``."""
         for row in rows:
             if row.result.status == "failed":
                 self.write(f"{self.names(row.scan)} failed: {describe(row.result, show_ids=self.show_ids)}")
@@ -89,7 +89,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close, saying what ended the run early."""
+        """Close, logging what ended the run early."""
         if kind is not None:
             self.write(f"ended by {kind.__name__}")
         if self._handle is not None:
@@ -98,11 +98,11 @@ class RunLog:
 
 
 def describe(result: ScanResult, *, show_ids: bool) -> str:
-    """A failure in words.
+    """Describe a failure.
 
     Args:
         result: of a failed scan.
-        show_ids: use its message, which names files; otherwise the words of its reasons.
+        show_ids: use its message, which names files; otherwise the meaning of its reasons.
     """
     words = result.message if show_ids else "; ".join(reason.meaning for reason in result.reasons)
     return f"{result.codes}: {words}"

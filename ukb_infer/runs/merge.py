@@ -1,4 +1,4 @@
-"""``merge``: the runs of shards become one run, as if one machine had done it."""
+"""``merge``: merge the runs of shards into one, as if one machine had done it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ukb_infer.storage import atomic_path
 
 @dataclass(frozen=True, kw_only=True)
 class MergeResult:
-    """What merging did.
+    """Result of a merge.
 
     Attributes:
         counts: scans by status of the merged run.
         reasons: by code.
-        levels: by the gravest level of their quality flags.
-        missing: names of scans that no shard has finished.
+        levels: scans by the gravest level of their quality flags.
+        missing: names of scans that no shard finished.
         files: written.
     """
 
@@ -48,20 +48,20 @@ class MergeResult:
 
 
 def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lock: LockMode = "auto") -> MergeResult:
-    """Join the runs of shards into one run, as if one machine had done it.
+    """Merge the runs of shards into one run, as if one machine had done it.
 
     Args:
-        folders: of the shards, complete or not.
+        folders: of the shards, possibly incomplete.
         out: folder of the merged run.
         overwrite: replace an earlier one.
         lock: how the folder is locked.
 
     Raises:
-        UsageError: runs that do not belong together, or the same scan with different results.
-        RunError: a folder is no run, or cannot be written.
+        UsageError: runs that do not belong together, or conflicting results.
+        RunError: a folder is not a run, or cannot be written.
     """
     if not folders:
-        raise UsageError("`runs`: name the folders of the shards")
+        raise UsageError("none given; name the folders of the shards", field="runs")
     if os.path.realpath(out) in {os.path.realpath(f) for f in folders}:
         raise UsageError(f"`out` {out} is one of the runs to merge; choose another folder")
     shards = [_read_shard(f) for f in folders]
@@ -72,7 +72,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
     open_run_folder(out, overwrite=overwrite, lock=lock)
     with RunLock(out, lock) as held, Journal(out, locks=held.locks_work) as journal:
         if journal.get("identity") is not None:
-            raise RunError(f"`out` {out} holds a run already; choose another folder or pass `overwrite`")
+            raise RunError(f"`out` {out} already contains a run; choose another folder or use `overwrite`")
         journal.set_inputs(inputs)
         journal.record(rows)
         if first.output is not None:
@@ -80,7 +80,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         if first.quality is not None:
             journal.put(SPEC_KEY, first.quality)
         _bring_files(shards, out)
-        journal.put("identity", first.identity | {"shard": None})  # last: a merge cut short is not taken for a run
+        journal.put("identity", first.identity | {"shard": None})  # last: an interrupted merge does not count as a run
         files = write_tables(out, journal)
         counts = count_results(journal)
         files += _write_facts(out, journal, first, len(shards), counts)
@@ -117,7 +117,7 @@ def _read_shard(folder: Path) -> _ShardRun:
     with Journal(folder, read_only=True) as journal:
         identity = journal.get("identity")
         if identity is None:
-            raise RunError(f"{folder}: the run has not begun; run its command first")
+            raise RunError(f"{folder}: the run has not started; run its command first")
         rows = {row.scan: row for _, row in journal.results() if row is not None}
         return _ShardRun(
             folder=folder, identity=identity, output=journal.get("output"), facts=journal.get("facts"),
@@ -130,7 +130,7 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
     """Refuse runs made with other settings.
 
     Raises:
-        UsageError: spells out the differences.
+        UsageError: lists the differences.
     """
     differences = identity_differences(first.identity | {"shard": None}, other.identity | {"shard": None})
     if differences:
@@ -138,11 +138,11 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
     if first.output != other.output:
         raise UsageError(
             f"{first.folder} and {other.folder} write different tables (level, targets, uncertainty or Parquet); "
-            "run one of them again with the options of the other, which computes nothing anew"
+            "repeat one run with the options of the other, which recomputes nothing"
         )
     if first.quality != other.quality:
         raise UsageError(
-            f"{first.folder} and {other.folder} judge quality by different limits (--quality, --require-quality); run "
+            f"{first.folder} and {other.folder} judge quality by different limits (`quality`, `require_quality`); run "
             "one of them again with the files of the other, which computes nothing anew"
         )
 
@@ -151,7 +151,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
     """All inputs in key order and all results.
 
     Raises:
-        UsageError: a scan has different results.
+        UsageError: a scan has conflicting results.
     """
     inputs: dict[str, JournalInput] = {}
     rows: dict[str, JournalRow] = {}
@@ -162,7 +162,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
         for item in shard.inputs:
             known = inputs.get(item.key.scan)
             excluded = item.excluded or (known is not None and known.excluded)
-            # Every shard lists all scans; the one that worked on a scan knows best what it was given as.
+            # Every shard lists all scans; the path comes from the shard that processed the scan.
             source = item if known is None or item.mine else known
             inputs[item.key.scan] = replace(source, excluded=excluded, mine=True)
         for scan, row in shard.rows.items():
@@ -173,7 +173,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
     if conflicts:
         raise UsageError(
             f"{conflicts} scans have different results in different runs (first in {example[0]} and {example[1]}); "
-            "they are no shards of one run, or an input changed in between: run the shards again, then merge"
+            "they are not shards of one run, or an input changed: run the shards again, then merge"
         )
     ordered = sorted(inputs.values(), key=lambda i: i.key.sort_key)
     wanted = {i.key.scan for i in ordered if not i.excluded}
@@ -181,7 +181,7 @@ def _join(shards: Sequence[_ShardRun]) -> tuple[list[JournalInput], list[Journal
 
 
 def _told(row: JournalRow) -> tuple[ScanResult, bytes]:
-    """What the tables say of a scan, wherever and whenever its file was read."""
+    """The result of a scan in the tables, without file facts."""
     return replace(row.result, fingerprint="", digest=""), row.payload
 
 

@@ -1,4 +1,4 @@
-"""The one reader of a run's tables, typed to the end."""
+"""The only reader of a run's tables; returns typed records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ukb_infer.runs.tables import (
 )
 from ukb_infer.storage import from_plain
 
-if TYPE_CHECKING:  # the rows of scans.csv are read without it
+if TYPE_CHECKING:  # scans.csv is read without it
     import pandas as pd
 
 Float64 = NDArray[np.float64]
@@ -42,7 +42,7 @@ class RunScan:
 
     Attributes:
         key: of the scan; ``given``: its path as the user gave it.
-        result: what became of it, with the measures of ``quality.csv``; fingerprint and digest stay in the journal.
+        result: its result, with the measures of ``quality.csv``; fingerprint and digest are only in the journal.
         level: the gravest of its quality flags, "" without; ``affected``: targets that they affect.
     """
 
@@ -55,7 +55,7 @@ class RunScan:
 
 @dataclass(frozen=True, kw_only=True)
 class RunTarget:
-    """A target of the estimates, as ``run.json`` describes it."""
+    """A target of the estimates, as described in ``run.json``."""
 
     name: str
     unit: str = ""
@@ -65,7 +65,7 @@ class RunTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What ``run.json`` says.
+    """Content of ``run.json``.
 
     Attributes:
         level: of the intervals; ``level_name``: as in the columns, e.g. ``ci95``.
@@ -81,15 +81,15 @@ class RunFacts:
 
     @property
     def warning(self) -> str:
-        """What the modules warn of, in one line."""
+        """Warnings of the modules, in one line."""
         return "; ".join(m["warning"] for m in self.modules if m.get("warning"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetEstimates:
-    """Estimates of one target: (N,) float64 in its unit, NaN where there is none.
+    """Estimates of one target: (N,) float64 in its unit, NaN where missing.
 
-    A binary target has a probability and, in tables of this version, no sd and interval; the others the reverse.
+    In tables of this version a binary target has a probability but no sd or interval; others vice versa.
     """
 
     target: RunTarget
@@ -106,7 +106,7 @@ class Run:
 
     Attributes:
         folder: of the run.
-        scans: every row of ``scans.csv``; empty where the folder has no such table.
+        scans: every row of ``scans.csv``; empty if the folder has no such table.
         table: ``estimates.csv``, key columns typed (eid and scan text, instance and array Int64); None for projections.
         facts: of ``run.json``; None for projections.
         dictionary: meaning and unit of the columns of ``table`` and of quality.
@@ -126,7 +126,7 @@ class Run:
             RunError: it has none.
         """
         if self.table is None or self.facts is None:
-            raise RunError(f"{self.folder}: holds no estimates; expected a folder written by `ukb-infer predict`")
+            raise RunError(f"{self.folder} has no estimates; expected a folder written by `ukb-infer predict`")
         return self.table, self.facts
 
     def usable(self) -> Run:
@@ -169,7 +169,9 @@ class Run:
         table, facts = self.estimated
         target = next((t for t in facts.targets if t.name == name), None)
         if target is None:
-            raise RunError(f"{self.folder}: has no estimates of {name!r} ({', '.join(t.name for t in facts.targets)})")
+            raise RunError(
+                f"{self.folder} has no estimates of {name!r}, only of {', '.join(t.name for t in facts.targets)}"
+            )
         interval = {part: f"{facts.level_name}_{part}" for part in ("lower", "upper")}
         optional = ("sd", "lower", "upper") if target.kind == "binary" else ("probability",)
 
@@ -193,11 +195,11 @@ def read_run(folder: Path) -> Run:
         folder: written by ``predict``, ``project``, ``merge`` or ``export``.
 
     Raises:
-        RunError: it holds no tables, or damaged ones.
+        RunError: it has no tables, or damaged ones.
     """
     has_estimates = (folder / ESTIMATES).is_file() and (folder / FACTS).is_file()
     if not has_estimates and not (folder / SCANS).is_file():
-        raise RunError(f"{folder}: holds no tables; expected a folder written by `ukb-infer predict` or `project`")
+        raise RunError(f"{folder} has no tables; expected a folder written by `ukb-infer predict` or `project`")
     scans = read_scans(folder) if (folder / SCANS).is_file() else ()
     if not has_estimates:
         return Run(folder=folder, scans=scans)
@@ -206,13 +208,13 @@ def read_run(folder: Path) -> Run:
 
 
 def read_scans(folder: Path) -> tuple[RunScan, ...]:
-    """Read ``scans.csv``, and ``quality.csv`` where there is one; codes that this version does not know are left out.
+    """Read ``scans.csv``, and ``quality.csv`` if there is one; unknown codes are ignored.
 
     Args:
         folder: of the run.
 
     Raises:
-        RunError: the table is not there, or one of them is damaged.
+        RunError: the table is missing, or one of them is damaged.
     """
     quality = _read_rows(folder / QUALITY, _quality) if (folder / QUALITY).is_file() else ()
     by_scan = dict(quality)
@@ -256,7 +258,7 @@ def _scan(row: Row, quality: Mapping[str, dict[str, str]]) -> RunScan:
 
 
 def _measure(name: str, cell: str) -> float | str:
-    """A measure as it was: words where the registry says so, or where it is no number."""
+    """A measure as it was: text if the registry says so, or if it is no number."""
     if not is_text(name):
         with contextlib.suppress(ValueError):
             return float(cell)
@@ -278,7 +280,7 @@ def _read_facts(folder: Path) -> RunFacts:
         plain = json.loads(path.read_text(encoding="utf-8"))
         version = plain.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise RunError(f"{path}: tables of version {version}, this version reads {SCHEMA_VERSION}")
+            raise RunError(f"{path}: version {version}, expected {SCHEMA_VERSION}; use the ukb-infer that wrote it")
         return from_plain(RunFacts, plain)
     except (OSError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -332,12 +334,12 @@ def read_estimates(
     Args:
         run: folder written by ``predict``.
         long: one row per scan and target: eid, instance, array, scan, target, unit, mean, sd, lower, upper, level,
-            probability. A binary target has a probability and no sd, lower and upper; the others the reverse.
+            probability. A binary target has a probability but no sd, lower or upper; others vice versa.
         columns: ``target`` keeps the columns of ``estimates.csv``, indexed by eid (text) and instance; ``field`` gives
-            one row an eid with the means in columns like ``est_p21002_i2`` (``est_age_i2`` for a target without field);
-            of several arrays the highest counts.
-        quality: ``all`` estimates, or those of which the flags of ``quality.csv`` say that they can be used: scans that
-            are ``unusable`` are left out, targets that are affected are empty (a missing knee: those of the thigh).
+            one row per eid with the means in columns like ``est_p21002_i2`` (``est_age_i2`` for a target without
+            field); of several arrays the highest is used.
+        quality: ``all`` estimates, or only those for ``use``: scans that quality flags call ``unusable`` are left out,
+            affected targets are empty (a missing knee: those of the thigh).
 
     Returns:
         The frame.
@@ -347,22 +349,22 @@ def read_estimates(
         UsageError: ``long`` together with ``columns="field"``.
     """
     if long and columns == "field":
-        raise UsageError('read_estimates: long=True and columns="field" exclude each other')
+        raise UsageError('`long` and `columns`="field" exclude each other; use one of them')
     if columns not in ("target", "field"):
-        raise UsageError(f'read_estimates: columns is {columns!r}, expected "target" or "field"')
+        raise UsageError(f'`columns`: got {columns!r}, expected "target" or "field"')
     if quality not in ("all", "use"):
-        raise UsageError(f'read_estimates: quality is {quality!r}, expected "all" or "use"')
+        raise UsageError(f'`quality`: got {quality!r}, expected "all" or "use"')
     found = read_run(Path(run))
     return as_frame(found.usable() if quality == "use" else found, long=long, by_field=columns == "field")
 
 
 def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.DataFrame:
-    """The estimates of a run as :func:`read_estimates` gives them.
+    """The estimates of a run as returned by :func:`read_estimates`.
 
     Args:
         run: as read.
         long: one row per scan and target.
-        by_field: one row an eid.
+        by_field: one row per eid.
     """
     table, facts = run.estimated
     if long:

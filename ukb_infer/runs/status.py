@@ -1,4 +1,4 @@
-"""``status``: how far a run is, how fast, and what failed last."""
+"""``status``: progress, rate and recent failures of a run."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ukb_infer.execution import Journal, current_holder
 from ukb_infer.runs.log import ScanNames, describe
 from ukb_infer.runs.summary import count_results
 
-#: Scans over which the current rate is taken.
+#: Scans over which the current rate is computed.
 RATE_SCANS = 500
-#: A pause longer than this between two commits was no computing, s.
+#: A longer pause between two commits counts as idle, s.
 LONGEST_PAUSE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """How far a run is.
+    """Status of a run.
 
     Attributes:
         command: predict or project.
         shard: ``I/N``, or None.
         counts: scans by status; ``reasons``: by code; ``levels``: by the gravest level of their quality flags.
         unfinished: scans without a result.
-        rate: scans a second while it was last computing, or None.
-        holder: process that works on it now, or None.
-        last_failures: (name for logs, words), newest first.
+        rate: scans per second while it was last computing, or None.
+        holder: process working on it now, or None.
+        last_failures: (name for logs, description), newest first.
     """
 
     command: str
@@ -43,20 +43,20 @@ class RunStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time for the rest at that rate."""
+        """Time left at that rate, s."""
         return self.unfinished / self.rate if self.rate and self.unfinished else None
 
 
 def run_status(folder: Path, *, errors: int = 5, log_ids: bool = False) -> RunStatus:
-    """Look at a run, also while it is going on.
+    """Read the status of a run, also during the run.
 
     Args:
         folder: of the run.
-        errors: how many of the last failures to name.
-        log_ids: name scans as they are.
+        errors: number of recent failures to return.
+        log_ids: use real scan names.
 
     Raises:
-        RunError: no run.
+        RunError: not a run.
     """
     names = ScanNames(folder, show=log_ids)
     with Journal(folder, read_only=True) as journal:
@@ -78,10 +78,10 @@ def run_status(folder: Path, *, errors: int = 5, log_ids: bool = False) -> RunSt
 
 
 def commit_rate(times: Sequence[float]) -> float | None:
-    """Scans a second over the last commits up to a long pause; None where there are too few.
+    """Scans per second over the last commits since a long pause; None if there are too few.
 
     Args:
-        times: when scans were recorded, newest first, s.
+        times: of the records, newest first, s.
     """
     kept = [times[0]] if times else []
     for newer, older in pairwise(times):
@@ -89,5 +89,5 @@ def commit_rate(times: Sequence[float]) -> float | None:
             break
         kept.append(older)
     span = kept[0] - kept[-1] if kept else 0.0
-    first_batch = sum(t == kept[-1] for t in kept) if kept else 0  # committed when the clock started
+    first_batch = sum(t == kept[-1] for t in kept) if kept else 0  # committed at the start of the interval
     return (len(kept) - first_batch) / span if span > 0 else None

@@ -1,4 +1,4 @@
-"""The one writer of a run's tables: from typed results in the journal to text, at its end or at any time."""
+"""The only writer of a run's tables, from the results in the journal."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ukb_infer.runs.quality import JudgedScan, judged_scans, run_judge
 from ukb_infer.storage import atomic_path, atomic_write_text
 from ukb_infer.targets import TARGETS
 
-#: Version of the tables' layout, in ``run.json``.
+#: Version of the table layout, in ``run.json``.
 SCHEMA_VERSION = 1
 KEY_COLUMNS = ("eid", "instance", "array", "scan")
-#: Columns of every scan.
+#: Columns of ``scans.csv``.
 SCAN_COLUMNS = ("scan", "eid", "instance", "array", "status", "reasons", "message", "stations", "path")
 #: Columns of a scan's quality before its measures: the gravest level of its flags, their codes, what they affect.
 QUALITY_COLUMNS = ("level", "flags", "affected")
 DICTIONARY_COLUMNS = ("column", "meaning", "unit", "field", "target")
-#: How pandas reads the columns of the key.
+#: pandas types of the key columns.
 KEY_TYPES: dict[str, Any] = {"eid": "string", "instance": "Int64", "array": "Int64", "scan": "string"}
-#: Scans whose cells are made together.
+#: Scans per block of cells.
 BLOCK = 1024
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _KEYS = (
-    Column("eid", "UK Biobank participant ID as text; empty where the scan's name has none"),
+    Column("eid", "UK Biobank participant ID as text; empty if the scan's name has none"),
     Column("instance", "visit: 2 first imaging visit, 3 repeat"),
     Column("array", "array index of the field"),
     Column("scan", "name of the input without extension"),
@@ -46,24 +46,24 @@ _QUALITY = (
     Column("flags", "codes of its quality flags, joined by ;"),
     Column("affected", "targets that they affect, joined by ;"),
 )
-_KEPT = "what is finished is kept in the journal"
+_KEPT = "finished scans are kept in the journal"
 
 
 def safe_cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Escape text that a spreadsheet would read as a formula."""
     return "'" + text if text.startswith(_FORMULA) else text
 
 
 def plain_cell(text: str) -> str:
-    """Back from :func:`safe_cell`."""
+    """Inverse of :func:`safe_cell`."""
     return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
 
 
 def write_tables(folder: Path, journal: Journal) -> list[Path]:
-    """Write the tables of everything finished so far, each whole or not at all.
+    """Write the tables of all finished scans, each atomically.
 
     Args:
-        folder: where; the run's own, or another for a partial export.
+        folder: the run's own, or another for an export.
         journal: of the run.
 
     Returns:
@@ -101,7 +101,7 @@ def write_facts(out: Path, facts: Mapping[str, Any]) -> Path:
 
     Args:
         out: folder of the run.
-        facts: what it says.
+        facts: its content.
 
     Raises:
         RunError: it cannot be written.
@@ -191,7 +191,7 @@ def _measure_columns(measures: Sequence[str]) -> list[Column]:
 
 
 def _write_estimates(out: Path, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Path:
-    """Row by row, so that memory does not grow with the biobank."""
+    """Write row by row, so that memory stays flat."""
     path = out / files.ESTIMATES
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -201,7 +201,7 @@ def _write_estimates(out: Path, columns: Sequence[Column], rows: Iterable[Sequen
 
 
 def _estimate_rows(scans: Iterable[JudgedScan], spec: OutputSpec) -> Iterator[list[str]]:
-    """Cells of every usable scan, made in blocks."""
+    """Cells of every usable scan, in blocks."""
     finished = (scan for scan in scans if scan.payload)
     while block := list(islice(finished, BLOCK)):
         values = np.stack([np.frombuffer(scan.payload, np.float64) for scan in block])
@@ -223,7 +223,7 @@ def _write_dictionary(out: Path, columns: Sequence[Column]) -> Path:
 
 
 def _write_parquet(folder: Path, table: Path) -> Path:
-    """A CSV table of the run again as Parquet: text, but for numbers of the key, estimates and measures."""
+    """Convert a CSV table to Parquet: text, except for numbers in the key, estimates and measures."""
     require_parquet()
     import pandas as pd
 
@@ -241,7 +241,7 @@ def _write_parquet(folder: Path, table: Path) -> Path:
 
 
 def require_parquet() -> None:
-    """Make sure that Parquet can be written.
+    """Check that Parquet can be written.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -249,4 +249,4 @@ def require_parquet() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise UsageError('`parquet` needs pyarrow: pip install "ukb-infer[parquet]"') from error
+        raise UsageError('needs pyarrow; pip install "ukb-infer[parquet]"', field="parquet") from error

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a rename to disk; file systems that cannot open folders are left to themselves."""
+    """Flush a rename to disk; file systems that cannot open folders are ignored."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -26,7 +26,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Write to the path given, then rename it over ``path``; on an error what was there stays.
+    """Yield a temporary path and rename it over ``path`` at the end; on an error the old file stays.
 
     Args:
         path: final file; its folder exists.
@@ -46,22 +46,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing.
+    """Write a file atomically.
 
     Args:
         path: final file; its folder exists.
-        data: its whole content.
+        data: its content.
     """
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file or nothing.
+    """Write a UTF-8 file atomically.
 
     Args:
         path: final file; its folder exists.
-        text: its whole content; line ends stay as given.
+        text: its content; line ends stay as given.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
 

@@ -1,4 +1,4 @@
-"""Values that come from files, validated into the records they were."""
+"""Values read from files, validated into records."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Record = TypeVar("Record")
 
 @cache
 def _adapter(kind: Any) -> Any:
-    from pydantic import TypeAdapter  # loaded when first used, so that workers do without
+    from pydantic import TypeAdapter  # loaded on first use, so that workers do without it
 
     return TypeAdapter(kind)
 
 
 def from_plain(kind: type[Record], plain: object) -> Record:
-    """A record from what JSON can hold.
+    """Validate JSON values into a record.
 
     Args:
-        kind: a dataclass whose annotations say what is allowed; keys it does not know are left out.
+        kind: a dataclass whose annotations say what is allowed; unknown keys are ignored.
         plain: as read.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Names, UK Biobank fields, units, groups and the published accuracy come from the validation and testing tables
 published with MIMIR (10-fold cross-validation on UK Biobank; a later test release for 12 targets). They describe the
-published networks on people and say nothing about a module trained elsewhere. Physical limits follow from the unit;
+published networks on people and say nothing about any other module. Physical limits follow from the unit;
 plausible ranges are generous bounds for adults of 40 to 85 years, used to recognize labels in the wrong unit.
 """
 
@@ -47,7 +47,7 @@ class TargetSpec:
 
     Attributes:
         name: name used in columns, modules and labels, e.g. ``liverVolume``.
-        field: UK Biobank field number as text, "" where the target has none.
+        field: UK Biobank field number as text, "" if the target has none.
         unit: natural unit of estimates.
         group: group of the published table.
         kind: ``continuous``, or ``binary`` (regressed as 0/1).
@@ -120,7 +120,7 @@ def get_target(name: str) -> TargetSpec:
     """Target by exact name.
 
     Raises:
-        UsageError: no such target; the message names the nearest ones.
+        UsageError: unknown target; the message suggests the nearest.
     """
     if name not in TARGETS:
         raise UsageError(f"unknown target {name!r}{suggest(name, TARGETS)} (`ukb-infer targets` lists all)")
@@ -131,7 +131,7 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-#: Fields that hold a target for which the published table states none.
+#: Fields of targets for which the published table states none.
 OTHER_FIELDS = {"21003": "age"}
 
 
@@ -147,7 +147,7 @@ def spec_of_field(field: str, targets: Mapping[str, TargetSpec]) -> TargetSpec |
 
 
 def fields_of(spec: TargetSpec) -> list[str]:
-    """All fields whose columns are read as labels of a target."""
+    """All fields whose columns are labels of a target."""
     others = [field for field, name in OTHER_FIELDS.items() if name == spec.name]
     return [spec.field, *others] if spec.field else others
 
@@ -160,7 +160,7 @@ def find_target(name: str = "", field: str = "") -> TargetSpec | None:
         field: ``22407``, ``p22407`` or ``22407-2.0``, or "".
 
     Returns:
-        The target, or None where neither matches.
+        The target, or None if neither matches.
     """
     number = field.split("-")[0].strip().removeprefix("p")
     if spec := spec_of_field(number, TARGETS):

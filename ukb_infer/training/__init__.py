@@ -1,1 +1,1 @@
-"""training"""
+"""Training: labels and projections to modules."""

@@ -1,4 +1,4 @@
-"""Which weights a member ends with: their moving average, its batch-norm statistics, and the best so far."""
+"""Weights that a member keeps: moving average, batch-norm statistics, best so far."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ukb_infer.training.config import Optimization
 
 #: Batches over which batch-norm statistics are fitted before each validation, at most ...
 RECALIBRATION_BATCHES = 30
-#: ... and passes over the training scans, which is less where there are few.
+#: ... and passes over the training scans, which is fewer for small data.
 RECALIBRATION_PASSES = 4
 
 
@@ -23,7 +23,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, iterati
 
     Args:
         average: changed in place.
-        network: of the same form.
+        network: of the same architecture.
         decay: of the exponential moving average; smaller in the first iterations.
         iteration: from 0.
     """
@@ -36,10 +36,10 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, iterati
 
 
 def batches_to_recalibrate(scans: int, settings: Optimization) -> int:
-    """How many batches batch-norm statistics are fitted to.
+    """Number of batches to which batch-norm statistics are fitted.
 
     Args:
-        scans: to learn from.
+        scans: number of training scans.
         settings: section of the configuration.
     """
     passes = RECALIBRATION_PASSES * math.ceil(scans / settings.batch_size)
@@ -49,13 +49,13 @@ def batches_to_recalibrate(scans: int, settings: Optimization) -> int:
 def recalibrate(network: nn.Module, batches: Iterable[Tensor], forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
     """Fit a network's batch-norm statistics to its own weights over some training batches.
 
-    Running statistics lag behind weights that move and are averaged; without this the network in evaluation mode
-    is another one than was trained.
+    Running statistics lag behind weights that change and are averaged; without this the network in evaluation mode
+    would differ from the trained one.
 
     Args:
         network: changed in place, left in evaluation mode.
-        batches: images, read only where there is something to fit.
-        forward: gives the network its images as training does.
+        batches: images, read only if there is batch norm.
+        forward: runs the network on images as in training.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -75,12 +75,12 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor], forward: Callable
 
 @dataclass
 class BestWeights:
-    """The weights that validated best; without validation the last ones.
+    """The weights with the best validation; without validation the last ones.
 
     Attributes:
         weights: by name.
-        value: what they scored, lower is better.
-        iteration: after which they were taken.
+        value: their score, lower is better.
+        iteration: of the weights.
     """
 
     weights: dict[str, Tensor]
@@ -88,17 +88,17 @@ class BestWeights:
     iteration: int = 0
 
     def offer(self, network: nn.Module, value: float, iteration: int) -> None:
-        """Take a network's weights if they are better, or if nothing can be said (NaN).
+        """Keep a network's weights if they are better, or if the score is NaN.
 
         Args:
-            network: that was validated.
+            network: validated network.
             value: its score.
-            iteration: after which it was.
+            iteration: of the validation.
         """
         if not value >= self.value:
             self.value, self.iteration, self.weights = value, iteration, copy_of(network)
 
 
 def copy_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's weights and buffers, apart from it."""
+    """A copy of a network's weights and buffers."""
     return {k: v.clone() for k, v in network.state_dict().items()}

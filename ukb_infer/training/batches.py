@@ -1,4 +1,4 @@
-"""Batches of training scans, one after another, read ahead by a thread."""
+"""Batches of training scans, read ahead by a thread."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Batch = tuple[NDArray[Any], NDArray[np.float32]]
 
 
 class BatchSampler:
-    """Endless seeded batches of row numbers: one shuffle of all rows after another, cut into batches.
+    """Endless seeded batches of row numbers: consecutive shuffles of all rows, cut into batches.
 
-    Every row comes exactly once a shuffle. A batch may hold the end of one shuffle and the start of the next, and then,
+    Every row occurs once per shuffle. A batch may contain the end of one shuffle and the start of the next, and then,
     rarely, a row twice. The state is three numbers.
 
     Args:
         rows: rows to draw from.
-        batch_size: rows a batch.
+        batch_size: rows per batch.
         seed: of the shuffles.
     """
 
@@ -30,7 +30,7 @@ class BatchSampler:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows.size), seed
 
     def batch(self, iteration: int) -> tuple[NDArray[np.int64], np.random.Generator]:
-        """Rows of one iteration and the generator for its augmentation; depends on nothing but the arguments."""
+        """Rows of one iteration and the generator for its augmentation; depends only on the arguments."""
         epoch, first = divmod(iteration * self.batch_size, self.rows.size)
         stream = self._shuffle(epoch)
         if first + self.batch_size > self.rows.size:
@@ -47,9 +47,9 @@ class Batches:
     Args:
         images: (N, channels, rows, cols), usually a memory map.
         labels: (N, T) float32 standardized, NaN where missing.
-        sampler: which scans an iteration takes.
+        sampler: chooses the scans of an iteration.
         augmentation: how they are varied.
-        share: which of a batch's scans are this process's.
+        share: this process's part of a batch.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Batches:
 
         Args:
             iteration: from 0.
-            whole: all of the batch instead of this process's share.
+            whole: the whole batch instead of this process's share.
         """
         rows, rng = self.sampler.batch(iteration)
         rows = np.sort(rows)
@@ -79,7 +79,7 @@ class Batches:
         return augment(np.asarray(self.images[rows[share]]), draws.part(share)), self.labels[rows[share]]
 
     def take(self, iteration: int) -> Batch:
-        """One iteration's batch; the next is read meanwhile."""
+        """One iteration's batch; the next is read in the background."""
         ahead = self._ahead
         batch = ahead[1].result() if ahead is not None and ahead[0] == iteration else self.read(iteration)
         self._ahead = (iteration + 1, self._reader.submit(self.read, iteration + 1))

@@ -1,4 +1,4 @@
-"""``calibrate``: fit the calibration of a module, or of modules together, on out-of-fold predictions."""
+"""``calibrate``: fit the calibration of a module, or of several jointly, on out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.training.ensemble import UNCALIBRATED
 from ukb_infer.training.recipe import recipe_differences
 
-#: Level of `predict` where the user names none.
+#: Default level of `predict`.
 DEFAULT_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class CalibratedTarget:
-    """What was fitted for one target.
+    """The fit of one target.
 
     Attributes:
         name: of the target.
         labels: number of labels used.
         factor: multiplies the variance.
         half_width95: half width of the 95 % interval in raw standard deviations (1.96 before calibration); NaN for a
-            target that has none.
-        binary: whether a probability was fitted in place of an interval.
-        problem: why there is no interval or probability; "" where there is one.
-        fitted: whether there is a calibration at all, if only for lower levels.
+            target without interval.
+        binary: whether a probability was fitted instead of an interval.
+        problem: why there is no interval or probability; "" if there is one.
+        fitted: whether there is any calibration, possibly only for lower levels.
     """
 
     name: str
@@ -58,17 +58,17 @@ def run_calibrate(
 ) -> list[CalibratedTarget]:
     """Fit and write the calibration of every target of a module.
 
-    A target with too few labels for a level has no interval at that level; the others have theirs.
+    A target with too few labels for a level has no interval at that level; other targets are unaffected.
 
     Args:
         folder: of ``cross-validate``.
         module: name or folder; its manifest is replaced.
         method: ``conformal`` (cross-conformal half widths on residuals divided by the predicted sd), or a variance
-            factor alone: ``coverage`` (published: no signed area under the calibration curve) or ``closed-form``
+            factor alone: ``coverage`` (as published: no signed area under the calibration curve) or ``closed-form``
             (minimal NLL). Binary targets get a calibrated probability (Platt or isotonic) in any case.
         accept: names of settings in which the cross-validated networks may differ from the module's.
         dry_run: fit, but write nothing.
-        say: receives lines for people.
+        say: receives messages.
 
     Returns:
         What was fitted.
@@ -103,10 +103,10 @@ def fit_module(
         predictions: (N, T) in natural units, targets as in the manifest.
         labels: (N, T) in natural units, NaN where missing.
         method: as for :func:`run_calibrate`.
-        note: on what it is fitted, for the manifest; the number of labels is put before it.
+        note: description of the data, for the manifest; the number of labels is prepended.
 
     Returns:
-        The manifest with calibrations, and what was fitted; a target that cannot be fitted says why.
+        The manifest with calibrations, and the fits; a target that cannot be fitted says why.
     """
     targets, fitted = [], []
     for k, target in enumerate(manifest.targets):
@@ -126,25 +126,25 @@ def run_combine(
     dry_run: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[CalibratedTarget]:
-    """Fit the calibration of modules that predict the same targets, together, and write it beside each of them.
+    """Fit a joint calibration of modules that predict the same targets, and write it next to each of them.
 
-    Each module's out-of-fold predictions are combined as ``predict`` combines its estimates, on the scans that all
-    folders have; the calibration is fitted on what comes out. It holds for exactly these modules as they are now.
+    The modules' out-of-fold predictions are combined as ``predict`` combines estimates, on the scans that all folders
+    have; the calibration is fitted on the result. It is valid for exactly these modules in their present state.
 
     Args:
-        folders: of ``cross-validate``, one a module.
+        folders: of ``cross-validate``, one per module.
         modules: names or folders, in the order of the folders.
         method: as for :func:`run_calibrate`.
-        accept: as there, of any of the modules.
+        accept: as for :func:`run_calibrate`, for all modules.
         dry_run: fit, but write nothing.
-        say: receives lines for people.
+        say: receives messages.
 
     Returns:
-        What was fitted, for the targets that two or more of the modules have.
+        The fits, for targets of two or more of the modules.
 
     Raises:
-        UsageError: as for :func:`run_calibrate`; or folders and modules do not pair, share no target or no scan, or
-            their labels differ.
+        UsageError: as for :func:`run_calibrate`; or folders and modules do not match, share no target or no scan, or
+            have different labels.
         RunError: a folder is damaged.
         ModuleError: no module, or it cannot be written.
     """
@@ -158,13 +158,13 @@ def run_combine(
     homes = [find_module(m).resolve() for m in modules]
     manifests = [read_manifest(home) for home in homes]
     if len({m.hash for m in manifests}) != len(manifests):
-        raise UsageError("the same module twice; name every module once", field="combine")
+        raise UsageError("the same module is given twice; give every module once", field="combine")
     pairs = zip(folders, manifests, strict=True)
     sources = [_Source(folder, _read(folder, manifest, accept, say), manifest) for folder, manifest in pairs]
     names = [t.name for m in manifests for t in m.targets]
     shared = [n for n in dict.fromkeys(names) if names.count(n) > 1]
     if not shared:
-        raise UsageError("no target is predicted by two of the modules; calibrate each alone", field="combine")
+        raise UsageError("no target is predicted by two of the modules; calibrate each on its own", field="combine")
     fitted, groups = [], dict[tuple[int, ...], dict[str, Calibration]]()
     for name in shared:
         having = tuple(k for k, s in enumerate(sources) if name in {t.name for t in s.manifest.targets})
@@ -181,7 +181,7 @@ def run_combine(
 
 @dataclass(frozen=True)
 class _Source:
-    """Out-of-fold predictions and the module they stand for."""
+    """Out-of-fold predictions and their module."""
 
     folder: Path
     found: CrossValidation
@@ -213,7 +213,7 @@ def _fit_together(name: str, sources: Sequence[_Source], method: str) -> tuple[C
     keys = [k for k in sources[0].found.keys if k in common]
     if not keys:
         listed = ", ".join(str(s.folder) for s in sources)
-        raise UsageError(f"{listed} have no scan in common; cross-validate the modules on the same")
+        raise UsageError(f"{listed} have no scan in common; cross-validate the modules on the same scans")
     parts, labels = zip(*(s.estimates(name, keys) for s in sources), strict=True)
     for source, other in zip(sources[1:], labels[1:], strict=True):
         differ = ~np.isclose(labels[0], other, rtol=1e-6, equal_nan=True)
@@ -230,7 +230,7 @@ def _fit_together(name: str, sources: Sequence[_Source], method: str) -> tuple[C
 def _fit(
     target: ModuleTarget, label: np.ndarray, mean: np.ndarray, variance: np.ndarray, method: str, note: str
 ) -> tuple[Calibration, CalibratedTarget]:
-    """Calibration of one target and what to tell of it."""
+    """Calibration of one target, and its summary."""
     binary = target.kind == "binary"
     calibration, problem = fit_target(label, mean, variance, binary=binary, method=method, note=note)
     fitted, count = not problem, int(np.isfinite(label).sum())
@@ -251,7 +251,7 @@ def _check_method(method: str) -> None:
 
 
 def _tell(fitted: Sequence[CalibratedTarget], folder: Path, say: Callable[[str], None]) -> None:
-    """Refuse a calibration of nothing; tell of every target that `predict` will leave cells empty for."""
+    """Refuse if nothing can be calibrated; warn of every target that `predict` will leave empty."""
     if not any(f.fitted for f in fitted):
         listed = "; ".join(f"{f.name}: {f.problem}" for f in fitted[:6])
         raise UsageError(f"{folder}: no target can be calibrated ({listed})")
@@ -262,7 +262,7 @@ def _tell(fitted: Sequence[CalibratedTarget], folder: Path, say: Callable[[str],
 
 
 def _read(folder: Path, manifest: ModuleManifest, accept: Sequence[str], say: Callable[[str], None]) -> CrossValidation:
-    """Out-of-fold predictions that may calibrate this module."""
+    """Read out-of-fold predictions and check that they fit the module."""
     found = read_cross_validation(folder)
     _check_targets(found, manifest, folder)
     _check_recipe(found, manifest, folder, accept, say)
@@ -286,7 +286,7 @@ def _check_targets(found: CrossValidation, manifest: ModuleManifest, folder: Pat
 def _check_recipe(
     found: CrossValidation, manifest: ModuleManifest, folder: Path, accept: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Refuse to calibrate one kind of network by the errors of another.
+    """Refuse to calibrate with the errors of networks made differently.
 
     Raises:
         UsageError: names every difference that was not accepted.
@@ -296,13 +296,13 @@ def _check_recipe(
         if name not in differences:
             known = f"they differ in {', '.join(differences)}" if differences else "nothing differs"
             raise UsageError(f"{name!r} does not differ ({known})", field="accept")
-        say(f"accepted although it differs: {name}: {differences[name]}")
+        say(f"difference accepted: {name}: {differences[name]}")
     refused = {name: words for name, words in differences.items() if name not in accept}
     if refused:
         listed = "; ".join(f"{name}: {words}" for name, words in refused.items())
         options = " ".join(f"`accept` {name}" for name in refused)
         raise UsageError(
-            f"{folder} was predicted by other networks than {manifest.name} has ({listed}). Their errors say nothing "
-            "certain about the module's: cross-validate with the settings of `train`, or accept it knowingly with "
+            f"the networks of {folder} were made differently from those of {manifest.name} ({listed}), so their errors "
+            "may differ too: cross-validate with the settings of `train`, or accept the difference with "
             f"{options}"
         )

@@ -1,4 +1,4 @@
-"""A member's state on disk, and every generator's: whole or not at all."""
+"""Checkpoints: the state of a member and of every random generator, written atomically."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ukb_infer.errors import RunError
 from ukb_infer.storage import atomic_path
 from ukb_infer.training.history import write_history
 
-#: Raised whenever the state has another form.
+#: Incremented whenever the format of the state changes.
 CHECKPOINT_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a member's state is kept.
+    """Checkpoint of a member.
 
     Attributes:
-        path: file; ``history.csv`` is written beside it.
+        path: file; ``history.csv`` is written next to it.
         device: of the training.
-        identity: everything that a continued training must have in common with the one that began.
+        identity: what a resumed training must have in common with the original one.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Checkpoint:
     identity: str
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state and its history; a full disk leaves the one before.
+        """Write the state and its history; on a full disk the previous one stays.
 
         Raises:
             RunError: it cannot be written.
@@ -47,11 +47,11 @@ class Checkpoint:
             reason = " ".join(str(error).split())[:160]
             raise RunError(
                 f"{self.path}: cannot be written ({reason}); free space or restore access, then run the same "
-                "command again: the checkpoint before is kept"
+                "command again; the previous checkpoint is kept"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """The state, with all generators set to where they were; None where nothing was saved yet.
+        """The state, with all generators restored; None if nothing was saved yet.
 
         Raises:
             RunError: it cannot be read, or belongs to another training or another version of the program.
@@ -62,16 +62,16 @@ class Checkpoint:
             whole: Any = torch.load(self.path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise RunError(
-                f"{self.path}: cannot be read ({type(error).__name__}); remove it to train this member anew"
+                f"{self.path}: cannot be read ({type(error).__name__}); remove it to train this member again"
             ) from error
         if not isinstance(whole, dict) or whole.get("format") != CHECKPOINT_FORMAT:
             raise RunError(
-                f"{self.path} was written by another version of ukb-infer, which alone can continue it; finish it "
-                f"there, or remove {self.path.parent} to train this member anew"
+                f"{self.path} was written by another version of ukb-infer, which alone can resume it; finish it "
+                f"there, or remove {self.path.parent} to train this member again"
             )
         if whole["identity"] != self.identity:
             raise RunError(
-                f"{self.path.name} in the work folder was made with other settings or data; use another folder or "
+                f"{self.path.name} in the work folder belongs to other settings or data; use another folder or "
                 "remove it"
             )
         torch.set_rng_state(whole["generators"]["cpu"].cpu())

@@ -17,7 +17,7 @@ from ukb_infer.text import suggest
 from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
 from ukb_infer.training.settings import Section
 
-#: Optimizer steps of a member whose number is left to the labels.
+#: Optimizer steps of a member if chosen by the number of labels.
 MOST_ITERATIONS = 4_000
 
 
@@ -35,7 +35,7 @@ class _Scaling(Section):
 
 
 def _scaling(value: Any) -> Any:
-    """A table of a file as the input scaling it stands for."""
+    """Convert a table of a file to an input scaling."""
     return InputScaling(**dict(_Scaling(**value))) if isinstance(value, Mapping) else value
 
 
@@ -45,7 +45,7 @@ class Ensemble(Section):
     Attributes:
         members: their number.
         folds: cross-validation folds; member k leaves out fold k modulo folds; 0 trains every member on everything.
-        seed: of everything random; member k uses seed + k.
+        seed: random seed; member k uses seed + k.
     """
 
     members: Annotated[int, Field(ge=1)] = 5
@@ -70,11 +70,11 @@ class Network(Section):
 
 
 class Optimization(Section):
-    """How weights are moved.
+    """Optimizer and schedule.
 
     Attributes:
-        iterations: optimizer steps of each member; 0 takes :meth:`TrainConfig.resolved`'s number for the scans.
-        batch_size: scans a step.
+        iterations: optimizer steps of each member; 0: chosen by :meth:`TrainConfig.resolved`.
+        batch_size: scans per step.
         optimizer: ``adam`` or ``adamw``.
         learning_rate: initial (``step``) or highest (``one-cycle``) learning rate.
         schedule: ``step`` divides by 10 at ``drop_at``; ``one-cycle`` warms up and anneals.
@@ -94,12 +94,12 @@ class Optimization(Section):
 
 
 class Augmentation(Section):
-    """How training scans are varied.
+    """Augmentation of training scans.
 
     Attributes:
         max_shift: integer translations up to this many pixels.
         intensity: random gains of water and fat of up to this share; 0 for none.
-        flip: left-right flips; never with targets of one side.
+        flip: left-right flips; not allowed with targets of one side.
     """
 
     max_shift: Annotated[int, Field(ge=0, le=64)] = 16
@@ -111,10 +111,10 @@ class Validation(Section):
     """How a member chooses its weights.
 
     Attributes:
-        share: of a member's own participants on whom it is validated and from whom it does not learn; the weights
-            that validate best are kept. 0: it learns from everyone and the last weights are kept.
-        patience: validations without a better one after which a member stops early; 0 trains to the end.
-        every: iterations between validations and checkpoints; 0 for a twentieth of them all.
+        share: of a member's participants set aside for validation; the weights that validate best are kept. 0: all
+            are used for training and the last weights are kept.
+        patience: validations without improvement after which a member stops early; 0: never.
+        every: iterations between validations and checkpoints; 0: a twentieth of all iterations.
         average_decay: decay of the exponential moving average of the weights that is kept; 0 for none.
     """
 
@@ -130,7 +130,7 @@ class Numerics(Section):
 
     Attributes:
         precision: ``fp32``, or ``bf16`` on CUDA.
-        deterministic: only kernels that give the same bits every time (CPU training always does).
+        deterministic: only deterministic kernels (CPU training always is deterministic).
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -138,7 +138,7 @@ class Numerics(Section):
 
 
 class TrainConfig(Section):
-    """How one ensemble is trained; every attribute is a section."""
+    """Configuration of training; every attribute is a section."""
 
     ensemble: Ensemble = Ensemble()
     network: Network = Network()
@@ -155,11 +155,11 @@ class TrainConfig(Section):
         return self
 
     def changed(self, **changes: Any) -> TrainConfig:
-        """The configuration with other settings.
+        """A copy with changed settings.
 
         Args:
             changes: settings by name (``batch_size=8``), sections as tables (``optimization={"batch_size": 8}``), or
-                both. Other iterations also shorten the objective's phases, where those are not given.
+                both. Fewer iterations also shorten the objective's phases, unless those are given.
 
         Raises:
             UsageError: an unknown setting, a value that is not allowed, or one setting given twice.
@@ -171,7 +171,7 @@ class TrainConfig(Section):
         return TrainConfig(**sections)
 
     def flat(self) -> dict[str, Any]:
-        """All settings as plain values by name, without sections; what regression needs no word for is left out."""
+        """All settings as plain values by name, without sections; the default objective is omitted."""
         plain = {
             section.flat_names.get(key, key): asdict(value) if key == "scaling" else value
             for _, section in self
@@ -180,13 +180,13 @@ class TrainConfig(Section):
         return {k: v for k, v in plain.items() if (k, v) != ("objective", "regression")}
 
     def resolved(self, scans: int) -> TrainConfig:
-        """The configuration with numbers in place of every 0 that stands for a default.
+        """The configuration with every 0 that means a default replaced by its number.
 
-        Few scans are learned by heart soon, and what follows only makes the networks too sure of themselves:
-        300 + 2 steps a scan, at most :data:`MOST_ITERATIONS` (measured on phantoms: see ``docs/training.md``).
+        Few scans are soon overfitted, and further steps only make the networks overconfident:
+        300 + 2 steps per scan, at most :data:`MOST_ITERATIONS` (measured on phantoms: see ``docs/training.md``).
 
         Args:
-            scans: labelled scans of the whole table, so that a fold trains as long as the module.
+            scans: labelled scans in the whole table, so that a fold trains as long as the module.
         """
         iterations = self.optimization.iterations or min(MOST_ITERATIONS, 300 + 2 * scans)
         return self.changed(iterations=iterations, validate_every=self.validation.every or max(1, iterations // 20))
@@ -212,7 +212,7 @@ def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         elif key in places:
             given = {places[key]: value}
         elif key in found:
-            raise UsageError(field=key, got=value, expected=f"a section, e.g. [{key}] with a setting a line")
+            raise UsageError(field=key, got=value, expected=f"a section, e.g. [{key}] with one setting per line")
         else:
             known = sorted({*places, *found})
             raise UsageError(f"no such setting{suggest(key, known)} (choices: {', '.join(known)})", field=key)
@@ -224,7 +224,7 @@ def _by_section(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _section(name: str, own: Section, given: dict[str, Any]) -> Any:
-    """A section with other settings; another objective begins with its own defaults."""
+    """A section with changed settings; another objective starts from its own defaults."""
     if name != "objective":
         return type(own)(**(dict(own) | given))
     chosen = given.get("name", dict(own)["name"])
@@ -272,7 +272,7 @@ def make_config(preset: str, **changes: Any) -> TrainConfig:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Settings of a TOML file by name, for :func:`make_config`; the file may have sections or not.
+    """Read settings from a TOML file, with or without sections, for :func:`make_config`.
 
     Raises:
         UsageError: unreadable, an unknown key, or a value that is not allowed.

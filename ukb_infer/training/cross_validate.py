@@ -1,4 +1,4 @@
-"""``cross-validate``: labels and projections in, predictions by networks that never saw the participant out."""
+"""``cross-validate``: labels and projections to out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ukb_infer.training.request import TrainRequest
 
 
 def run_cross_validate(request: TrainRequest, say: Say = print) -> CrossValidation | None:
-    """Predict every scan by networks that never saw its participant; a repeated call continues.
+    """Predict every scan with networks that never saw its participant; a repeated call resumes.
 
     Args:
-        request: what to train; each of the ensemble's folds is predicted by as many networks as the ensemble has.
-        say: receives lines about what is done.
+        request: what to train; each fold is predicted by as many networks as the ensemble has.
+        say: receives messages.
 
     Returns:
         The out-of-fold predictions, also written to ``request.out``; None for a dry run.
@@ -62,7 +62,7 @@ def run_cross_validate(request: TrainRequest, say: Say = print) -> CrossValidati
 
 
 def _out_of_fold(prepared: Prepared, networks: Sequence[MeanVarianceNetwork], members_per_fold: int) -> CrossValidation:
-    """Predict each fold by the networks that left it out."""
+    """Predict each fold with the networks that left it out."""
     data, fold, folds = prepared.packed.data, prepared.fold, prepared.request.config.ensemble.folds
     assert fold is not None
     images = np.load(prepared.packed.images_path, mmap_mode="r")

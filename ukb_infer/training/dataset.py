@@ -1,4 +1,4 @@
-"""Projections from one memory map, labels beside them, augmentation in NumPy."""
+"""Training data: projections in one memory map, labels, augmentation in NumPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LabelledProjections:
     Attributes:
         images: (N, channels, rows, cols) of one recipe, usually a memory map.
         labels: (N, T) float64 in natural units, NaN where missing.
-        participants: (N,) text that is equal for the scans of one participant.
+        participants: (N,) text, equal for the scans of one participant.
         targets: T names.
     """
 
@@ -40,14 +40,14 @@ class LabelledProjections:
 def participant_folds(
     participants: NDArray[np.str_], folds: int, seed: int, stratify: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Fold of every scan; all scans of a participant fall into the same fold.
+    """Fold of every scan; all scans of a participant are in the same fold.
 
     Args:
         participants: (N,) participant of every scan.
         folds: number of folds, at least 2 and at most the number of participants.
         seed: of the shuffle.
-        stratify: (N,) values whose distribution should be alike in all folds, NaN where missing: participants are
-            sorted by their mean and dealt out in groups of ``folds``.
+        stratify: (N,) values whose distribution should be similar in all folds, NaN where missing: participants are
+            sorted by their mean and distributed in groups of ``folds``.
 
     Returns:
         (N,) fold numbers from 0.
@@ -75,16 +75,16 @@ def participant_folds(
 def validation_rows(
     participants: NDArray[np.str_], rows: NDArray[np.int64], share: float, seed: int
 ) -> NDArray[np.int64]:
-    """Rows set aside to validate one member on, whole participants at a time.
+    """Rows set aside for the validation of one member, by participant.
 
     Args:
         participants: (N,) participant of every scan.
-        rows: scans the member may use.
-        share: of their participants, rounded, at least one; 0 sets nobody aside.
+        rows: rows available to the member.
+        share: of their participants, rounded, at least one; 0 for none.
         seed: of the choice.
 
     Returns:
-        Some of ``rows``, sorted; none where ``share`` is 0 or there are fewer than 3 participants.
+        Some of ``rows``, sorted; none if ``share`` is 0 or there are fewer than 3 participants.
     """
     names = np.unique(participants[rows])
     if share == 0.0 or names.size < 3:
@@ -96,7 +96,7 @@ def validation_rows(
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of one batch's augmentation, drawn for the whole batch whatever part of it is used.
+    """Random numbers of one batch's augmentation, drawn for the whole batch, whichever part is used.
 
     Attributes:
         shifts: (N, 2) rows and columns, pixels.
@@ -110,7 +110,7 @@ class Draws:
 
     @classmethod
     def draw(cls, count: int, settings: Augmentation, rng: np.random.Generator) -> Draws:
-        """Draw; what is switched off draws nothing.
+        """Draw the numbers; disabled augmentations draw none.
 
         Args:
             count: N.
@@ -129,7 +129,7 @@ class Draws:
 
 
 def augment(images: NDArray[Any], draws: Draws) -> NDArray[Any]:
-    """Shift, scale and mirror every image by its own numbers.
+    """Shift, scale and mirror every image.
 
     Shifts are integer and fill with zeros (as published: up to 16 px). Gains act on water and fat and leave the fat
     fraction, the third channel, as it is.

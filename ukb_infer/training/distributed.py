@@ -1,4 +1,4 @@
-"""Several processes on one member, by torch's own DistributedDataParallel started with torchrun."""
+"""Several processes for one member, with torch's DistributedDataParallel and torchrun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.distributed.nn.functional import all_reduce
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; one process is the usual case.
+    """The rank of this process among those that train together (usually one).
 
     Attributes:
         rank: number of this process from 0.
@@ -25,7 +25,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """As the process group says; a lonely process where there is none."""
+        """From the process group; a single process if there is none."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -36,11 +36,11 @@ class Ranks:
         return self.rank == 0
 
     def share(self) -> slice:
-        """Which scans of a batch are this process's."""
+        """This process's part of a batch."""
         return slice(self.rank, None, self.world)
 
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network whose gradients and batch statistics are those of the whole batch over the processes.
+        """Wrap a network so that gradients and batch statistics are those of the whole batch.
 
         Its parameters and buffers stay those of ``network``.
 
@@ -54,7 +54,7 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def label_count(self, labels: Tensor) -> Tensor | None:
-        """Labels present in the whole batch over the processes, so that averaged gradients are those of one process."""
+        """Number of labels in the whole batch, so that averaged gradients equal those of a single process."""
         if self.world == 1:
             return None
         count = torch.isfinite(labels).sum().to(torch.float32)
@@ -99,7 +99,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
         return (normal * self.weight.view(shape) + self.bias.view(shape)).to(images.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as torch does, by the unbiased variance."""
+        """Update the running statistics with the unbiased variance, as torch does."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -110,10 +110,10 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(network: nn.Module) -> None:
-    """Replace every batch norm by one over all processes that shares its parameters and statistics.
+    """Replace every batch norm by a synchronized one with the same parameters and statistics.
 
     Args:
-        network: changed in place; the names in its state stay.
+        network: changed in place; the names in its state dict stay.
     """
     for name, child in network.named_children():
         if type(child) is nn.BatchNorm2d:

@@ -28,13 +28,13 @@ from ukb_infer.training.dataset import LabelledProjections, participant_folds, v
 from ukb_infer.training.progress import MemberDisplay
 from ukb_infer.training.trainer import Trainer
 
-#: Shown by every command until ``calibrate`` was run.
-UNCALIBRATED = "Not calibrated: its intervals are as wide as the networks guessed; run `ukb-infer calibrate`."
+#: Shown by every command until ``calibrate`` has run.
+UNCALIBRATED = "Not calibrated: its intervals use the networks' own sd; run `ukb-infer calibrate`."
 
 
 @dataclass(frozen=True)
 class Standardization:
-    """Mean and standard deviation of the labels training saw: (T,) float64 each."""
+    """Mean and standard deviation of the training labels: (T,) float64 each."""
 
     mean: NDArray[np.float64]
     sd: NDArray[np.float64]
@@ -48,11 +48,11 @@ class Standardization:
             targets: T names, for the message.
 
         Raises:
-            UsageError: a target has no two different labels.
+            UsageError: all labels of a target are equal.
         """
         for name, values in zip(targets, labels.T, strict=True):
             if np.unique(values[np.isfinite(values)]).size < 2:
-                raise UsageError(f"{name} has no two different labels, so it cannot be learned", field="targets")
+                raise UsageError(f"all labels of {name} are equal; leave it out", field="targets")
         return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -65,13 +65,13 @@ def member_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to train and to validate one member on.
 
-    Member k leaves out fold k modulo the folds: nothing about it is chosen by that fold. Out of what is left, a share
-    of the participants drawn for this member validates it.
+    Member k leaves out fold k modulo the folds, which influences nothing about it. Of the rest, a share of the
+    participants, drawn for this member, is its validation set.
 
     Args:
         config: of the ensemble.
         member: number of the member from 0.
-        fold: (N,) fold of every scan, None where no fold is left out.
+        fold: (N,) fold of every scan, None if no fold is left out.
         participants: (N,) participant of every scan.
     """
     rows = np.arange(len(participants))
@@ -83,7 +83,7 @@ def member_rows(
 
 @contextmanager
 def _borrowed_torch(threads: int, deterministic: bool, device: str) -> Iterator[None]:
-    """Threads, generators and the choice of kernels for one member; as they were for the caller afterwards."""
+    """Set threads, generators and kernels for one member; restore the caller's afterwards."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng([device] if device.startswith("cuda") else []):
         torch.set_num_threads(threads)
@@ -110,12 +110,12 @@ def _train_member(
     parent: int,
     show: bool,
 ) -> dict[str, NDArray[np.generic]]:
-    """Train (or go on training) one member and return its best weights."""
+    """Train (or resume) one member and return its best weights."""
     display = MemberDisplay(member, config.validation.every, config.objective.measures[0], show=show)
 
     def report(iteration: int, total: int, loss: float, best: float) -> None:
         if parent not in (os.getpid(), os.getppid()):
-            os._exit(1)  # the command was killed: what continues it must not meet a second writer
+            os._exit(1)  # the command was killed: a resumed one must not meet a second writer
         display(iteration, total, loss, best)
 
     if images_path is not None:
@@ -144,19 +144,19 @@ def train_members(
     threads: int = 0,
     show: bool = True,
 ) -> list[MeanVarianceNetwork]:
-    """Train every member, several at a time on a CPU; a repeated call continues from the checkpoints.
+    """Train every member, several at a time on a CPU; a repeated call resumes from the checkpoints.
 
     Args:
-        config: how.
+        config: of the training.
         data: projections and labels.
         standardization: of the labels.
         folder: working folder.
         images_path: .npy of the images, so that other processes map it instead of receiving it.
-        fold: (N,) fold of every scan; None makes folds by participant where ``config.folds`` asks for them.
+        fold: (N,) fold of every scan; None makes folds by participant if ``config.folds`` is set.
         device: torch device.
         init: initial weights of the backbone.
         processes: members trained at a time, each on its share of the cores.
-        threads: of each member; 0 for its share of the cores. Part of what decides the bits.
+        threads: of each member; 0 for its share of the cores. It affects the last bits.
         show: display progress on stderr.
 
     Returns:
@@ -184,7 +184,7 @@ def train_members(
                 raise RunError(f"member {member + 1}: {result.detail.removeprefix('RunError: ')}")
             results[member] = result
     networks = []
-    with torch.random.fork_rng([]):  # initial weights are drawn and overwritten; the caller's generator stays
+    with torch.random.fork_rng([]):  # draws initial weights that are overwritten; the caller's generator stays
         for member in members:
             network = config.objective.build_network(config.network.backbone, len(data.targets))
             network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in results[member].items()})
@@ -193,7 +193,7 @@ def train_members(
 
 
 def _uncalibrated(spec: TargetSpec, standardization: Standardization, place: int) -> ModuleTarget:
-    """What the manifest says of the target at a place of the head, before its variance is calibrated."""
+    """Manifest entry of the target at a place of the head, before calibration."""
     return ModuleTarget(
         spec.name,
         spec.unit,
@@ -223,7 +223,7 @@ def make_manifest(
     training: Mapping[str, Any] | None = None,
     recipe: str = DEFAULT_RECIPE,
 ) -> ModuleManifest:
-    """Manifest of freshly trained members, not calibrated yet.
+    """Manifest of newly trained members, not yet calibrated.
 
     Args:
         name: of the module.
@@ -233,7 +233,7 @@ def make_manifest(
         standardization: of the labels.
         intended_use: one sentence.
         provenance: how it was made.
-        warning: shown wherever the module could be mistaken.
+        warning: shown whenever the module is used.
         licence: of the weights.
         specs: targets that are not in the registry.
         recipe: of the projections.

@@ -1,4 +1,4 @@
-"""Learning curves: a table a member, one of all members, TensorBoard, and what they say about learning by heart."""
+"""Learning curves: per member, of all members, TensorBoard, and the overfitting warning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_history(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
     Args:
         folder: of the member.
-        rows: one a validation.
+        rows: one per validation.
     """
     buffer = io.StringIO()
     if rows:
@@ -46,7 +46,7 @@ def read_histories(work: Path, members: int) -> str:
 
 
 def warn_of_overfitting(table: str, objective: Objective, say: Callable[[str], None]) -> None:
-    """Warn where training and validation part: the networks know the scans they learned from by heart.
+    """Warn of overfitting, where training and validation diverge.
 
     Args:
         table: of :func:`read_histories`.
@@ -65,15 +65,15 @@ def warn_of_overfitting(table: str, objective: Objective, say: Callable[[str], N
     if apart:
         _, member, train, valid, iteration = max(apart)
         say(
-            f"WARNING: {len(apart)} of {len(members)} networks predict the scans they learned from much better than "
-            f"others (network {member}: training {measure.upper()} {train:.2f}, validation {measure.upper()} "
+            f"WARNING: {len(apart)} of {len(members)} networks are overfitted: they predict training scans much better "
+            f"than others (network {member}: training {measure.upper()} {train:.2f}, validation {measure.upper()} "
             f"{valid:.2f}, at the kept iteration {iteration}). Their own sd is too small; `cross-validate` and "
             "`calibrate` correct the intervals. More labels, or fewer targets at a time, help"
         )
 
 
 class TensorBoardLog:
-    """Learning curves for TensorBoard, where it is installed (extra ``train``).
+    """Learning curves for TensorBoard, if installed (extra ``train``).
 
     Args:
         folder: of the member; events go to ``tensorboard`` inside.

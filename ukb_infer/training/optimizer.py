@@ -11,7 +11,7 @@ from ukb_infer.training.config import Optimization
 
 
 def make_optimizer(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """Adam or AdamW over all parameters that learn; weight decay leaves norms and biases alone.
+    """Adam or AdamW over all trainable parameters; weight decay skips norms and biases.
 
     Args:
         network: to train.

@@ -1,4 +1,4 @@
-"""Cached projections of the labelled scans in one file to map into memory."""
+"""Cached projections of the labelled scans in one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Packed:
         data: projections (memory map), labels, participants.
         recipe: of all projections.
         images_path: the mapped file, so that other processes map it too.
-        without_label: projections that have no label and are left out.
+        without_label: projections without label, which are left out.
     """
 
     keys: tuple[ScanKey, ...]
@@ -46,16 +46,16 @@ class Packed:
 
 
 def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = lambda _: None) -> Packed:
-    """Line up projections and labels, and put the projections into one file.
+    """Match projections and labels, and pack the projections into one file.
 
     Args:
         folder: written by ``project``: ``<scan>.npy``, all of one recipe.
         labels: of the targets to learn.
-        work: working folder; a pack of the same files made earlier is used again.
-        say: receives a line now and then.
+        work: working folder; an existing pack of the same files is reused.
+        say: receives messages.
 
     Raises:
-        RunError: no projection, none with a label, a file that is no projection, or projections of several recipes.
+        RunError: no projection, none with a label, a file that is not a projection, or projections of several recipes.
     """
     found, values = line_up(folder, labels, say)
     labelled: NDArray[np.bool_] = np.asarray(np.isfinite(values).any(axis=1))
@@ -70,7 +70,7 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, "scans": [k.scan for k in keys]}) + "\n")
     images = np.load(path, mmap_mode="r")
     recipe = find_recipe(images.dtype, images.shape[1:])
-    assert recipe is not None  # it was read by that
+    assert recipe is not None  # it was read with that recipe
     data = LabelledProjections(
         images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
     )
@@ -78,15 +78,15 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
 
 
 def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[list[ScanKey], NDArray[np.float64]]:
-    """Scans of a folder of projections with their labels, (N, T), NaN where there is none.
+    """Scans of a folder of projections and their labels, (N, T), NaN where missing.
 
     Args:
-        folder: written by ``project``; scans that ``project --exclude`` left out afterwards are passed over.
+        folder: written by ``project``; scans excluded later are skipped.
         labels: of the targets to learn.
-        say: receives a line where something does not match.
+        say: receives a message about scans or labels that do not match.
 
     Raises:
-        RunError: no projection, or none with a label.
+        RunError: no projections, or none with a label.
     """
     if not folder.is_dir():
         raise RunError(
@@ -96,17 +96,17 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
     excluded = {row.key.scan for row in rows if row.result.status == "excluded"}
     names = {path.stem for path in folder.glob("*.npy")}
     if left_out := len(names & excluded):
-        say(f"{left_out} projections are left out because the {SCANS} beside them says excluded")
+        say(f"{left_out} projections are left out because their {SCANS} says excluded")
     found = sorted(map(ScanKey.from_name, names - excluded), key=lambda k: k.sort_key)
     if not found:
         raise RunError(
-            f"`projections` {folder}: holds no projection; make some with `ukb-infer project INPUT --out FOLDER`"
+            f"`projections` {folder} has no projections; make some with `ukb-infer project INPUT --out FOLDER`"
         )
     values = labels.matrix(found)
     if not np.isfinite(values).any():
         raise RunError(
-            f"`projections` {folder}: none of its {len(found)} projections has a label; check that the table's "
-            "scan, eid and instance are those of the files' names"
+            f"`projections` {folder}: none of its {len(found)} projections has a label; compare the table's "
+            "scan, eid and instance with the file names"
         )
     listed, matching = labels.count_matches(found)
     if matching < listed:
@@ -115,7 +115,7 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
 
 
 def _stamp(files: Sequence[Path]) -> str:
-    """Fingerprint of a list of files: names, sizes, times of change."""
+    """Fingerprint of a list of files: names, sizes, modification times."""
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat()
@@ -157,4 +157,4 @@ def _read_projection(file: Path) -> NDArray[Any]:
     except ScanError as error:
         raise RunError(f"{file}: {error.message}") from error
     except OSError as error:
-        raise RunError(f"{file}: cannot be read ({error.strerror}); check access to it") from error
+        raise RunError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error

@@ -31,9 +31,9 @@ class Prepared:
     """Everything a training needs, resolved.
 
     Attributes:
-        request: with numbers in place of every 0 that stands for a default.
-        labels: as read.
-        packed: projections and labels, lined up.
+        request: with defaults resolved.
+        labels: the labels.
+        packed: matched projections and labels.
         standardization: of the labels.
         fold: (N,) fold of every scan, or None.
         device: of this process.
@@ -51,7 +51,7 @@ class Prepared:
     threads: int
 
     def train(self, *, show: bool = True) -> list[MeanVarianceNetwork]:
-        """Train all members, or go on; ``show`` displays progress on stderr."""
+        """Train all members, or resume; ``show`` displays progress on stderr."""
         return train_members(
             self.request.config,
             self.packed.data,
@@ -67,7 +67,7 @@ class Prepared:
         )
 
     def recipe(self, networks: int) -> dict[str, Any]:
-        """Recipe of the networks just trained, of which so many predict a scan."""
+        """Training recipe of the networks just trained; ``networks`` of them predict a scan."""
         return training_recipe(
             self.request.config,
             networks=networks,
@@ -104,7 +104,7 @@ def read_request_labels(request: TrainRequest, say: Say) -> Labels:
 
     Args:
         request: what to train.
-        say: receives a line a target.
+        say: receives one line per target.
     """
     definitions = read_definitions(request.define) if request.define else {}
     labels = read_labels(request.labels, request.targets, units=request.units, definitions=definitions)
@@ -114,16 +114,16 @@ def read_request_labels(request: TrainRequest, say: Say) -> Labels:
 
 
 def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Prepared:
-    """Line up projections and labels, and settle all that was left open.
+    """Match projections and labels, and resolve all defaults.
 
     Args:
         request: what to train.
         labels: of :func:`read_request_labels`.
         device: of this process.
-        say: receives lines about the data.
+        say: receives messages about the data.
 
     Raises:
-        UsageError: a target that cannot be learned, or not so.
+        UsageError: a target that cannot be learned, or not with these settings.
         RunError: missing files, or a working folder with another training.
     """
     packed = pack(request.projections, labels, request.work_folder, say)
@@ -132,7 +132,7 @@ def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Pre
     request = replace(request, config=config)
     _describe(packed, say)
     if config.augmentation.flip and any(name.endswith(("Left", "Right")) for name in labels.targets):
-        raise UsageError("exchanges left and right, and targets of one side are to be learned", field="flip")
+        raise UsageError("swaps left and right, but some targets are of one side; set it to false", field="flip")
     standardization = Standardization.fit(packed.data.labels, labels.targets)
     fold = _folds(request, packed)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -169,18 +169,18 @@ def _folds(request: TrainRequest, packed: Packed) -> NDArray[np.int64] | None:
         return None
     if request.stratify:
         if request.stratify not in targets:
-            raise UsageError(f"{request.stratify!r} is none of the targets ({', '.join(targets)})", field="stratify")
+            raise UsageError(f"{request.stratify!r} is not one of the targets ({', '.join(targets)})", field="stratify")
         by = packed.data.labels[:, targets.index(request.stratify)]
     return participant_folds(packed.data.participants, ensemble.folds, ensemble.seed, by)
 
 
 def count_only(request: TrainRequest, labels: Labels, say: Say) -> None:
-    """A dry run: say what would be trained.
+    """Dry run: report what would be trained.
 
     Args:
         request: what to train.
         labels: of :func:`read_request_labels`.
-        say: receives lines for people.
+        say: receives messages.
 
     Raises:
         UsageError: a target that cannot be learned.

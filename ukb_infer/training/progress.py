@@ -1,4 +1,4 @@
-"""How a member's training is shown: a bar with loss, rate and time left on a terminal, lines elsewhere."""
+"""Progress of a member: a bar with loss, rate and time left on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class MemberDisplay:
     """Progress of one member on stderr.
 
     Args:
-        member: number of the member from 0; its bar has a line of its own.
-        line_every: iterations between lines where stderr is no terminal.
+        member: number of the member from 0; each bar has its own line.
+        line_every: iterations between lines if stderr is not a terminal.
         judged_by: the measure of validation.
         show: False shows nothing.
     """

@@ -1,7 +1,7 @@
-"""The training recipe: what decides how well a network predicts, by name, and how two of them differ.
+"""The training recipe: settings that affect how well a network predicts, and their comparison.
 
-Intervals fitted on one kind of network hold for that kind only. ``train`` writes its recipe into the module,
-``cross-validate`` beside its predictions, and ``calibrate`` compares them name by name.
+Intervals are valid only for networks made like those they were fitted on. ``train`` writes its recipe into the module,
+``cross-validate`` next to its predictions, and ``calibrate`` compares them by name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ukb_infer.records import ScanKey
 from ukb_infer.storage import sha256_file
 from ukb_infer.training.config import TrainConfig
 
-#: Raised whenever the training loop changes in a way that changes how well networks predict.
+#: Incremented when the training loop changes in a way that affects how well networks predict.
 TRAINING_VERSION = 2
-#: Settings that may differ: they choose among networks of one kind, or only how fast the same bits come.
+#: Settings that may differ: they do not affect accuracy.
 _FREE = ("seed", "members", "folds", "deterministic")
-#: The only name in the comparison where a module or a cross-validation carries no recipe.
+#: Name in the comparison if a module or a cross-validation has no recipe.
 UNKNOWN = "recipe"
 
 
@@ -39,20 +39,20 @@ def training_recipe(
     init: Init = "random",
     stratify: str = "",
 ) -> dict[str, Any]:
-    """Recipe of an ensemble, as plain values.
+    """Training recipe of an ensemble, as plain values.
 
     Args:
         config: of the training.
-        networks: whose mixture predicts a scan.
+        networks: number whose mixture predicts a scan.
         targets: T names in the order of the head.
-        keys: N scans of the label table that have a projection, whether a network saw them or left them out.
+        keys: N labelled scans with a projection, including those left out by a fold.
         labels: (N, T) in natural units, NaN where missing.
         projection_recipe: of the projections.
         init: initial weights.
         stratify: target by which folds were stratified, or "".
 
     Returns:
-        Name to text, number, true or false, None, or a list of those.
+        Name to text, number, boolean, None, or a list of those.
     """
     settings = json.loads(json.dumps(config.flat()))
     scaling = settings.pop("scaling")
@@ -72,18 +72,18 @@ def training_recipe(
 
 
 def recipe_differences(calibrated: Mapping[str, Any], deployed: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between two recipes.
+    """Differences between two recipes.
 
     Args:
         calibrated: of the networks that made the out-of-fold predictions.
         deployed: of the module.
 
     Returns:
-        Name to words; empty where the networks are of one kind. Where a recipe is missing the one name is ``recipe``.
+        Name to description; empty if there are none. If a recipe is missing, the only name is ``recipe``.
     """
     if not calibrated or not deployed:
         missing = [what for what, one in (("the predictions", calibrated), ("the module", deployed)) if not one]
-        return {UNKNOWN: f"not recorded for {' and '.join(missing)}, so nobody can say whether the networks are alike"}
+        return {UNKNOWN: f"not recorded for {' and '.join(missing)}, so the networks cannot be compared"}
     return {
         name: f"{_shown(calibrated.get(name))} cross-validated, {_shown(deployed.get(name))} in the module"
         for name in sorted(set(calibrated) | set(deployed))

@@ -1,4 +1,4 @@
-"""What ``train`` and ``cross-validate`` are asked for."""
+"""The request of ``train`` and ``cross-validate``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ukb_infer.training.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What ``train`` and ``cross-validate`` are asked for.
+    """What to train.
 
     Attributes:
         projections: folder written by ``project``.
         labels: table of labels.
         out: folder of the module, or of the out-of-fold predictions.
         config: of the training.
-        targets: names, empty for all the table has.
-        units: unit of a column or target where it is not the target's own.
-        define: TOML with own targets, or None.
+        targets: names, empty for all in the table.
+        units: unit of a column or target, if not the target's own.
+        define: TOML file with user-defined targets, or None.
         init: initial weights of the backbone.
-        work: working folder with checkpoints; None for ``<out>.work`` beside it.
+        work: working folder with checkpoints; None for ``<out>.work``.
         device: auto, cpu or cuda.
-        processes: members trained at a time; 0 takes one a core on a CPU and one on CUDA.
-        threads: CPU threads of each member; 0 takes its share of the cores. Kept when a training is continued.
-        stratify: target whose distribution is alike in all folds, or "".
+        processes: members trained at a time; 0: one per core on a CPU, one on CUDA.
+        threads: CPU threads of each member; 0: its share of the cores. Kept when a training is resumed.
+        stratify: target whose distribution is similar in all folds, or "".
         overwrite: replace an existing result.
         dry_run: read, count and stop.
         intended_use: sentence for the manifest.
@@ -60,24 +60,24 @@ class TrainRequest:
             if getattr(self, name) < 0:
                 raise UsageError(field=name, got=getattr(self, name), expected="0 or more")
         if self.stratify and not self.config.ensemble.folds:
-            raise UsageError("has no meaning without `folds`", field="stratify")
+            raise UsageError("is useless without `folds`; set both", field="stratify")
         if self.config.numerics.precision == "bf16" and self.device == "cpu":
             raise UsageError("bf16 needs CUDA; on a CPU use fp32", field="precision")
 
     @property
     def work_folder(self) -> Path:
-        """Where checkpoints live."""
+        """Folder of the checkpoints."""
         return self.work or self.out.with_name(f"{self.out.name}.work")
 
     def check_out(self, result: str) -> None:
-        """Refuse to replace a finished result before hours are spent on a new one.
+        """Refuse to replace a finished result, before training starts.
 
         Args:
             result: name of the file that a finished result has.
 
         Raises:
             UsageError: ``out`` is a file.
-            RunError: it holds something.
+            RunError: it is not empty.
         """
         if self.out.is_file():
             raise UsageError(f"{self.out} is a file, expected a folder", field="out")
@@ -85,6 +85,6 @@ class TrainRequest:
             return
         if (self.out / result).is_file():
             raise RunError(
-                f"`out` {self.out} holds a finished result ({result}); choose another folder or pass `overwrite`"
+                f"`out` {self.out} contains a finished result ({result}); choose another folder or use `overwrite`"
             )
         raise RunError(f"`out` {self.out} is not empty; choose another folder")

@@ -11,15 +11,15 @@ from pydantic.fields import FieldInfo
 from ukb_infer.errors import UsageError
 from ukb_infer.text import suggest
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 class Section(BaseModel):
-    """Settings that belong together. Text is no number, true is no 1, and NaN is refused.
+    """A section of settings. Text and booleans are not numbers; NaN is refused.
 
     Attributes:
-        flat_names: what a setting is called where no section is written, if not the same.
+        flat_names: names of settings without sections, if different.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 def _expected(field: FieldInfo) -> str:
-    """What a setting may be, in words."""
+    """Description of the values a setting may have."""
     if field.description:
         return field.description
     if get_origin(field.annotation) is Literal:

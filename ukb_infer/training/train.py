@@ -1,4 +1,4 @@
-"""``train``: labels and projections in, a module out."""
+"""``train``: labels and projections to a module."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ukb_infer.training.request import TrainRequest
 
 
 def run_train(request: TrainRequest, say: Say = print) -> ModuleManifest | None:
-    """Train an ensemble and leave a complete, verified module; a repeated call continues.
+    """Train an ensemble and save it as a verified module; a repeated call resumes.
 
     Args:
         request: what to train.
-        say: receives lines about what is done.
+        say: receives messages.
 
     Returns:
-        The manifest; None for a dry run, or in all but the first process started by torchrun.
+        The manifest; None for a dry run, and in all but the first process of torchrun.
 
     Raises:
         UsageError: contradictory options or unusable labels.
@@ -51,7 +51,9 @@ def run_train(request: TrainRequest, say: Say = print) -> ModuleManifest | None:
         stop_ranks()
     problems = verify_module(request.out)
     if problems:
-        raise RunError(f"{request.out}: the module was written but does not verify: {problems[0]}")
+        raise RunError(
+            f"{request.out}: the module was written but is damaged: {problems[0]}; check the storage and train again"
+        )
     say(f"module {request.out}: {len(manifest.members)} members, {len(manifest.targets)} targets, verified")
     return manifest
 

@@ -1,4 +1,4 @@
-"""The training of one member, resumable to the last bit on a CPU."""
+"""Training of one member; on a CPU, resuming is bit-identical."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from ukb_infer.training.recipe import TRAINING_VERSION
 
 Progress = Callable[[int, int, float, float], None]
 
-#: Training scans on which a network is judged beside those that validate it, at least.
+#: Fewest training scans on which a network is evaluated, next to its validation scans.
 MIN_JUDGED = 32
-#: Scans at a time while judging.
+#: Batch size of the evaluation.
 JUDGED_AT_ONCE = 64
 
 
 class Trainer:
-    """Trains one member, or goes on where its checkpoint is.
+    """Trains one member, or resumes from its checkpoint.
 
     Args:
-        config: how.
+        config: of the training.
         member: number of the member from 0; its seed is the ensemble's + member.
         data: projections and labels.
         standardized: (N, T) float32 standardized labels.
-        train_rows: rows to learn from.
-        valid_rows: rows to validate on (may be empty).
-        folder: where checkpoint.pt and history.csv go.
+        train_rows: training rows.
+        valid_rows: validation rows (may be empty).
+        folder: of checkpoint.pt and history.csv.
         device: torch device.
         init: initial weights.
 
     Attributes:
         iteration: optimizer steps done.
-        network: as trained; ``average`` is what is validated and kept.
-        best: weights that are kept.
-        history: one row a validation.
+        network: being trained; ``average`` is validated and kept.
+        best: weights to keep.
+        history: one row per validation.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all iterations are over, or validation has not improved for longer than the patience."""
+        """Whether all iterations are done, or validation has not improved within the patience."""
         validation = self.config.validation
         waited = (self.iteration - self.best.iteration) / max(1, validation.every)
         impatient = validation.patience > 0 and self.valid_rows.size > 0 and waited >= validation.patience
@@ -145,7 +145,7 @@ class Trainer:
         if not math.isfinite(value):
             raise RunError(
                 f"the loss became {value} at iteration {self.iteration}; the last good checkpoint is kept. "
-                "Lower `learning_rate`, lengthen a warm-up, or check the labels for extreme values"
+                "Lower `learning_rate`, lengthen the warm-up, or check the labels for extreme values"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -168,7 +168,7 @@ class Trainer:
     # -- one validation --------------------------------------------------------------------------------------------
 
     def _validate(self, train_loss: float) -> None:
-        """Judge the averaged network, keep it if it is the best, and note the curves."""
+        """Evaluate the averaged network, keep it if it is the best, and record the curves."""
         some = range(batches_to_recalibrate(self.train_rows.size, self.config.optimization))
         whole = (torch.from_numpy(self.batches.read(k, whole=True)[0]).to(self.device) for k in some)
         recalibrate(self.average, whole, self._forward)
@@ -189,7 +189,7 @@ class Trainer:
         )
 
     def _judge(self, rows: NDArray[np.int64]) -> dict[str, float]:
-        """The objective's measures of the averaged network on some rows as they are; NaN where there are none."""
+        """The objective's measures of the averaged network on some rows, without augmentation; NaN without rows."""
         if not rows.size:
             return dict.fromkeys(self.objective.measures, math.nan)
         rows = np.sort(rows)
@@ -236,7 +236,7 @@ class Trainer:
         self.iteration, self.history, self.best = state["iteration"], state["history"], BestWeights(**state["best"])
 
     def _keep_weights(self) -> None:
-        """Leave the best and the last weights beside the checkpoint, as safetensors."""
+        """Write the best and the last weights next to the checkpoint, as safetensors."""
         for name, state in (("best", self.best.weights), ("last", self.average.state_dict())):
             plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
             atomic_write_bytes(self.folder / f"{name}.safetensors", to_bytes(plain))

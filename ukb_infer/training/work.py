@@ -1,4 +1,4 @@
-"""The working folder of a training: whose checkpoints it holds, and whether they may be continued."""
+"""The working folder of a training, and whether its checkpoints may be resumed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SETTINGS_NAME = "training.json"
 
 
 def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
-    """Note in the working folder what is trained there, and refuse to continue another training.
+    """Record in the working folder what is trained, and refuse to resume another training.
 
     Args:
-        request: of the training, its configuration resolved.
+        request: with resolved configuration.
         packed: the data.
-        threads: of a member, where the folder is new.
+        threads: per member, if the folder is new.
 
     Returns:
-        The threads of a member: they decide the bits, so that a continued training keeps the first call's.
+        Threads per member: a resumed training keeps the first call's, because they affect the last bits.
 
     Raises:
         RunError: the folder holds checkpoints of another training, or is damaged.
@@ -38,14 +38,14 @@ def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{path}: damaged ({error}); remove {work} to start again") from error
+            raise RunError(f"{path}: damaged ({error}); remove {work} to start over") from error
         differences = _differences(before, settings)
         if not differences:
             return int(before["threads"])
         if not request.overwrite:
             raise RunError(
-                f"{work} holds the checkpoints of another training: {'; '.join(differences[:6])}. Repeat that command, "
-                "choose another `work`, or pass `overwrite` to start again"
+                f"{work} contains checkpoints of another training: {'; '.join(differences[:6])}. Repeat that command, "
+                "choose another `work`, or use `overwrite` to start over"
             )
         for member in work.glob("member*"):
             if (member / "history.csv").is_file() or (member / "checkpoint.pt").is_file():
@@ -55,7 +55,7 @@ def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
 
 
 def _settings(request: TrainRequest, packed: Packed, threads: int) -> dict[str, Any]:
-    """Everything that decides the weights, as plain values."""
+    """Everything that affects the weights, as plain values."""
     index = json.loads((request.work_folder / INDEX_NAME).read_text(encoding="utf-8"))
     return {
         "config": json.loads(json.dumps(request.config.flat())),
@@ -69,7 +69,7 @@ def _settings(request: TrainRequest, packed: Packed, threads: int) -> dict[str, 
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, in words; the number of threads may (the first call's is kept)."""
+    """The differences, except the number of threads (the first call's is kept)."""
     old, new = before.get("config", {}), now["config"]
     found = [f"{k} was {old.get(k)}, now {new.get(k)}" for k in {**new, **old} if old.get(k) != new.get(k)]
     for key in ("targets", "projections", "labels", "init", "stratify"):

@@ -1,1 +1,1 @@
-"""Files of every kind to series: containers, DICOM, NIfTI."""
+"""Readers of containers, DICOM and NIfTI: from files to series."""

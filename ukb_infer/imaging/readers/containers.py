@@ -1,7 +1,7 @@
-"""Members of a zip or files of a folder, read without writing anything to disk and with every size bounded.
+"""Members of a zip or files of a folder, read in memory with limits on every size.
 
-Names of members are never used as paths, so path tricks have no effect. Deflated members are inflated by isal (zlib
-where isal is absent), others by ``zip_methods``; the length and CRC of every member that is read
+Member names are never used as paths, so path traversal has no effect. Deflated members are inflated by isal (zlib
+if isal is missing), others by ``zip_methods``; the length and CRC of every member that is read
 are checked. :mod:`zipfile` only reads the directory.
 """
 
@@ -56,7 +56,7 @@ _LOCAL_SIGNATURE = b"PK\x03\x04"
 _END_SIGNATURE = b"PK\x05\x06"
 _END_BYTES = 22
 _ZIP64_END_SIGNATURE = b"PK\x06\x06"
-#: Room for the local name and extra field where they are longer than the central directory says.
+#: Room for a local name and extra field longer than the central directory says.
 _SLACK_BYTES = 256
 _SPLIT_SIGNATURE = b"PK\x07\x08"
 #: First bytes of other archives: (offset, signature, name).
@@ -69,7 +69,7 @@ _FORMATS = (
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (257, b"ustar", "a tar archive"),
 )
-_JOIN = "join them, unpack the zip and give the folder"
+_JOIN = "join them, unpack the zip and pass the folder"
 _DICOM_AT = 128
 _LOOK_BYTES = 512
 _ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
@@ -92,10 +92,10 @@ class MemberSource(Protocol):
         """Return a whole member."""
 
     def verify(self, index: int) -> None:
-        """Compare a member's checksum, where the container has one."""
+        """Verify a member's checksum, if the container has one."""
 
 
-#: Returns so many bytes (or fewer at the end) from an offset.
+#: Returns a number of bytes (or fewer at the end) from an offset.
 ReadAt = Callable[[int, int], bytes]
 
 
@@ -109,7 +109,7 @@ class ZipSource:
 
     Attributes:
         names: of the members, in the order of the central directory.
-        zips: indices of the members that are named as zips themselves.
+        zips: indices of the members named like zips.
     """
 
     def __init__(self, read_at: ReadAt, size: int, archive: zipfile.ZipFile) -> None:
@@ -121,7 +121,7 @@ class ZipSource:
         self._check_bounds(len(archive.infolist()))
 
     def _check_bounds(self, count: int) -> None:
-        """Refuse encryption and absurd numbers and sizes by what the directory declares."""
+        """Refuse encryption and absurd numbers and sizes, as declared in the directory."""
         if count > MAX_MEMBERS:
             raise _too_large(f"the zip has {count} members, expected at most {MAX_MEMBERS}")
         if any(info.flag_bits & _ENCRYPTED_FLAGS or info.compress_type == AES for info in self._infos):
@@ -138,7 +138,7 @@ class ZipSource:
 
     @contextmanager
     def open_nested(self, index: int) -> Iterator[ZipSource]:
-        """Open a member that is a zip itself; it is held in memory, at most ``MAX_NESTED_BYTES`` of it.
+        """Open a member that is a zip itself, in memory, at most ``MAX_NESTED_BYTES``.
 
         Raises:
             ScanError: as :func:`open_zip`.
@@ -159,7 +159,7 @@ class ZipSource:
         """
         info = self._infos[index]
         if info.compress_type == DEFLATED:
-            packed = self._packed(info, min(info.compress_size, size * 2 // 3))  # headers shrink by a half and more
+            packed = self._packed(info, min(info.compress_size, size * 2 // 3))  # headers compress to half or less
             try:
                 head: bytes = _inflate.decompressobj(_RAW_DEFLATE).decompress(packed, size)
             except _inflate.error:
@@ -192,7 +192,7 @@ class ZipSource:
         return data
 
     def verify(self, index: int) -> None:
-        """Compare a member's length and CRC.
+        """Verify a member's length and CRC.
 
         Raises:
             ScanError: ``unreadable_zip``.
@@ -203,8 +203,8 @@ class ZipSource:
         """Return the first ``size`` bytes of a member as stored, found by its local header."""
         if not 0 <= info.header_offset <= self._size:
             raise _unreadable("a member lies outside the file")
-        if size > self._size:  # asking the system for it would reserve as much memory
-            raise _unreadable("the file is cut short")
+        if size > self._size:  # reading it would allocate as much memory
+            raise _unreadable("the file is truncated")
         guess = _LOCAL_HEADER_BYTES + len(info.filename) + len(info.extra) + _SLACK_BYTES
         block = self._read_at(guess + size, info.header_offset)
         if len(block) < _LOCAL_HEADER_BYTES or block[:4] != _LOCAL_SIGNATURE:
@@ -214,25 +214,25 @@ class ZipSource:
         if len(packed) < size:
             packed = self._read_at(size, info.header_offset + start)
         if len(packed) < size:
-            raise _unreadable("the file is cut short")
+            raise _unreadable("the file is truncated")
         return packed
 
     def _read_other(self, info: zipfile.ZipInfo) -> bytes:
-        """Read a member stored by a rarer method."""
+        """Read a member compressed by a rarer method."""
         try:
             return decompress_rare(info.compress_type, self._packed(info, info.compress_size), info.file_size)
         except UnsupportedMethodError as error:
             raise ScanError(
                 Reason.UNSUPPORTED_COMPRESSION,
                 f"a member of the zip is compressed by {error}, expected Deflate, bzip2, LZMA, xz or none; unpack it "
-                "and give the folder",
+                "and pass the folder",
             ) from None
         except DamagedMemberError as error:
             raise _unreadable(f"a member's compressed data are damaged ({error})") from None
 
 
 def _is_named_zip(name: str) -> bool:
-    """Whether a member is named as a zip; "._x.zip" is what macOS leaves in zips."""
+    """Whether a member is named like a zip; "._x.zip" are macOS metadata."""
     base = name.replace("\\", "/").rpartition("/")[2].lower()
     return base.endswith(".zip") and not base.startswith(".")
 
@@ -244,7 +244,7 @@ class FolderSource:
     """The regular files of a folder and its subfolders; links to folders are not followed.
 
     Args:
-        folder: to look in.
+        folder: to read.
 
     Attributes:
         names: relative paths, sorted.
@@ -258,11 +258,11 @@ class FolderSource:
         self.names = sorted(_list_files(folder))
 
     def peek(self, index: int, size: int) -> bytes:
-        """Return the first bytes of a file; nothing of what is not a regular file.
+        """Return the first bytes of a file; empty if it is not a regular file.
 
         Args:
             index: of the file in ``names``.
-            size: bytes to return; fewer where the file is shorter.
+            size: bytes to return; fewer if the file is shorter.
         """
         return self._read(index, size)
 
@@ -282,11 +282,11 @@ class FolderSource:
 
     def _read(self, index: int, size: int) -> bytes:
         path = self._folder / self.names[index]
-        if not path.is_file():  # a device, a pipe or a link that leads nowhere
+        if not path.is_file():  # a device, a pipe or a broken link
             if path.suffix.lower() in _SLICE_SUFFIXES:
                 raise ScanError(
                     Reason.INPUT_UNREADABLE,
-                    "a file named as DICOM is a link that leads nowhere, a device or a pipe; replace it by the slice "
+                    "a file named like DICOM is a broken link, a device or a pipe; replace it by the slice "
                     "or remove it",
                 )
             return b""
@@ -300,7 +300,7 @@ def open_zip(path: Path) -> Iterator[ZipSource]:
 
     Raises:
         ScanError: ``unreadable_zip``, ``encrypted_zip`` or ``too_large``.
-        OSError: the disk, not the zip, is at fault.
+        OSError: the disk failed, not the zip.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
@@ -333,7 +333,7 @@ def _open_source(read_at: ReadAt, size: int, file: Any) -> Iterator[ZipSource]:
 
 
 def _open_archive(file: Any) -> zipfile.ZipFile:
-    """Let the standard library read the directory, and translate what it makes of damage."""
+    """Let the standard library read the directory, and translate its errors."""
     try:
         return zipfile.ZipFile(file)
     except OSError as error:
@@ -343,14 +343,14 @@ def _open_archive(file: Any) -> zipfile.ZipFile:
     except NotImplementedError as error:  # "zip file version 6.4"
         raise ScanError(
             Reason.UNSUPPORTED_COMPRESSION,
-            f"the zip needs a newer reader ({error}), expected version 6.3 at most; unpack it and give the folder",
+            f"the zip needs a newer reader ({error}), expected at most version 6.3; unpack it and pass the folder",
         ) from None
     except (zipfile.BadZipFile, ValueError, OverflowError, struct.error, EOFError) as error:
         raise _unreadable(f"not a zip, or its directory is damaged ({type(error).__name__})") from None
 
 
 def _check_directory_size(read_at: ReadAt, size: int) -> None:
-    """Refuse what has no directory, and one too large to be read into memory, by what the end records declare."""
+    """Refuse a missing or too large directory, as declared in the end records."""
     tail_bytes = min(size, _END_BYTES + 0xFFFF + 76)
     tail = read_at(tail_bytes, size - tail_bytes)
     end = tail.rfind(_END_SIGNATURE)
@@ -370,25 +370,25 @@ def _check_directory_size(read_at: ReadAt, size: int) -> None:
 
 
 def _no_zip(head: bytes) -> ScanError:
-    """Say what a file is that has no directory of a zip at its end, by its first bytes."""
+    """Describe a file without zip directory, by its first bytes."""
     if head.startswith(_LOCAL_SIGNATURE):
-        return _unreadable("it is cut short (it has no directory at its end)")
+        return _unreadable("it is truncated (no directory at its end)")
     if head.startswith(_SPLIT_SIGNATURE):
         return _unreadable("it is one part of a zip split over several files", _JOIN)
     if not head:
         return _unreadable("it is empty")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
-        return _unreadable("it is a web page or a message that was saved in its place")
+        return _unreadable("it is a web page or message saved under this name")
     if head[_DICOM_AT : _DICOM_AT + 4] == b"DICM":
-        return _unreadable("it is a single DICOM file", "give the folder with all slices")
+        return _unreadable("it is a single DICOM file", "pass the folder with all slices")
     for at, signature, name in _FORMATS:
         if head[at:].startswith(signature):
-            return _unreadable(f"it is {name}", "unpack it and give the folder")
-    return _unreadable("it has no directory at its end: not a zip, or cut short")
+            return _unreadable(f"it is {name}", "unpack it and pass the folder")
+    return _unreadable("it has no directory at its end: not a zip, or truncated")
 
 
 def _inflate_bounded(packed: bytes, size: int) -> bytes:
-    """Inflate raw deflate data that should give ``size`` bytes, never much more than ``MAX_MEMBER_BYTES``."""
+    """Inflate raw deflate data of ``size`` bytes, never much more than ``MAX_MEMBER_BYTES``."""
     try:
         if len(packed) <= _SAFE_COMPRESSED_BYTES:
             short: bytes = _inflate.decompress(packed, _RAW_DEFLATE, size + 1)
@@ -402,7 +402,7 @@ def _inflate_bounded(packed: bytes, size: int) -> bytes:
 def _list_files(folder: Path) -> Iterator[str]:
     """Yield the relative paths of all files below a folder, refusing too many."""
 
-    def refuse(error: OSError) -> None:  # what is left out silently would look like a missing station
+    def refuse(error: OSError) -> None:  # files skipped silently would look like a missing station
         raise error
 
     count = 0
@@ -415,7 +415,7 @@ def _list_files(folder: Path) -> Iterator[str]:
 
 
 def _too_large(found: str) -> ScanError:
-    return ScanError(Reason.TOO_LARGE, f"{found}; check where it comes from")
+    return ScanError(Reason.TOO_LARGE, f"{found}; check its origin")
 
 
 def _unreadable(found: str, advice: str = "download the scan again") -> ScanError:

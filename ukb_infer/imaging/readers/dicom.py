@@ -1,9 +1,9 @@
-"""DICOM slices to series: pydicom is the reader of record, with a fast path for the common case.
+"""DICOM slices: pydicom is the reference reader, with a fast path for the common case.
 
-The fast path walks the elements of plain explicit-VR little-endian slices with a small compiled parser. Whatever
-it does not know (another transfer syntax, an odd value representation, elements out of order, other pixel types)
-goes to pydicom, and the first header of every sequence of elements in a scan is parsed by both and must agree. Both
-routes give identical results; tests compare them on every anomaly.
+The fast path walks the elements of plain explicit-VR little-endian slices with a small compiled parser. Anything
+else (another transfer syntax, an odd value representation, elements out of order, other pixel types) goes to pydicom.
+The first header of every sequence of elements in a scan is parsed by both, which must agree. Both readers give
+identical results; tests compare them on every anomaly.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _UNCOMPRESSED = frozenset(
     str(uid)
     for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 )
-#: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
+#: Extensions of DICOM: such a member that is not DICOM is damaged; any other is ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 #: The elements that are read, ascending: (tag, pydicom keyword, value representation).
@@ -121,7 +121,7 @@ _ELEMENTS: tuple[tuple[int, str, str], ...] = (
     (0x00281054, "RescaleType", "LO"),
     (0x00282110, "LossyImageCompression", "CS"),
 )
-#: Second statements, of which nothing is computed.
+#: Redundant elements, which are only checked.
 _SECOND = (
     "AnatomicalOrientationType SliceThickness SpacingBetweenSlices GantryDetectorTilt ImagerPixelSpacing "
     "PatientPosition PatientOrientation FrameOfReferenceUID SliceLocation PixelAspectRatio BurnedInAnnotation"
@@ -131,7 +131,7 @@ _ACQUIRED = (
     "Manufacturer ManufacturerModelName EchoTime MagneticFieldStrength SoftwareVersions InPlanePhaseEncodingDirection"
 )
 _NOT_NEEDED = frozenset(_SECOND.split() + _ACQUIRED.split())
-#: Elements with which a slice goes to pydicom, whatever they hold: padding, sequences, tables, planes, private scales.
+#: A slice with any of these goes to pydicom: padding, sequences, tables, planes, private scales.
 _JUDGED: tuple[tuple[int, str, str], ...] = (
     (0x00280120, "PixelPaddingValue", "US"),
     (0x00280121, "PixelPaddingRangeLimit", "US"),
@@ -152,9 +152,9 @@ _INSTANCE, _POSITION, _LOCATION = (_ROW[k] for k in ("InstanceNumber", "ImagePos
 #: Elements that may differ between the slices of a series.
 _VARYING = np.array([row in (_INSTANCE, _POSITION, _LOCATION) for row in range(len(_WALKED))])
 _JUDGED_ROWS = np.array([_ROWS[keyword] for _, keyword, _ in _JUDGED])
-#: Those of them that mean nothing where they are 0.
+#: Those of them that are ignored if 0.
 _HARMLESS_ROWS = frozenset(_ROWS[k] for _, k, _ in _JUDGED if k.startswith(("PixelPaddingValue", "OverlayBitPosition")))
-#: What tells a member's series, all before group 0028: present in the first kilobytes of any slice.
+#: Elements that identify a member's series, all before group 0028: in the first kilobytes of any slice.
 _SHORTS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _IDENTITY = (
     "ImageType",
@@ -169,14 +169,14 @@ _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 
 #: What the values of InPlanePhaseEncodingDirection mean: the phase runs along a column, or along a row.
 _PHASES: dict[str, Literal["row", "column"]] = {"COL": "column", "COLUMN": "column", "ROW": "row"}
-#: Whole numbers beyond this are damage: InstanceNumber and SeriesNumber have at most 12 characters.
+#: Larger integers mean damage: InstanceNumber and SeriesNumber have at most 12 characters.
 _LARGEST_WHOLE = 10**12
 
 # -- one slice ----------------------------------------------------------------------------------------------------
 
 
 class _DamagedError(ValueError):
-    """An element is not what it should be; the text may be shown."""
+    """An element is invalid; the text may be shown."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,12 @@ class Slice:
     """One parsed slice.
 
     Attributes:
-        header: what it shares with its series.
+        header: shared with its series.
         position_mm: ImagePositionPatient (x, y, z).
-        instance: InstanceNumber, 0 where absent.
-        pixels: (rows, cols) stored values, before scaling: uint16, or float32 where they do not fit that.
-        location_mm: SliceLocation; nan where absent.
-        findings: what its pixels had that should be known.
+        instance: InstanceNumber, 0 if absent.
+        pixels: (rows, cols) stored values, before scaling: uint16, or float32 if they do not fit.
+        location_mm: SliceLocation; nan if absent.
+        findings: remarks on its pixels.
     """
 
     header: SeriesHeader
@@ -201,7 +201,7 @@ class Slice:
 
 
 class _Head(NamedTuple):
-    """What the header of a slice says: of its series, and of how its pixels are stored."""
+    """The header of a slice: its series, and how its pixels are stored."""
 
     series: SeriesHeader
     form: PixelForm
@@ -209,12 +209,12 @@ class _Head(NamedTuple):
 
 @dataclass
 class SliceParser:
-    """Parses the slices of one series; remembers the last header that the fast path understood.
+    """Parses the slices of one series; remembers the last header parsed by the fast path.
 
     Args:
         use_fast_path: False sends every slice through pydicom.
-        verified: structures (sequences of tags and value representations) whose header pydicom has been seen to
-            read as the fast path does; shared by the series of a scan.
+        verified: structures (sequences of tags and value representations) for which pydicom and the fast path were
+            seen to agree; shared by the series of a scan.
     """
 
     use_fast_path: bool = True
@@ -235,7 +235,7 @@ class SliceParser:
         return fast if fast is not None else parse_with_pydicom(data)
 
     def _parse_fast(self, data: bytes) -> Slice | None:
-        """Parse a plain slice; None for anything that pydicom should judge."""
+        """Parse a plain slice; None for anything that needs pydicom."""
         if data[_PREAMBLE : _PREAMBLE + 4] != _MAGIC:
             return None
         buffer = np.frombuffer(data, np.uint8)
@@ -250,7 +250,7 @@ class SliceParser:
             position = (float(x), float(y), float(z))
             instance = _whole(self._value(data, _INSTANCE) or b"0", "InstanceNumber")
             location = float(self._value(data, _LOCATION)) if self._found[_LOCATION, 1] > 0 else math.nan
-        except (KeyError, ValueError):  # absent or odd elements: pydicom says what is wrong with them
+        except (KeyError, ValueError):  # missing or odd elements: pydicom reports the problem
             return None
         header, form = head
         words: NDArray[np.uint16] = np.frombuffer(data, "<u2", header.rows * header.cols, offset)
@@ -260,12 +260,12 @@ class SliceParser:
         return Slice(header, position, instance, stored_values(pixels, form)[0], location, (UNUSED_BITS,))
 
     def _value(self, data: bytes, row: int) -> bytes:
-        """Return an element's bytes without padding; empty where absent."""
+        """Return an element's bytes without padding; empty if absent."""
         start, length = self._found[row].tolist()
         return data[start : start + length].strip(b" \0") if length > 0 else b""
 
     def _short(self, data: bytes, row: int) -> int:
-        """Return an unsigned 16-bit element; -1 where absent or empty.
+        """Return an unsigned 16-bit element; -1 if absent or empty.
 
         Raises:
             ValueError: several values.
@@ -276,13 +276,13 @@ class SliceParser:
         return int.from_bytes(data[start : start + 2], "little") if length == 2 else -1
 
     def _has_judged(self, data: bytes) -> bool:
-        """Whether there is padding, a table, a plane in the pixels or another element that pydicom should judge."""
+        """Whether there is padding, a table, an overlay in the pixels or another element that needs pydicom."""
         lengths = self._found[_JUDGED_ROWS, 1]
         present = _JUDGED_ROWS[(lengths > 0) | (lengths == UNDEFINED)].tolist()
         return any(row not in _HARMLESS_ROWS or self._short(data, row) != 0 for row in present)
 
     def _shared_head(self, data: bytes, buffer: NDArray[np.uint8], structure: int) -> _Head | None:
-        """Return the header shared with the series, parsed anew only where its bytes differ from the last one's."""
+        """Return the header shared with the series, parsed only if its bytes differ from the last one's."""
         if self._template is not None and alike(buffer, self._found, self._template, self._template_found, _VARYING):
             return self._head
         head = self._head_from_bytes(data)
@@ -314,7 +314,7 @@ class SliceParser:
 
 
 def parse_with_pydicom(data: bytes) -> Slice:
-    """Parse a whole file with pydicom, the reader of record.
+    """Parse a whole file with pydicom, the reference reader.
 
     Raises:
         ScanError: as :meth:`SliceParser.parse`.
@@ -344,7 +344,7 @@ def _head_by_pydicom(data: bytes) -> _Head:
 
 
 def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
-    """Let pydicom read a single-slice file, with or without its pixel data and its preamble.
+    """Read a single-slice file with pydicom, with or without its pixel data and preamble.
 
     Raises:
         ScanError: ``unreadable_dicom`` or ``multiframe``.
@@ -369,10 +369,10 @@ def _read_any_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
 
 
 def _undeflated(data: bytes) -> bytes:
-    """Return data of the deflated transfer syntax as plain explicit VR, inflated with a bound; other data as they are.
+    """Inflate data of the deflated transfer syntax, with a size limit; return other data unchanged.
 
-    pydicom would inflate them without one. Some writers wrap the deflated part as zlib does, with a checksum, which is
-    compared.
+    pydicom would inflate without limit. Some writers wrap the deflated part as zlib, with a checksum, which is
+    verified.
 
     Raises:
         ScanError: ``unreadable_dicom`` or ``too_large``.
@@ -386,7 +386,7 @@ def _undeflated(data: bytes) -> bytes:
     end = start + 12 + int.from_bytes(data[start + 8 : start + 12], "little")
     if uid not in data[start:end]:
         return data
-    for window in (-zlib.MAX_WBITS, zlib.MAX_WBITS):  # as the standard says, then as zlib wraps it
+    for window in (-zlib.MAX_WBITS, zlib.MAX_WBITS):  # raw as in the standard, then wrapped as zlib
         inflater = zlib.decompressobj(window)
         try:
             inflated = inflater.decompress(data[end:], MAX_MEMBER_BYTES + 1)
@@ -394,19 +394,19 @@ def _undeflated(data: bytes) -> bytes:
             continue
         if len(inflated) > MAX_MEMBER_BYTES:
             raise ScanError(
-                Reason.TOO_LARGE, f"a slice inflates to more than {MAX_MEMBER_BYTES} bytes; check where it comes from"
+                Reason.TOO_LARGE, f"a slice inflates to more than {MAX_MEMBER_BYTES} bytes; check its origin"
             )
         if not inflater.eof or not inflated:
-            raise _unreadable(_DamagedError("its deflated part is cut short"))
+            raise _unreadable(_DamagedError("its deflated part is truncated"))
         return inflated
     raise _unreadable(_DamagedError("its deflated part is damaged"))
 
 
 def _head_from_dataset(dataset: pydicom.Dataset) -> _Head:
-    """Turn what pydicom read into the header of a slice.
+    """Convert a pydicom dataset to the header of a slice.
 
     Raises:
-        ScanError: ``unreadable_dicom`` where a needed element is absent or damaged, ``unsupported_pixels``.
+        ScanError: ``unreadable_dicom`` if a required element is missing or damaged, ``unsupported_pixels``.
     """
     try:
         text = {keyword: _element_text(dataset, keyword) for _, keyword, _ in _ELEMENTS}
@@ -422,28 +422,28 @@ def _head_from_dataset(dataset: pydicom.Dataset) -> _Head:
         raise
     except KeyError as error:
         raise ScanError(
-            Reason.UNREADABLE_DICOM, f"a slice lacks an element ({_keyword(error)}); export the scan again with it"
+            Reason.UNREADABLE_DICOM, f"a slice lacks the element {_keyword(error)}; export the scan again with it"
         ) from None
     except Exception as error:  # a damaged element may raise anything on access
         raise _unreadable(error) from None
 
 
 def _element_text(dataset: pydicom.Dataset, keyword: str) -> str:
-    """Return an element as text; empty where it is absent, or damaged and not needed.
+    """Return an element as text; empty if it is missing, or damaged and not required.
 
     Raises:
-        ValueError: it is damaged and needed.
+        ValueError: it is damaged and required.
     """
     try:
         return _text_of(dataset.get(keyword))
-    except Exception as error:  # pydicom raises nearly anything on a damaged element
+    except Exception as error:  # pydicom can raise almost anything on a damaged element
         if keyword in _NOT_NEEDED:
             return ""
         raise _DamagedError(f"{keyword} is damaged: {type(error).__name__}") from None
 
 
 def _text_of(value: Any) -> str:
-    """Return an element's value as the text it had in the file, multiple values joined by backslashes."""
+    """Return an element's value as text as in the file, multiple values joined by backslashes."""
     if value is None:
         return ""
     if isinstance(value, MultiValue | list | tuple):
@@ -453,22 +453,22 @@ def _text_of(value: Any) -> str:
 
 
 def _whole(text: str | bytes, keyword: str) -> int:
-    """Return a whole number, also where it was written as a decimal ("12.0"), as some exporters do.
+    """Return an integer, also if written as a decimal ("12.0"), as some exporters do.
 
     Raises:
-        ValueError: it is none, or too large for one; the number is shown, other text is not.
+        ValueError: not an integer, or too large; the message shows numbers but no other text.
     """
     try:
         value = float(text)  # exact up to 2**53
     except ValueError:
         raise _DamagedError(f"{keyword} is not a number") from None
     if not (value.is_integer() and abs(value) <= _LARGEST_WHOLE):
-        raise _DamagedError(f"{keyword} is {value:g}, expected a whole number")
+        raise _DamagedError(f"{keyword} is {value:g}, expected an integer")
     return int(value)
 
 
 def _frames(text: str | bytes) -> int:
-    """Return NumberOfFrames, 1 where it is absent.
+    """Return NumberOfFrames, 1 if it is absent.
 
     Raises:
         ValueError: as :func:`_whole`.
@@ -481,16 +481,16 @@ def _syntax_of(dataset: pydicom.Dataset) -> str:
 
 
 def _make_head(text: Mapping[str, str], short: Mapping[str, int], dataset: pydicom.Dataset | None = None) -> _Head:
-    """Build a header from elements as text and as numbers; both routes end here.
+    """Build a header from elements as text and as numbers; used by both readers.
 
     Args:
-        text: elements by keyword, empty where absent.
-        short: elements of 16 bits, -1 where absent.
-        dataset: all elements, where there are others that matter.
+        text: elements by keyword, empty if absent.
+        short: elements of 16 bits, -1 if absent.
+        dataset: all elements, if others matter.
 
     Raises:
         KeyError: an element is absent.
-        ValueError: an element is not what it should be.
+        ValueError: an element is invalid.
         ScanError: ``unsupported_pixels``, or ``unreadable_dicom`` for bits that contradict each other.
     """
     check_signal(text, short)
@@ -507,7 +507,7 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
 
     Raises:
         KeyError: an element is absent.
-        ValueError: an element is not what it should be.
+        ValueError: an element is invalid.
     """
     number = text["SeriesNumber"]
     role = ("ImageType", "SOPClassUID", "Modality", "SeriesDescription", "ProtocolName")
@@ -564,7 +564,7 @@ def _floats(text: Mapping[str, str], keyword: str, count: int) -> tuple[float, .
 
 
 def _seconds(time: str) -> float:
-    """Turn a DICOM time (HHMMSS.ffffff, or HH:MM:SS of old files) into seconds of the day; -inf where it is not one."""
+    """Turn a DICOM time (HHMMSS.ffffff, or HH:MM:SS of old files) into seconds of the day; -inf if it is not a time."""
     digits = time.replace(":", "")
     try:
         return int(digits[0:2]) * 3600.0 + int(digits[2:4] or 0) * 60.0 + float(digits[4:] or 0)
@@ -573,7 +573,7 @@ def _seconds(time: str) -> float:
 
 
 def _decode_pixels(dataset: pydicom.Dataset, head: _Head) -> tuple[Voxels, tuple[Finding, ...]]:
-    """Return a slice's stored values, (rows, cols): uint16 where every one fits, else float32; and what was found.
+    """Return a slice's stored values, (rows, cols): uint16 if every value fits, else float32; and findings.
 
     Raises:
         ScanError: ``unreadable_dicom``, ``unsupported_transfer_syntax`` or ``unsupported_pixels``.
@@ -596,7 +596,7 @@ def _decode_pixels(dataset: pydicom.Dataset, head: _Head) -> tuple[Voxels, tuple
 
 
 def _read_words(dataset: pydicom.Dataset, head: _Head) -> NDArray[Any]:
-    """Return the words of the pixels as they are stored, (rows, cols) unsigned.
+    """Return the stored words of the pixels, (rows, cols) unsigned.
 
     Raises:
         ScanError: ``unreadable_dicom`` or ``unsupported_transfer_syntax``.
@@ -629,30 +629,30 @@ def _native_words(dataset: pydicom.Dataset, head: _Head, big_endian: bool) -> ND
         raise _DamagedError("PixelData are encapsulated although the transfer syntax is uncompressed")
     dtype = np.dtype(f"{'>' if big_endian else '<'}{form.word}")
     data, count = element.value, header.rows * header.cols
-    if not 0 <= len(data) - count * dtype.itemsize < header.cols * dtype.itemsize:  # a row more: the matrix is another
+    if not 0 <= len(data) - count * dtype.itemsize < header.cols * dtype.itemsize:  # a row more: another matrix
         raise _DamagedError(f"PixelData have {len(data)} bytes, expected {count * dtype.itemsize}")
-    if big_endian and form.allocated == 8 and element.VR == "OW":  # two pixels a word, the first in its low byte
+    if big_endian and form.allocated == 8 and element.VR == "OW":  # two pixels per word, the first in its low byte
         data = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2").tobytes()
     words = np.frombuffer(data, dtype, count).astype(dtype.newbyteorder("="), copy=False)
     return words.reshape(header.rows, header.cols)
 
 
 def _decompress(dataset: pydicom.Dataset, syntax: str, form: PixelForm) -> NDArray[Any]:
-    """Let pydicom's plugins decode compressed pixels, and return them as unsigned words."""
+    """Decode compressed pixels with pydicom's plugins, as unsigned words."""
     if form.shift:
         raise unsupported(f"compressed pixels with HighBit {form.high} and BitsStored {form.stored}")
     try:
         pixels = np.asarray(pydicom.pixels.pixel_array(dataset, raw=True, correct_unused_bits=False))
         return np.ascontiguousarray(pixels).astype(f"i{form.allocated // 8}", copy=False).view(form.word)
-    except Exception as error:  # plugins raise whatever they like
+    except Exception as error:  # plugins can raise anything
         found = f"{UID(syntax).name} ({type(error).__name__})"
-        if syntax == RLELossless:  # pydicom itself reads all of it
+        if syntax == RLELossless:  # pydicom itself supports it fully
             raise _unreadable(_DamagedError(f"damaged pixels of {found}")) from None
         raise _unsupported(f"{found}{', or damaged' if _has_decoder(syntax) else ''}") from None
 
 
 def _has_decoder(syntax: str) -> bool:
-    """Whether an installed decoder reads some forms of a transfer syntax."""
+    """Whether an installed decoder supports the transfer syntax, at least in part."""
     try:
         return bool(pydicom.pixels.get_decoder(UID(syntax)).is_available)
     except NotImplementedError:
@@ -661,14 +661,16 @@ def _has_decoder(syntax: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep pydicom from warning and logging, which quotes values of the file, participants' ids among them."""
+    """Silence pydicom's warnings and logging, which quote values of the file, including participants' ids."""
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _unreadable(error: Exception) -> ScanError:
-    found = str(error) if isinstance(error, _DamagedError) else type(error).__name__  # other texts may quote the file
+    found = (
+        str(error) if isinstance(error, _DamagedError) else type(error).__name__
+    )  # other messages may quote the file
     return ScanError(Reason.UNREADABLE_DICOM, f"a DICOM file cannot be parsed ({found}); copy or export the scan again")
 
 
@@ -676,13 +678,13 @@ def _multiframe(frames: int, enhanced: bool) -> ScanError:
     kind = "an enhanced MR object" if enhanced else "a DICOM object"
     return ScanError(
         Reason.MULTIFRAME,
-        f"{kind} with {frames} frame{'' if frames == 1 else 's'}, expected one slice a file of the classic MR class; "
+        f"{kind} with {frames} frame{'' if frames == 1 else 's'}, expected one slice per file of the classic MR class; "
         "export classic single-slice DICOM",
     )
 
 
 def refuse_multiframe(data: bytes) -> None:
-    """Refuse an object of many frames, by its own number.
+    """Refuse a multi-frame object.
 
     Args:
         data: a whole file.
@@ -697,12 +699,12 @@ def refuse_multiframe(data: bytes) -> None:
 def _unsupported(found: str) -> ScanError:
     return ScanError(
         Reason.UNSUPPORTED_TRANSFER_SYNTAX,
-        f"pixel data that no installed decoder reads: {found}; install ukb-infer[codecs] or convert to explicit VR",
+        f"no installed decoder reads the pixel data: {found}; install ukb-infer[codecs] or convert to explicit VR",
     )
 
 
 def _keyword(error: KeyError) -> str:
-    """Name the absent element of a KeyError, which pydicom raises with a tag."""
+    """Name the missing element of a KeyError, which pydicom raises with a tag."""
     what = error.args[0] if error.args else ""
     return what if isinstance(what, str) and what in _ROW else str(what)
 
@@ -712,14 +714,14 @@ def _keyword(error: KeyError) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the first bytes of a member tell.
+    """The identity of a member, from its first bytes.
 
     Attributes:
-        number: SeriesNumber, None where unknown.
-        uid: SeriesInstanceUID, empty where unknown.
-        contrast: that its header names, also where ``marks.kind`` says that it is no station's.
+        number: SeriesNumber, None if unknown.
+        uid: SeriesInstanceUID, empty if unknown.
+        contrast: named by its header, even if ``marks.kind`` says that it is not a station's.
         enhanced: whether it is enhanced (multi-frame) MR.
-        marks: what its names and ImageType say besides the contrast.
+        marks: what its names and ImageType say apart from the contrast.
     """
 
     number: int | None
@@ -730,7 +732,7 @@ class Identity:
 
 
 def looks_like_dicom(head: bytes) -> bool:
-    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
+    """Whether a file is DICOM, by its first bytes, with or without preamble."""
     if head[_PREAMBLE : _PREAMBLE + 4] == _MAGIC:
         return True
     if len(head) < 12 or head[0] not in (0x02, 0x08) or head[1] != 0 or head[3] != 0:
@@ -740,19 +742,19 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 def study_of(path: Path) -> str:
-    """Return a DICOM file's StudyInstanceUID; empty where it cannot be told."""
+    """Return a DICOM file's StudyInstanceUID; empty if it cannot be read."""
     try:
         with _quiet():
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
             return _text_of(dataset.get("StudyInstanceUID"))
     except OSError:
         raise
-    except Exception:  # damaged: reading the scan will say so
+    except Exception:  # damaged: reading the scan will report it
         return ""
 
 
 def peek_identity(head: bytes, known: dict[tuple[bytes, ...], Identity]) -> Identity | None:
-    """Identify a member of plain explicit VR by its first bytes; None where they do not tell enough.
+    """Identify a member of plain explicit VR by its first bytes; None if they do not suffice.
 
     Args:
         head: the first bytes.
@@ -795,14 +797,14 @@ def _identity_from_dataset(dataset: pydicom.Dataset) -> Identity:
     except Exception as error:  # a damaged element may raise anything on access
         raise _unreadable(error) from None
     if not of_series and identity.marks.kind is None and not directory:
-        raise _unreadable(_DamagedError("it belongs to no series, or is cut short"))
+        raise _unreadable(_DamagedError("it belongs to no series, or is truncated"))
     return identity
 
 
 def _make_identity(
     image_type: str, sop_class: str, modality: str, description: str, protocol: str, uid: str, number: str
 ) -> Identity:
-    """Make an identity of elements as text.
+    """Make an identity from elements as text.
 
     Raises:
         ScanError: ``unreadable_dicom``.

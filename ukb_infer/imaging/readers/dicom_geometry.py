@@ -1,6 +1,6 @@
-"""Second statements of geometry in a DICOM header.
+"""Redundant geometry in a DICOM header.
 
-Positions, orientation and PixelSpacing decide; what contradicts them is flagged.
+Positions, orientation and PixelSpacing are used; contradicting elements are flagged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ukb_infer.imaging.series import Finding, SeriesHeader
 from ukb_infer.protocol import SAME_POSITION_TOLERANCE_MM
 from ukb_infer.reasons import Reason
 
-#: Lengths and ratios that agree to within this part are the same: decimal strings are rounded.
+#: Relative tolerance for equal lengths and ratios: decimal strings are rounded.
 _ALIKE = 1e-3
 #: Directions of the patient's axes x, y, z (PS3.3 C.7.6.1.1.1): left, back, head; and the opposite ones.
 _TOWARDS, _FROM = "LPH", "RAF"
@@ -23,7 +23,7 @@ _SUPINE = ("HFS", "FFS")
 
 
 def optional_numbers(text: Mapping[str, str], keyword: str) -> tuple[float, ...]:
-    """Read numbers of an element that nothing depends on; empty where it is absent or holds anything else.
+    """Read the numbers of an optional element; empty if it is absent or invalid.
 
     Args:
         text: elements by keyword, empty where absent.
@@ -39,7 +39,7 @@ def optional_numbers(text: Mapping[str, str], keyword: str) -> tuple[float, ...]
 def geometry_findings(
     text: Mapping[str, str], spacing_mm: tuple[float, float], orientation: Sequence[float]
 ) -> tuple[Finding, ...]:
-    """Tell what in a header contradicts PixelSpacing and ImageOrientationPatient.
+    """Find elements that contradict PixelSpacing and ImageOrientationPatient.
 
     Args:
         text: elements by keyword, empty where absent.
@@ -59,7 +59,9 @@ def geometry_findings(
     if len(letters) == 2 and all(letters) and letters != [_letter(orientation[:3]), _letter(orientation[3:])]:
         found.append(_disagrees("PatientOrientation", "ImageOrientationPatient"))
     if text["AnatomicalOrientationType"].upper() == "QUADRUPED":
-        found.append(Finding(Reason.GEOMETRY_DISAGREES, "AnatomicalOrientationType says that no person was scanned"))
+        found.append(
+            Finding(Reason.GEOMETRY_DISAGREES, "AnatomicalOrientationType says that the subject was not human")
+        )
     position = text["PatientPosition"].upper()
     if position and position not in _SUPINE:
         found.append(
@@ -69,7 +71,7 @@ def geometry_findings(
 
 
 def location_finding(positions_mm: NDArray[np.float64], locations_mm: NDArray[np.float64]) -> tuple[Finding, ...]:
-    """Compare SliceLocation with ImagePositionPatient: its origin and direction are free, its steps are not.
+    """Compare SliceLocation with ImagePositionPatient: its origin and direction are arbitrary, its steps are not.
 
     Args:
         positions_mm: (slices, 3).
@@ -85,16 +87,16 @@ def location_finding(positions_mm: NDArray[np.float64], locations_mm: NDArray[np
 
 
 def frame_finding(headers: Sequence[SeriesHeader]) -> tuple[Finding, ...]:
-    """Tell whether positions refer to more than one frame of reference, so that they cannot be compared."""
+    """Find positions in more than one frame of reference, which cannot be compared."""
     frames = {header.frame_uid for header in headers} - {""}
     if len(frames) < 2:
         return ()
-    sentence = f"positions refer to {len(frames)} frames of reference (FrameOfReferenceUID); taken for one"
+    sentence = f"positions refer to {len(frames)} frames of reference (FrameOfReferenceUID); treated as one"
     return (Finding(Reason.GEOMETRY_DISAGREES, sentence),)
 
 
 def _letter(direction: Sequence[float]) -> str:
-    """Name the patient's side that a direction points to."""
+    """Letter of the patient's side that a direction points to."""
     axis = max(range(3), key=lambda index: abs(direction[index]))
     return (_TOWARDS if direction[axis] > 0 else _FROM)[axis]
 

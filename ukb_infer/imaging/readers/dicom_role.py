@@ -1,4 +1,4 @@
-"""What a DICOM object is, by its header: the water or fat of a station, or something beside it."""
+"""What a DICOM object is, by its header: water or fat of a station, or another image."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ukb_infer.imaging.readers.image_words import COMPOSED, DERIVED, read_marks,
 from ukb_infer.imaging.series import IMAGE_TYPE_CONTRASTS, Contrast, Marks, contrast_of
 
 _MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-#: MR with frames: judged where frames are.
+#: Multi-frame MR: checked with the frames.
 _MR_MULTIFRAME = frozenset({f"{_MR_IMAGE}.1", f"{_MR_IMAGE}.3", f"{_MR_IMAGE}.4"})
-#: All classes of the standard begin so; those not listed above hold no MR slices.
+#: Prefix of all standard classes; those not listed above contain no MR slices.
 _STANDARD = "1.2.840.10008."
-#: All storage classes of DICOM PS3.4 annex B begin so.
+#: Prefix of all storage classes of DICOM PS3.4 annex B.
 _STORAGE = f"{_STANDARD}5.1.4.1.1."
-#: Private classes of the makers of scanners, for raw data, spectra and protocols that lie beside their MR images, by
-#: their DICOM conformance statements: Siemens CSA non-image, Philips, GE. Other unknown classes are judged by the rest
-#: of the header, because some anonymizers replace every UID.
+#: Private classes of scanner vendors for raw data, spectra and protocols next to their MR images, from their DICOM
+#: conformance statements: Siemens CSA non-image, Philips, GE. Other unknown classes are judged by the rest of the
+#: header, because some anonymizers replace every UID.
 _PRIVATE = ("1.3.12.2.1107.5.9.", "1.3.46.670589.", "1.2.840.113619.4.")
-#: Classes by what messages call them; every other is "object of another storage class".
+#: Descriptions of classes for messages; all others are "object of another storage class".
 _CLASSES = (
     ("7", "secondary capture"),
     ("11.", "object without pixels (presentation state)"),
@@ -41,7 +41,7 @@ _MODALITIES = {
     "REG": "object without pixels (raw data or registration)",
     "RTSTRUCT": "object without pixels (structure set)",
 }
-#: Values of ImageType that say by themselves that an image is not the magnitude of water or fat.
+#: Values of ImageType of images that are not the magnitude of water or fat.
 _TYPES = {
     "P": "phase, real or imaginary image",
     "R": "phase, real or imaginary image",
@@ -58,17 +58,17 @@ _PROCESSED_TYPES = frozenset({"resampled", "reformatted", "filtered", "processed
 def role_of(
     image_type: str, sop_class: str, modality: str, description: str, protocol: str
 ) -> tuple[Contrast | None, Marks]:
-    """Tell the contrast of a DICOM object, and what its header says besides.
+    """Determine the contrast of a DICOM object, and what else its header says.
 
     Args:
         image_type: ImageType, values joined by backslashes.
-        sop_class: SOPClassUID, empty where absent.
+        sop_class: SOPClassUID, empty if absent.
         modality: Modality, empty where absent.
         description: SeriesDescription.
-        protocol: ProtocolName; it names the acquisition, so that only localizers are told by it.
+        protocol: ProtocolName; it names the acquisition, so it only identifies localizers.
 
     Returns:
-        The contrast by name, and marks; with ``marks.kind`` set, it is not the water or fat of a station.
+        The contrast by name, and marks; if ``marks.kind`` is set, it is not water or fat of a station.
     """
     values = tuple(value.strip() for value in image_type.split("\\"))
     contrast = contrast_of(description, values)
@@ -84,13 +84,13 @@ def role_of(
 
 
 def processing_of(image_type: str) -> tuple[str, ...]:
-    """Return the values of ImageType besides the contrast and the order of creation, sorted."""
+    """Return the values of ImageType except the contrast and the order of creation, sorted."""
     values = {value.strip().upper() for value in image_type.split("\\")}
     return tuple(sorted(values - set(IMAGE_TYPE_CONTRASTS) - {""}))
 
 
 def _class_kind(sop_class: str, modality: str) -> str | None:
-    """What an object of another class or modality than MR is; None for MR images and unknown classes."""
+    """Description of an object that is not MR; None for MR images and unknown classes."""
     if sop_class.startswith(_STANDARD) and sop_class != _MR_IMAGE and sop_class not in _MR_MULTIFRAME:
         rest = sop_class.removeprefix(_STORAGE)
         return next((kind for start, kind in _CLASSES if rest.startswith(start)), "object of another storage class")

@@ -1,4 +1,4 @@
-"""A zip or folder of DICOM slices to its water and fat series; the headers decide what belongs to what."""
+"""Read the water and fat series of a zip or folder of DICOM slices, by their headers."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ from ukb_infer.imaging.readers.nifti_names import is_nifti
 from ukb_infer.imaging.series import Budget, Contrast, Finding, LeftOut, Series, SeriesHeader, Voxels, scale_slices
 from ukb_infer.reasons import Reason
 
-#: First bytes of a member that are looked at: enough for short headers, then for those of scanners.
+#: Numbers of first bytes that are read: enough for short headers, then for those of scanners.
 _PEEK_BYTES = (1536, 6144)
-#: Numbers of a header may differ by this between the slices of a series: decimal strings are rounded.
+#: Tolerance for numbers in headers of one series: decimal strings are rounded.
 _ALIKE = 1e-5
-#: How far ahead to look for the same series before taking the members in between for granted (and verifying later).
+#: How far ahead to look for the same series; members in between are assumed to belong to it and verified later.
 _STRIDE = 8
-#: Members are ignored by their first bytes, unverified, only where at least so many tell the same: a damaged header is
-#: one of few of its kind.
+#: Members are ignored by their first bytes, unverified, only if at least this many agree: damaged headers are rare.
 _FEWEST_ALIKE = 8
-#: Voxels that memory is reserved for at a time: a full UK Biobank scan. What is not touched takes no memory.
+#: Voxels reserved at a time: a full UK Biobank scan. Untouched pages take no memory.
 _ARENA_VOXELS = 26 * 1024**2
-#: Names that claim to be DICOM: a member so named that is not DICOM is damage, any other is junk to be ignored.
+#: Extensions of DICOM: such a member that is not DICOM is damaged; any other is ignored.
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 @dataclass
 class _Plan:
-    """The members of one series, as their first bytes identify them."""
+    """The members of one series, identified by their first bytes."""
 
     number: int | None
     uid: str
@@ -45,16 +44,16 @@ class _Plan:
 
 
 def read_series(source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None) -> list[Series]:
-    """Read the water and fat series of a zip or folder of DICOM slices; headers decide what belongs to them.
+    """Read the water and fat series of a zip or folder of DICOM slices.
 
-    The first kilobytes of every member tell its series and contrast, so in-phase and opposed-phase members are not
-    decoded. Checksums are compared of every member that is decoded, and of those ignored that could be damaged slices.
-    No manifest is consulted: nothing in it can change the result.
+    The first kilobytes of every member give its series and contrast, so in-phase and opposed-phase members are not
+    decoded. Checksums are verified for every decoded member, and for ignored ones that could be damaged slices. The
+    manifest is not used.
 
     Args:
         source: the zip or folder.
         use_fast_path: False sends every slice through pydicom (same result).
-        left_out: counts the series that are named like water or fat and are neither.
+        left_out: counts series that are named like water or fat but are neither.
 
     Returns:
         Series in the order of first appearance, slices in the order of the container.
@@ -69,7 +68,7 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
         try:
             series = _decode(source, plans, use_fast_path)
         except ScanError:
-            pass  # perhaps a member was not what its neighbours made it seem: look at every one
+            pass  # a member may differ from its neighbours: look at every one
         else:
             if left_out is not None:
                 left_out.update(found)
@@ -80,14 +79,14 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
 
 
 def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut) -> list[_Plan]:
-    """Tell which members form which water and fat series, by their first bytes.
+    """Assign members to water and fat series, by their first bytes.
 
     Args:
         source: the zip or folder.
         use_fast_path: False lets pydicom read every member whole.
-        stride: where three members of one series lie so that the last is this far from the others, those in between
-            are taken for the same series unseen; decoding verifies that. 0 to look at every member.
-        left_out: counts the series that are named like water or fat and are neither.
+        stride: if three members of one series are this far apart, those in between are assumed to be of the same
+            series; decoding verifies that. 0 looks at every member.
+        left_out: counts series that are named like water or fat but are neither.
     """
     plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
     peeker = _Peeker(source, use_fast_path)
@@ -116,7 +115,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
             elif stride and at >= next_jump and at + stride < len(members):
                 if _plan_of(peeker.identity(members[at + stride]), plans) is plan:
                     plan.members.extend(members[at + 1 : at + stride])
-                    at += stride - 1  # the member at the end of the jump comes next
+                    at += stride - 1  # the member at the end of the jump is next
                 else:
                     next_jump = at + stride
         last = plan
@@ -131,9 +130,9 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
 
 
 def _no_dicom(names: Sequence[str]) -> ScanError:
-    """Say what an input without DICOM holds instead."""
+    """Describe an input without DICOM."""
     nifti = sum(is_nifti(name.replace("\\", "/").rpartition("/")[2]) for name in names)
-    found = f"no DICOM slice among the {len(names)} files of the input"
+    found = f"no DICOM slices among the {len(names)} files of the input"
     if nifti:
         return ScanError(
             Reason.NO_DICOM, f"{found}, but {nifti} NIfTI files; put the water and fat of the stations into a folder"
@@ -142,7 +141,7 @@ def _no_dicom(names: Sequence[str]) -> ScanError:
 
 
 def _members_of_stations(names: list[str], left_out: LeftOut) -> list[int]:
-    """Leave out the members in folders whose names say that they hold masks, maps or other derived images."""
+    """Skip members in folders named like masks, maps or other derived images."""
     derived: dict[str, bool] = {}
     members = []
     for index, name in enumerate(names):
@@ -150,17 +149,17 @@ def _members_of_stations(names: list[str], left_out: LeftOut) -> list[int]:
         if folder not in derived:
             derived[folder] = any(is_derived_folder(part) for part in folder.split("/") if part)
         if derived[folder]:
-            left_out.add("folder named as derived images", folder)
+            left_out.add("folder named like derived images", folder)
         else:
             members.append(index)
     return members
 
 
 def _verify_ignored(source: MemberSource, ignored: Mapping[Identity, Sequence[int]], plans: Iterable[_Plan]) -> None:
-    """Compare the checksums of slices that were ignored by their first bytes, where these may be damaged ones.
+    """Verify the checksums of ignored slices that may be damaged water or fat slices.
 
-    Verified is what belongs to a small series, and what shares its series with water or fat. Whole in-phase and
-    opposed-phase series are not: inflating them would double the time of a scan, and nothing of them is used.
+    These are members of small series, and of series shared with water or fat. Complete in-phase and opposed-phase
+    series are not verified: inflating them would double the time per scan, and they are not used.
 
     Raises:
         ScanError: ``unreadable_zip``.
@@ -179,7 +178,7 @@ def _count_left_out(identity: Identity, left_out: LeftOut) -> None:
 
 
 def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
-    """Find or begin the plan of a member's series; None for what is neither water nor fat."""
+    """Find or create the plan of a member's series; None if it is neither water nor fat."""
     if identity is None or identity.marks.kind is not None:
         return None
     if identity.contrast is not Contrast.WATER and identity.contrast is not Contrast.FAT:
@@ -192,7 +191,7 @@ def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contr
 
 
 class _Peeker:
-    """Looks at as few first bytes of each member as suffice to identify it.
+    """Reads just enough first bytes of each member to identify it.
 
     Args:
         source: the zip or folder.
@@ -205,7 +204,7 @@ class _Peeker:
         self._known: dict[tuple[bytes, ...], Identity] = {}
 
     def identity(self, index: int) -> Identity | None:
-        """Identify a member; None where it is not DICOM."""
+        """Identify a member; None if it is not DICOM."""
         for size in self._sizes:
             head = self._source.peek(index, size)
             if not dicom.looks_like_dicom(head):
@@ -219,23 +218,20 @@ class _Peeker:
 
 
 def _refuse_damaged(name: str) -> None:
-    """Ignore what is not DICOM, unless its name says that it should be.
+    """Ignore a file that is not DICOM, unless it is named like DICOM.
 
     Raises:
         ScanError: ``unreadable_dicom``.
     """
     base = name.replace("\\", "/").rpartition("/")[2].lower()
-    if base.endswith(_DICOM_SUFFIXES) and not base.startswith("._"):  # "._x.dcm" is what macOS leaves in zips
-        raise ScanError(
-            Reason.UNREADABLE_DICOM,
-            "a file named as DICOM does not begin like one; copy it again, or remove it if it is none",
-        )
+    if base.endswith(_DICOM_SUFFIXES) and not base.startswith("._"):  # "._x.dcm" are macOS metadata
+        raise ScanError(Reason.UNREADABLE_DICOM, "a file named like DICOM is not DICOM; copy it again, or remove it")
 
 
 def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
-    """Undo the splitting of series whose slices were each given a SeriesInstanceUID of their own.
+    """Merge series in which every slice has its own SeriesInstanceUID.
 
-    A number used by two whole series (a repeat under the same number) stays two series.
+    A number used by two complete series (a repeat under the same number) stays two series.
     """
     groups: dict[tuple[int | None, Contrast], list[_Plan]] = {}
     for plan in plans:
@@ -251,7 +247,7 @@ def _merge_uids(plans: list[_Plan]) -> list[_Plan]:
 
 
 class _Arena:
-    """Memory for the voxels of a scan in one piece, so that the system can back it with large pages."""
+    """One block of memory for the voxels of a scan, so that the system can use large pages."""
 
     def __init__(self) -> None:
         self._budget = Budget()
@@ -277,7 +273,7 @@ class _Arena:
 
 @dataclass
 class _Stack:
-    """The slices of one series as they come in."""
+    """The slices of one series, as they are read."""
 
     plan: _Plan
     parser: dicom.SliceParser
@@ -295,7 +291,7 @@ class _Stack:
 
         Args:
             data: the file of the slice.
-            arena: gives room for the voxels with the first slice.
+            arena: provides memory for the voxels at the first slice.
         """
         part = self.parser.parse(data)
         if part.header is not self.header:
@@ -318,10 +314,10 @@ class _Stack:
             self.findings.update(dict.fromkeys(part.findings))
 
     def _check_identity(self, header: SeriesHeader) -> None:
-        """Refuse a slice of another series, which a jump over members may have taken in.
+        """Refuse a slice of another series, which a jump may have included.
 
         Raises:
-            ScanError: ``geometry_inconsistent``, never seen outside: it makes reading look at every member.
+            ScanError: ``geometry_inconsistent``, caught inside: reading then looks at every member.
         """
         uid = header.uid if self.plan.uid else ""
         if (header.number, uid, header.contrast) != (self.plan.number, self.plan.uid, self.plan.contrast):
@@ -348,7 +344,7 @@ class _Stack:
 
 
 def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> list[Series]:
-    """Decode the planned members in the order of the container, which is that of the disk."""
+    """Decode the planned members in the order of the container, hence of the disk."""
     verified: set[int] = set()
     stacks = [_Stack(plan, dicom.SliceParser(use_fast_path, verified)) for plan in plans]
     order = sorted((index, stack) for stack in range(len(stacks)) for index in plans[stack].members)
@@ -359,7 +355,7 @@ def _decode(source: MemberSource, plans: list[_Plan], use_fast_path: bool) -> li
 
 
 def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
-    """Refuse a slice that does not belong to the series of the first.
+    """Refuse a slice that does not belong to the series of the first slice.
 
     Raises:
         ScanError: ``several_scans`` or ``geometry_inconsistent``.

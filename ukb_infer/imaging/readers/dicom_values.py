@@ -1,7 +1,7 @@
-"""What the stored values of a DICOM slice mean: bits and sign, photometric interpretation, padding, scaling.
+"""Meaning of the stored values of a DICOM slice: bits and sign, photometric interpretation, padding, scaling.
 
-``docs/stored-values.md`` goes through the elements of the standard and says what is done with each. What the fast path
-does not know is judged here on data that pydicom has read, so that both routes end alike.
+``docs/stored-values.md`` lists the elements of the standard and how each is handled. Cases the fast path does not know
+are handled here on data read by pydicom, so that both readers agree.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from ukb_infer.errors import ScanError
 from ukb_infer.imaging.series import Finding
 from ukb_infer.reasons import Reason
 
-#: Integers by their size in bytes; larger ones are no pixels of MR.
+#: Integer types by size in bytes; larger ones are not MR pixels.
 _BYTES = {8: 1, 16: 2, 32: 4}
-#: Values of elements that leave the pixels what they are for MR: signal, brighter for more of it.
+#: Values of elements with which pixels are plain MR signal.
 _SIGNAL: dict[str, frozenset[str]] = {
     "PhotometricInterpretation": frozenset({"", "MONOCHROME2"}),
     "ComplexImageComponent": frozenset({"", "MAGNITUDE"}),
     "PixelIntensityRelationship": frozenset({"", "LIN"}),
-    "RescaleType": frozenset({"", "US", "NORMALIZED"}),  # US: unspecified; "normalized" is what Philips writes
+    "RescaleType": frozenset({"", "US", "NORMALIZED"}),  # US: unspecified; Philips writes "normalized"
 }
-#: Other defined terms (DICOM PS3.3); anything else could be a name or an id and is not shown in messages.
+#: Other defined terms (DICOM PS3.3); anything else could be a name or an id and is not shown.
 _TERMS = (
     "MONOCHROME1 RGB ARGB HSV CMYK XYB YBR_FULL YBR_FULL_422 YBR_PARTIAL_420 YBR_PARTIAL_422 YBR_ICT YBR_RCT "
     "PHASE REAL IMAGINARY MIXED LOG DISP OD HU MGML Z_EFF ED EDW HU_MOD PCT"
 )
 _SHOWN = frozenset(_TERMS.split()) | {"PALETTE COLOR"}
-#: UCUM codes of a real-world value that is signal: none, and an arbitrary unit.
+#: UCUM codes of a real-world value that is signal: no unit, or an arbitrary one.
 _SIGNAL_UNITS = frozenset({"", "1", "[arb'U]", "{arb'U}", "{arbitrary unit}", "{signal intensity}", "{counts}"})
-#: Storage that can lose information; of the last three a file may say that it did not (LossyImageCompression 00).
+#: Lossy transfer syntaxes; files in the last three may declare themselves lossless (LossyImageCompression 00).
 _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (50, 51, 53, 55, 59, 61, 63))
 _PERHAPS_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (81, 91, 93, 112, 203))
-#: Overlay planes: groups 6000 to 601E, even ones.
+#: Overlay planes: even groups 6000 to 601E.
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 _PHILIPS_CREATOR = "Philips MR Imaging DD 001"
 _PHILIPS_GROUP, _PHILIPS_SCALE_SLOPE = 0x2005, 0x0E
@@ -51,8 +51,8 @@ class PixelForm:
 
     Attributes:
         allocated: bits of a word: 8, 16 or 32.
-        stored: bits of it that are the value.
-        high: number of the uppermost of these bits, from 0.
+        stored: bits of the value.
+        high: number of the highest of these bits, from 0.
         signed: whether the value is a two's complement number.
     """
 
@@ -63,10 +63,10 @@ class PixelForm:
 
     @classmethod
     def of(cls, short: Mapping[str, int]) -> PixelForm:
-        """Make it of elements as numbers, -1 where absent: then all bits are the value, and it is unsigned.
+        """Build from elements as numbers, -1 if absent: then all bits are the value, unsigned.
 
         Raises:
-            ScanError: ``unreadable_dicom`` where they contradict each other.
+            ScanError: ``unreadable_dicom`` if they are contradictory.
         """
         allocated = short["BitsAllocated"]
         stored = allocated if short["BitsStored"] < 0 else short["BitsStored"]
@@ -97,18 +97,18 @@ class PixelForm:
 
     @property
     def word(self) -> str:
-        """NumPy's name of the unsigned word, without the order of its bytes."""
+        """NumPy's name of the unsigned word, without byte order."""
         return f"u{_BYTES[self.allocated]}"
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What turns stored values into those of the image: slope * stored + intercept.
+    """Scaling of stored values: slope * stored + intercept.
 
     Attributes:
         slope: not 0.
         intercept: in units of the result.
-        words: what states it, for messages.
+        words: its source, for messages.
     """
 
     slope: float = 1.0
@@ -120,27 +120,26 @@ class Scaling:
 
 
 def unsupported(found: str) -> ScanError:
-    """Return the error for pixels that are not MR signal as it is stored."""
+    """Return the error for pixels that are not plain MR signal."""
     return ScanError(
         Reason.UNSUPPORTED_PIXELS,
-        f"a water or fat slice has {found}, expected grey values that are the signal; "
-        "export the scanner's own magnitude images",
+        f"a water or fat slice has {found}, expected plain grey values; export the scanner's own magnitude images",
     )
 
 
 def check_signal(text: Mapping[str, str], short: Mapping[str, int]) -> None:
-    """Refuse colours, inverted grey values, parts of complex numbers and units that are not those of signal.
+    """Refuse colours, inverted grey values, parts of complex numbers and units other than signal.
 
     Args:
-        text: elements by keyword, empty where absent.
-        short: elements of 16 bits by keyword, -1 where absent.
+        text: elements by keyword, empty if absent.
+        short: elements of 16 bits by keyword, -1 if absent.
 
     Raises:
         ScanError: ``unsupported_pixels``.
     """
     samples = short["SamplesPerPixel"]
     if samples not in (-1, 1):
-        raise unsupported(f"{samples} samples a pixel (SamplesPerPixel)")
+        raise unsupported(f"{samples} samples per pixel (SamplesPerPixel)")
     for keyword, expected in _SIGNAL.items():
         value = text[keyword].upper()
         if value not in expected:
@@ -150,7 +149,7 @@ def check_signal(text: Mapping[str, str], short: Mapping[str, int]) -> None:
 
 
 def unused_rescale(rescale: Scaling, used: Scaling) -> tuple[Finding, ...]:
-    """Tell that a rescale slope was not used where another scaling leaves the values as they are.
+    """Report a rescale slope that was not used because another scaling of 1 has priority.
 
     Args:
         rescale: from RescaleSlope and RescaleIntercept.
@@ -166,7 +165,7 @@ def rescaling(text: Mapping[str, str]) -> Scaling:
 
     Raises:
         ScanError: ``unsupported_pixels`` for a slope of 0.
-        ValueError: no number.
+        ValueError: not a number.
     """
     slope, intercept = float(text["RescaleSlope"] or 1.0), float(text["RescaleIntercept"] or 0.0)
     if slope == 0:
@@ -175,26 +174,27 @@ def rescaling(text: Mapping[str, str]) -> Scaling:
 
 
 def value_findings(text: Mapping[str, str]) -> tuple[Finding, ...]:
-    """Tell what a header says of changes to the values that cannot be undone."""
+    """Report irreversible changes to the values that the header mentions."""
     found = []
     lossy, syntax = text["LossyImageCompression"], text["TransferSyntaxUID"]
     if lossy == "01" or syntax in _LOSSY or (syntax in _PERHAPS_LOSSY and lossy != "00"):
-        found.append(Finding(Reason.LOSSY_COMPRESSION, "the pixels have been through a lossy compression"))
+        found.append(Finding(Reason.LOSSY_COMPRESSION, "the pixels went through lossy compression"))
     if text["BurnedInAnnotation"].upper() == "YES":
         found.append(
             Finding(
-                Reason.BURNED_IN_ANNOTATION, "the header says that text is drawn into the pixels; it was left there"
+                Reason.BURNED_IN_ANNOTATION,
+                "according to the header, text is drawn into the pixels; it was not removed",
             )
         )
     return tuple(found)
 
 
 def check_dataset(dataset: pydicom.Dataset, form: PixelForm) -> None:
-    """Refuse what changes the values otherwise than by slope and intercept.
+    """Refuse anything that changes the values other than slope and intercept.
 
     Args:
         dataset: all elements of a slice.
-        form: which bits of the pixels count.
+        form: which bits are the value.
 
     Raises:
         ScanError: ``unsupported_pixels``.
@@ -210,11 +210,13 @@ def check_dataset(dataset: pydicom.Dataset, form: PixelForm) -> None:
         element = dataset.get((group, 0x0102))
         bit = int(element.value or 0) if element is not None else 0
         if bit and form.shift <= bit <= form.high and (group, 0x3000) not in dataset:
-            raise unsupported(f"an overlay in bit {bit} of the pixels, of which bits {form.shift} to {form.high} count")
+            raise unsupported(
+                f"an overlay in bit {bit} of the pixels, whose value is in bits {form.shift} to {form.high}"
+            )
 
 
 def mapping_of(dataset: pydicom.Dataset, rescale: Scaling) -> Scaling:
-    """Tell which scaling holds: a real-world value mapping, else Philips's scale slope, else the rescale slope.
+    """Choose the scaling: a real-world value mapping, else Philips's scale slope, else the rescale slope.
 
     Args:
         dataset: all elements of a slice.
@@ -260,7 +262,7 @@ def _philips_scale_slope(dataset: pydicom.Dataset) -> float | None:
 
 
 def check_mapped(dataset: pydicom.Dataset, values: NDArray[Any]) -> None:
-    """Refuse values that lie outside the range of the real-world value mapping.
+    """Refuse values outside the range of the real-world value mapping.
 
     Args:
         dataset: all elements of a slice.
@@ -287,30 +289,30 @@ def check_mapped(dataset: pydicom.Dataset, values: NDArray[Any]) -> None:
 
 # -- the pixels -------------------------------------------------------------------------------------------------------
 
-#: What is said where bits outside BitsStored were set.
-UNUSED_BITS = Finding(Reason.UNUSED_BITS_MASKED, "bits outside BitsStored were set; they are no image and were masked")
+#: Messages of the findings.
+UNUSED_BITS = Finding(Reason.UNUSED_BITS_MASKED, "bits outside BitsStored were set and were masked")
 _PADDED = Finding(Reason.PADDING_REPLACED, "pixels with the padding value were set to 0")
 
 
 def stored_values(words: NDArray[Any], form: PixelForm) -> tuple[NDArray[Any], bool]:
-    """Take the values out of the words that hold them.
+    """Extract the values from the stored words.
 
-    Nothing may be assumed of unused bits (PS3.5 8.1.1): overlays stand there, or no extension of the sign.
+    Unused bits may contain anything (PS3.5 8.1.1): overlays, or no sign extension.
 
     Args:
         words: unsigned words, as stored; not changed.
-        form: which of their bits count.
+        form: which bits are the value.
 
     Returns:
-        The values, and whether unused bits held anything but zeros or the sign.
+        The values, and whether unused bits had anything but zeros or the sign.
 
     Raises:
-        ScanError: ``unsupported_pixels`` where bits below the value are set: HighBit may be wrong.
+        ScanError: ``unsupported_pixels`` if bits below the value are set: HighBit may be wrong.
     """
     if form.shift and (words & ((1 << form.shift) - 1)).any():
         raise unsupported(
-            f"bits set below the value, which HighBit {form.high} and BitsStored {form.stored} put into bits "
-            f"{form.shift} to {form.high}"
+            f"bits set below the value, which is in bits {form.shift} to {form.high} according to "
+            f"HighBit {form.high} and BitsStored {form.stored}"
         )
     values = words >> form.shift if form.shift else words
     if form.stored == form.allocated:
@@ -335,9 +337,9 @@ def replace_padding(
     Args:
         dataset: with PixelPaddingValue, and perhaps PixelPaddingRangeLimit.
         words: unsigned words as stored.
-        values: taken out of the words.
+        values: extracted from the words.
         form: how they are stored.
-        scaling: that will be applied: the result is 0 after it.
+        scaling: applied later; the result is 0 after it.
 
     Returns:
         The values, and whether any changed.
@@ -348,7 +350,7 @@ def replace_padding(
     limit = dataset.get("PixelPaddingRangeLimit")
     low, high = sorted(_as_stored(int(v), form) for v in (value, value if limit in (None, "") else limit))
     padded = (values >= low) & (values <= high)
-    if low == high and not form.signed and low > form.largest:  # written into the unused bits as well
+    if low == high and not form.signed and low > form.largest:  # may extend into the unused bits
         padded = words == low
     nothing = -scaling.intercept / scaling.slope if scaling.intercept else 0.0
     if not padded.any() or (values[padded] == nothing).all():
@@ -359,11 +361,11 @@ def replace_padding(
 
 
 def _as_stored(value: int, form: PixelForm) -> int:
-    """Read a padding value, whose sign may be lost in the file, as the pixels are read."""
+    """Read a padding value like the pixels, since its sign may be lost in the file."""
     value %= 1 << form.allocated
     return value - (1 << form.allocated) if form.signed and value >> (form.allocated - 1) else value
 
 
 def padding_finding(replaced: bool) -> tuple[Finding, ...]:
-    """What is said of padding."""
+    """The finding for replaced padding."""
     return (_PADDED,) if replaced else ()

@@ -1,6 +1,6 @@
-"""A small compiled parser of plain explicit-VR little-endian DICOM: the fast path's eyes.
+"""A small compiled parser of plain explicit-VR little-endian DICOM: used by the fast path.
 
-It accepts only what it knows: everything else is reported as unusual, and pydicom judges.
+It accepts only what it knows; everything else is reported as unusual and left to pydicom.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def _make_forms() -> NDArray[np.uint8]:
 
 _FORMS = _make_forms()
 
-#: Status of a walk: up to the pixel data; met something unusual; the bytes ended first.
+#: Status of a walk: reached the pixel data; unusual element; data ended first.
 WALKED, UNUSUAL, CUT = 0, 1, 2
-#: Stands for the length of a sequence that ends with a delimiter.
+#: Returned as length of a sequence that ends with a delimiter.
 UNDEFINED = -2
 
 
-#: Length of a sequence that ends with a delimiter, as it stands in the file.
+#: The same length as stored in the file.
 _NO_LENGTH = 0xFFFFFFFF
 
 
@@ -54,7 +54,7 @@ def _long_at(buffer: NDArray[np.uint8], at: Any) -> Any:
 
 @compiled
 def _inside_sequence(element: Any, length: Any, depth: Any) -> Any:
-    """Return (bytes to skip, depth after it) of an item or delimiter; depth -1 where there can be none."""
+    """Return (bytes to skip, depth after it) of an item or delimiter; depth -1 if there can be none."""
     if depth > 0 and element == 0xE000:
         return (np.int64(0), depth + 1) if length == _NO_LENGTH else (length, depth)
     if depth > 0 and (element == 0xE00D or element == 0xE0DD):
@@ -77,7 +77,7 @@ def walk(
         start: offset of the first element.
         tags: wanted tags, ascending.
         representations: the value representation each must have, two letters as one big-endian number.
-        found: (tags, 2) filled with (offset, length); length -1 where absent, ``UNDEFINED`` for sequences without one.
+        found: (tags, 2) filled with (offset, length); length -1 if absent, ``UNDEFINED`` for sequences without one.
 
     Returns:
         (status, offset of the pixel data, their length, a hash of the tags and representations up to them).
@@ -133,7 +133,7 @@ def alike(
     other_found: NDArray[np.int64],
     varying: NDArray[np.bool_],
 ) -> Any:
-    """Tell whether two walked files agree to the byte in every element that a series shares.
+    """Whether two walked files have identical bytes in every element that a series shares.
 
     Args:
         buffer: one file.

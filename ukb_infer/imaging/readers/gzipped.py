@@ -1,7 +1,7 @@
-"""Plain or gzipped files, read within bounds; what gzip offers to check is checked before the content is used.
+"""Plain or gzipped files, read with size limits and with gzip's checksums verified.
 
-Every member of a gzip file ends with the CRC-32 and the length of what it holds. Readers that stop at the last byte
-they want (nibabel among them) never get there, so that flipped bits pass for voxels. :meth:`Contents.finish` reads on.
+Every member of a gzip file ends with its CRC-32 and length. Readers that stop at the last byte they need (nibabel among
+them) never check these, so that flipped bits count as voxels. :meth:`Contents.finish` reads to the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 _reader: Any = gzip.GzipFile
 _inflate_errors: tuple[Any, ...] = (zlib.error,)
-try:  # isal inflates at twice zlib's speed, which pays for the checksum
+try:  # isal inflates twice as fast as zlib, which compensates for the checksum
     from isal import igzip, isal_zlib
 except ImportError:  # the platform has no isal wheel: slower, same result
     pass
@@ -24,21 +24,21 @@ else:
     _inflate_errors = (zlib.error, isal_zlib.error)
 
 _MAGIC = b"\x1f\x8b"
-#: Most bytes inflated after the last wanted one to reach the trailer; tools pad by less.
+#: Most bytes inflated after the last needed one to reach the trailer; tools pad less.
 _MAX_REST_BYTES = 64 * 1024**2
 _CHUNK_BYTES = 1024**2
 
 
 class DamagedGzipError(ValueError):
-    """A gzip file is cut short or fails its checksum; the text says which, after the name of the file."""
+    """A gzip file is truncated or fails its checksum; the text says which, after the name of the file."""
 
 
 class Contents:
-    """What a file holds, inflated where it is gzipped; see :func:`open_contents`.
+    """The content of a file, inflated if gzipped; see :func:`open_contents`.
 
     Args:
         file: open for reading.
-        gzipped: whether it begins like a gzip file.
+        gzipped: whether it is a gzip file by its first bytes.
     """
 
     def __init__(self, file: Any, gzipped: bool) -> None:
@@ -49,12 +49,12 @@ class Contents:
         """Return the next ``size`` bytes, or fewer at the end.
 
         Raises:
-            DamagedGzipError: the file is cut short or damaged.
+            DamagedGzipError: the file is truncated or damaged.
         """
         try:
             data: bytes = self._file.read(size)
         except EOFError:
-            raise DamagedGzipError("is cut short, or has other bytes after its gzip data") from None
+            raise DamagedGzipError("is truncated, or has other bytes after its gzip data") from None
         except gzip.BadGzipFile as error:
             raise DamagedGzipError(_what_is_wrong(str(error))) from None
         except _inflate_errors:
@@ -62,13 +62,13 @@ class Contents:
         return data
 
     def finish(self) -> bool:
-        """Read on to the end, so that every checksum and length has been compared.
+        """Read to the end, so that every checksum and length is verified.
 
         Returns:
             Whether the end was reached within ``_MAX_REST_BYTES``.
 
         Raises:
-            DamagedGzipError: the file is cut short or damaged.
+            DamagedGzipError: the file is truncated or damaged.
         """
         if not self._gzipped:
             return True
@@ -76,7 +76,7 @@ class Contents:
 
 
 def _what_is_wrong(text: str) -> str:
-    """Say what a library found wrong with a gzip file."""
+    """Translate the error of a library."""
     if "CRC" in text:
         return "fails the checksum of its gzip data (CRC-32)"
     if "length" in text:
@@ -86,7 +86,7 @@ def _what_is_wrong(text: str) -> str:
 
 @contextmanager
 def open_contents(path: Path) -> Iterator[Contents]:
-    """Open a plain or gzipped file; its first bytes tell which, not its name."""
+    """Open a plain or gzipped file, distinguished by its first bytes."""
     with path.open("rb") as file:
         gzipped = file.read(len(_MAGIC)) == _MAGIC
         file.seek(0)

@@ -1,8 +1,8 @@
 """Words in file names, series descriptions and ImageType: what an image is, and what it is not.
 
-Folders of stations hold much that is named like water or fat and is neither: fraction maps, masks, corrected copies,
-reconstructions. Names are taken apart into words (``FatFraction``, ``fat-fraction`` and ``fatfrac`` alike), and the
-words are looked up in the tables below. ``docs/inputs.md`` lists them for users.
+Folders of stations contain many images that are named like water or fat but are neither: fraction maps, masks,
+corrected copies, reconstructions. Names are split into words (``FatFraction``, ``fat-fraction`` and ``fatfrac`` alike),
+and the words are looked up in the tables below. ``docs/inputs.md`` lists them for users.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import lru_cache
 from ukb_infer.imaging.series import Contrast, Marks
 
 _WATER, _FAT = ("w", "wat", "water"), ("f", "fat", "lipid")
-#: Contrast by word; single letters count only as words of their own.
+#: Contrast by word; single letters count only as separate words.
 CONTRAST_WORDS = dict.fromkeys(_WATER, Contrast.WATER) | dict.fromkeys(_FAT, Contrast.FAT)
 
-#: Never water or fat, by what they are called in messages.
+#: Words of images that are never water or fat, by their description in messages.
 DERIVED: dict[str, str] = {
     "fraction map": "ff pdff ffrac fatfrac frac fracs fraction fractions percent percentage pct perc ratio fsf",
     "mask": "mask masks msk",
@@ -33,9 +33,9 @@ DERIVED: dict[str, str] = {
     "fat-suppressed image": "sat fatsup suppressed suppression saturated",
     "error or noise map": "residual residuals resid error errors uncertainty variance confidence snr gfactor noise qc",
 }
-#: Composed of stations, or of one tissue: not a station, unless every file is named so.
+#: Images composed of stations, or of one tissue: not a station, unless every file has the word.
 COMPOSED = "composed series"
-#: How kinds of copies of the stations begin.
+#: First words of the descriptions of copies of stations.
 COPY = "copy named"
 SET_ASIDE: dict[str, str] = {
     "in-phase or opposed-phase image": "in opp ip op oop out inphase outphase outofphase opposed opposedphase oppphase "
@@ -45,7 +45,7 @@ SET_ASIDE: dict[str, str] = {
     "image of one tissue": "visceral subcutaneous vat asat muscle liver spleen pancreas kidney kidneys organ organs",
     "reformatted image": "cor coronal sag sagittal loc plan planning",
 }
-#: Copies that somebody computed from the scanner's images.
+#: Words of copies computed from the scanner's images.
 _PROCESSED = (
     "corr corrected correction n4 n4itk bfc bc bias biascorr bcorr norm normed normalized normalised nrm denoised "
     "denoise dn nlm filtered filter filt smooth smoothed blurred sharpened unring degibbs gibbs resampled resample "
@@ -56,7 +56,7 @@ _PROCESSED = (
     "dis3d distcorr undistorted copy backup bak old tmp temp flipped rotated reoriented reorient augmented aug "
     "synthetic synth cleaned defaced"
 )
-#: Copies as the scanner gave them, beside processed ones.
+#: Words of the scanner's own images, next to processed ones.
 _ORIGINAL = "orig original originals raw uncorr uncorrected nd unfiltered unprocessed source native mag magnitude"
 
 _KIND = {word: kind for table in (DERIVED, SET_ASIDE) for kind, words in table.items() for word in words.split()}
@@ -65,7 +65,7 @@ PROCESSED, ORIGINAL = frozenset(_PROCESSED.split()), frozenset(_ORIGINAL.split()
 _KNOWN = frozenset(_KIND) | PROCESSED | ORIGINAL | frozenset(CONTRAST_WORDS)
 _NEGATIONS = frozenset({"un", "non", "not", "no", "without"})
 
-#: A folder all of whose words are of these kinds holds no stations; more words make it a study's or a scan's folder.
+#: A folder with only words of these kinds has no stations; other words make it a folder of a study or scan.
 _FOLDER_KINDS = ("fraction map", "mask", "segmentation", "parameter map", "localizer", "screenshot")
 _FOLDER_WORDS = frozenset(word for kind in _FOLDER_KINDS for word in DERIVED[kind].split()) | {
     "derivatives",
@@ -81,7 +81,7 @@ _STAR = re.compile(r"(?<![A-Za-z0-9])([RrTt]2)\s*(?:\*|_?star)", re.IGNORECASE)
 
 @lru_cache(maxsize=4096)
 def words_of(text: str) -> tuple[str, ...]:
-    """Take a name apart into lower-case words: at separators, in CamelCase, and where two known words are joined.
+    """Split a name into lower-case words: at separators, in CamelCase, and where two known words are joined.
 
     >>> words_of("sub-1_FatFraction_T2*")
     ('sub', '1', 'fat', 'fraction', 't2star')
@@ -99,7 +99,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def _joined_words(part: str) -> list[str]:
-    """Split ``fatfraction`` or ``wmask``; the part itself where it is a known word, nothing where it is neither."""
+    """Split ``fatfraction`` or ``wmask``; the part itself if it is a known word, nothing if neither."""
     if base(part) in _KNOWN:
         return [part]
     for at in range(1, len(part)):
@@ -120,11 +120,11 @@ _PLAIN = frozenset(_KIND) | PROCESSED | ORIGINAL
 
 
 def read_marks(words: Sequence[str], ignored: Iterable[int] = ()) -> Marks:
-    """Tell what the words of a name say besides the contrast.
+    """Interpret the words of a name other than the contrast.
 
     Args:
         words: as :func:`words_of` gives them.
-        ignored: places of words that every candidate shares, which say nothing unless they name a derived image.
+        ignored: positions of words that every candidate shares, which count only if they name a derived image.
     """
     kind: str | None = None
     aside: set[str] = set()
@@ -145,7 +145,7 @@ def read_marks(words: Sequence[str], ignored: Iterable[int] = ()) -> Marks:
 
 
 def is_derived_folder(name: str) -> bool:
-    """Whether a folder's name says that it holds masks, maps or other derived images, and nothing else.
+    """Whether a folder is named only like masks, maps or other derived images.
 
     >>> [is_derived_folder(name) for name in ("derivatives", "fat_fraction", "waterMasks", "seg_cohort", "water")]
     [True, True, True, False, False]

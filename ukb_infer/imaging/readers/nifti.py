@@ -1,4 +1,4 @@
-"""Folders of NIfTI stations to series: a water and a fat file per station, any orientation."""
+"""Read folders of NIfTI stations: a water and a fat file per station, any orientation."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from ukb_infer.imaging.series import (
 )
 from ukb_infer.reasons import Reason
 
-# nibabel reports every repaired header field on stderr; what matters becomes an error or a flag of ours.
+# nibabel reports every repaired header field on stderr; what matters becomes our own error or flag.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 #: Size of the longer of the two headers.
 _HEADER_BYTES = 540
-#: Volume of the box that an affine's three directions span: 1 at right angles, which tilts of a degree nearly are.
+#: Smallest volume spanned by an affine's three directions: 1 at right angles; about 1 for tilts of a degree.
 _LEAST_VOLUME = 0.9
-#: Array axes of a DICOM station in NIfTI's words: rows towards the back, columns towards the left, slices downwards.
+#: Array axes of a DICOM station in NIfTI terms: rows towards the back, columns towards the left, slices downwards.
 _DICOM_AXES = ("P", "L", "I")
 
 
@@ -49,7 +49,7 @@ def read_series(folder: Path, left_out: LeftOut) -> list[Series]:
 
     Args:
         folder: with a water (``*_W*`` or ``*water*``) and a fat (``*_F*`` or ``*fat*``) file per station.
-        left_out: counts the files that are named like water or fat and are neither.
+        left_out: counts files that are named like water or fat but are neither.
 
     Returns:
         Series in the convention of DICOM: (slices, rows, cols), positions in LPS mm, slices head first.
@@ -62,26 +62,24 @@ def read_series(folder: Path, left_out: LeftOut) -> list[Series]:
     names = _list_names(folder)
     if is_derived_folder(folder.name):
         for name in names:
-            left_out.add("file in a folder named as derived images", name)
+            left_out.add("file in a folder named like derived images", name)
         return []
     return [_read_file(folder, file, budget) for file in _pair_names(choose_files(names, left_out))]
 
 
 def _list_names(folder: Path) -> list[str]:
-    """Return the names of a folder's files, no more than a scan can have."""
+    """Return the names of a folder's files, at most as many as a scan can have."""
     names = []
     for count, path in enumerate(folder.iterdir()):
         if count >= MAX_MEMBERS:
-            raise ScanError(
-                Reason.TOO_LARGE, f"the folder has more than {MAX_MEMBERS} files; check where it comes from"
-            )
+            raise ScanError(Reason.TOO_LARGE, f"the folder has more than {MAX_MEMBERS} files; check its origin")
         if is_nifti(path.name) and path.is_file():
             names.append(path.name)
     return names
 
 
 def _pair_names(files: Sequence[StationFile]) -> list[StationFile]:
-    """Let water and fat pair by name (less the contrast) where all do; else by dcm2niix's numbers and position."""
+    """Pair water and fat by name (without the contrast) if all match; else by dcm2niix's numbers and position."""
     stems: dict[str, list[Contrast]] = {}
     for file in files:
         stems.setdefault(file.stem, []).append(file.contrast)
@@ -107,7 +105,7 @@ def _read_file(folder: Path, file: StationFile, budget: Budget) -> Series:
 
 
 def _load(path: Path, label: str, budget: Budget) -> tuple[Any, NiftiFields]:
-    """Read a file within bounds, its checksum compared where it is gzipped, and let nibabel parse it.
+    """Read a file with size limits and verified gzip checksum, and parse it with nibabel.
 
     Raises:
         ScanError: ``unreadable_nifti``, ``unsupported_pixels``, ``too_large`` or ``implausible_geometry``.
@@ -119,16 +117,16 @@ def _load(path: Path, label: str, budget: Budget) -> tuple[Any, NiftiFields]:
                 fields = read_fields(head, label)
                 kind, size = _plan(head, fields, label, budget)
             except ScanError:
-                contents.finish()  # where the header is damaged, this says so
+                contents.finish()  # reports a damaged header
                 raise
             data = head[:size] + contents.read(max(size - len(head), 0))
             ended = contents.finish()
         except DamagedGzipError as error:
             raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} {error}; {_COPY}") from None
     if len(data) < size:
-        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} is cut short ({len(data)} of {size} bytes); {_COPY}")
+        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} is truncated ({len(data)} of {size} bytes); {_COPY}")
     if not ended:
-        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} holds far more than its {size} bytes; {_AGAIN}")
+        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} has far more than its {size} bytes; {_AGAIN}")
     try:
         return kind.from_bytes(data), fields
     except Exception as error:  # nibabel raises many kinds on damaged headers
@@ -136,7 +134,7 @@ def _load(path: Path, label: str, budget: Budget) -> tuple[Any, NiftiFields]:
 
 
 def _plan(head: bytes, fields: NiftiFields, label: str, budget: Budget) -> tuple[Any, int]:
-    """Return nibabel's class for a file and the length of header and voxels, taken from the budget.
+    """Return nibabel's class for a file and the length of header and voxels, counted in the budget.
 
     Raises:
         ScanError: as :func:`_load`.
@@ -160,7 +158,7 @@ def _plan(head: bytes, fields: NiftiFields, label: str, budget: Budget) -> tuple
 
 
 def _check_affine(affine: NDArray[np.float64], label: str) -> None:
-    """Refuse an affine with absurd entries, or that is flat.
+    """Refuse an affine with absurd entries or a flat one.
 
     Raises:
         ScanError: ``implausible_geometry``.
@@ -192,7 +190,7 @@ def _check_tilt(affine: NDArray[np.float64], label: str) -> None:
 
 
 def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
-    """Return voxels as stored, before the header's scaling."""
+    """Return stored voxels, before the header's scaling."""
     try:
         return np.asarray(image.dataobj.get_unscaled())
     except Exception as error:  # a damaged header may make nibabel raise anything
@@ -200,13 +198,13 @@ def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
 
 
 def _scaling(image: Any) -> tuple[float, float]:
-    """(slope, intercept) of the header; identity where it says that there is none."""
+    """(slope, intercept) of the header; identity if there is none."""
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     return float(slope), float(intercept)
 
 
 def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """(row, col, slice) spacing, mm: the header's pixdim, to the bit of float32, where the affine agrees with it."""
+    """(row, col, slice) spacing, mm: the header's exact float32 pixdim if it agrees with the affine."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     pixdim = np.empty(3)
     pixdim[transform[:, 0].astype(int)] = fields.pixdim_mm
@@ -224,7 +222,7 @@ def _to_series(
     voxels: NDArray[Any],
     scaling: tuple[float, float],
 ) -> Series:
-    """Describe a file in the convention of DICOM."""
+    """Convert a file to DICOM conventions."""
     slices, rows, cols = voxels.shape
     header = SeriesHeader(
         number=file.number,
@@ -248,7 +246,7 @@ def _to_series(
 
 
 def _compact(voxels: NDArray[Any]) -> Voxels:
-    """Return voxels as uint16 where every value fits, else as float32."""
+    """Return voxels as uint16 if every value fits, else as float32."""
     if voxels.dtype == np.uint16:
         return voxels.astype(np.uint16, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -264,4 +262,4 @@ def _unreadable(label: str, error: Exception) -> ScanError:
 
 
 _AGAIN = "convert again with dcm2niix"
-_COPY = "copy it again from where it was made, or convert it again"
+_COPY = "copy it again from its source, or convert it again"

@@ -1,7 +1,7 @@
-"""What a NIfTI header says of its voxels and of where they lie: honoured, refused or flagged.
+"""Check a NIfTI header: values and geometry are honoured, refused or flagged.
 
-The fields are read as they stand in the file, before nibabel repairs any. ``docs/stored-values.md`` goes through all of
-them. Source: the comments of nifti1.h and nifti2.h (NIfTI Data Format Working Group).
+The fields are read as stored, before nibabel repairs any. ``docs/stored-values.md`` lists them all. Source: the
+comments of nifti1.h and nifti2.h (NIfTI Data Format Working Group).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ukb_infer.errors import ScanError
 from ukb_infer.imaging.series import Finding
 from ukb_infer.reasons import Reason
 
-#: By the size that a header begins with: its layout, the magic of a single file, the first byte voxels may stand at.
+#: By header size: layout, magic of a single file, first possible byte of voxels.
 _LAYOUTS: dict[int, tuple[Any, bytes, int]] = {348: (_NIFTI1, b"n+1", 352), 540: (_NIFTI2, b"n+2", 544)}
-#: The magic of a header whose voxels stand in an ``.img`` file of their own.
+#: Magic of a header whose voxels are in a separate ``.img`` file.
 _PAIRS = (b"ni1", b"ni2")
-#: Bytes before the voxels: header and extensions. dcm2niix writes 352; more than this is no scan's.
+#: Most bytes before the voxels: header and extensions. dcm2niix writes 352.
 _MAX_OFFSET_BYTES = 1024**2
 #: Real numbers: datatype to bits.
 _REAL = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
@@ -37,24 +37,24 @@ _OTHER = {
     2304: "colours (RGBA)",
     1536: "numbers of 128 bits",
 }
-#: xyzt_units, the three lowest bits: mm a unit. 0 is unknown, for which all software takes mm.
+#: xyzt_units, the three lowest bits: mm per unit. 0 is unknown, which all software treats as mm.
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SPACE_UNITS = 7
-#: sform_code and qform_code of coordinates in the scanner: its own, or aligned to another image of it.
+#: sform_code and qform_code of scanner coordinates: its own, or aligned to another scan.
 _SCANNER, _ALIGNED = 1, 2
-#: Two affines are the same where no corner lies farther apart: quaternions are rounded, voxels measure 2 mm.
+#: Largest distance of corners under two equal affines: quaternions are rounded, voxels measure 2 mm.
 SAME_AFFINE_MM = 0.5
-#: pixdim and an affine's columns agree to within this part.
+#: Relative tolerance between pixdim and an affine's columns.
 SAME_SPACING = 1e-3
 _AGAIN = "convert again with dcm2niix"
 
 
 @dataclass(frozen=True)
 class NiftiFields:
-    """The header of one file as it stands.
+    """The header of one file as stored.
 
     Attributes:
-        record: all fields; their order of bytes is the file's.
+        record: all fields, in the file's byte order.
         version: 1 or 2.
         first_byte: lowest offset that voxels may have.
         label: names the file in messages.
@@ -76,16 +76,16 @@ class NiftiFields:
         return float(value if index is None else value[index])
 
     def offset_bytes(self) -> int:
-        """Return where the voxels begin, behind the header and its extensions.
+        """Return the offset of the voxels, after the header and its extensions.
 
         Raises:
-            ScanError: ``unreadable_nifti`` for a place inside the header or far behind it.
+            ScanError: ``unreadable_nifti`` for an offset inside the header or far behind it.
         """
         offset = self.number("vox_offset")
         if not (self.first_byte <= offset <= _MAX_OFFSET_BYTES and offset == int(offset)):
             raise ScanError(
                 Reason.UNREADABLE_NIFTI,
-                f"{self.label} has vox_offset {offset:g}, expected a whole number from {self.first_byte} to "
+                f"{self.label} has vox_offset {offset:g}, expected an integer from {self.first_byte} to "
                 f"{_MAX_OFFSET_BYTES}; {_AGAIN}",
             )
         return int(offset)
@@ -97,12 +97,12 @@ class NiftiFields:
 
     @property
     def pixdim_mm(self) -> NDArray[np.float64]:
-        """(3,) voxel sizes that the header states."""
+        """(3,) voxel sizes in the header."""
         return np.abs(np.asarray(self.record["pixdim"], np.float64)[1:4]) * self.mm
 
 
 def read_fields(head: bytes, label: str) -> NiftiFields:
-    """Read a header and check what it says of the voxels.
+    """Read a header and check its fields about the voxels.
 
     Args:
         head: the first bytes of the file, inflated.
@@ -122,12 +122,12 @@ def read_fields(head: bytes, label: str) -> NiftiFields:
             return fields
     raise ScanError(
         Reason.UNREADABLE_NIFTI,
-        f"{label} does not begin with the size of a NIfTI header, or is cut short there ({len(head)} bytes); {_AGAIN}",
+        f"{label} does not begin with the size of a NIfTI header, or is truncated there ({len(head)} bytes); {_AGAIN}",
     )
 
 
 def _check_storage(fields: NiftiFields, magic: bytes) -> None:
-    """Refuse a file whose voxels are somewhere else or of another size than they should be.
+    """Refuse a file whose voxels are elsewhere or of the wrong size.
 
     Raises:
         ScanError: ``unreadable_nifti``.
@@ -136,7 +136,7 @@ def _check_storage(fields: NiftiFields, magic: bytes) -> None:
     bits, datatype = fields.number("bitpix"), int(fields.record["datatype"])
     problem = ""
     if found in _PAIRS:
-        problem = "says that its voxels are in an .img file of their own"
+        problem = "says that its voxels are in a separate .img file"
     elif found != magic:
         problem = f"has no NIfTI-{fields.version} magic; perhaps it is Analyze"
     elif datatype in _REAL and bits != _REAL[datatype]:
@@ -156,17 +156,17 @@ def _check_meaning(fields: NiftiFields) -> None:
     datatype, intent = int(fields.record["datatype"]), int(fields.record["intent_code"])
     slope, intercept = fields.number("scl_slope"), fields.number("scl_inter")
     if datatype not in _REAL:
-        what = _OTHER.get(datatype, "an unknown kind of number")
+        what = _OTHER.get(datatype, "an unknown number type")
         raise ScanError(
             Reason.UNSUPPORTED_PIXELS,
-            f"{fields.label} holds {what} (datatype {datatype}), expected real numbers of at most 64 bits; "
-            "save the magnitude as such",
+            f"{fields.label} contains {what} (datatype {datatype}), expected real numbers of at most 64 bits; "
+            "save the magnitude image",
         )
     if intent:
         raise ScanError(
             Reason.UNSUPPORTED_PIXELS,
-            f"{fields.label} says that it holds no signal (intent_code {intent}), expected 0; "
-            "give the water or fat image itself, or set intent_code to 0 if it is that",
+            f"{fields.label} is not signal according to its intent_code {intent}, expected 0; "
+            "pass the water or fat image itself, or set intent_code to 0 if it is one",
         )
     scaled = slope != 0 and not math.isnan(slope)
     if math.isinf(slope) or (scaled and not math.isfinite(intercept)):
@@ -179,13 +179,13 @@ def _check_meaning(fields: NiftiFields) -> None:
 def choose_affine(
     fields: NiftiFields, header: Any, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], list[Finding]]:
-    """Choose between sform and qform, in mm, and flag what contradicts it.
+    """Choose between sform and qform, in mm, and flag contradictions.
 
-    The scanner's coordinates go before those of another image; of two of one kind the sform is used, if they agree.
+    Scanner coordinates have priority over aligned ones; of two with the same code the sform is used, if they agree.
 
     Args:
-        fields: as they stand in the file.
-        header: the same as nibabel reads it, which knows quaternions.
+        fields: as stored in the file.
+        header: the same, read by nibabel, which converts quaternions.
         shape: (3,) voxels.
 
     Returns:
@@ -199,7 +199,7 @@ def choose_affine(
     if not usable:
         raise ScanError(
             Reason.MISSING_AFFINE,
-            f"{fields.label} declares no orientation in the scanner (sform_code {codes['sform']}, qform_code "
+            f"{fields.label} has no scanner orientation (sform_code {codes['sform']}, qform_code "
             f"{codes['qform']}, expected 1 or 2); {_AGAIN}",
         )
     affines = {name: _affine(name, fields, header) for name in usable}
@@ -232,7 +232,7 @@ def _affine(name: str, fields: NiftiFields, header: Any) -> NDArray[np.float64]:
         )
     try:
         affine = np.array(header.get_sform() if name == "sform" else header.get_qform(), np.float64)
-    except Exception as error:  # nibabel raises several kinds on quaternions that are none
+    except Exception as error:  # nibabel raises several kinds on invalid quaternions
         raise ScanError(
             Reason.UNREADABLE_NIFTI, f"the {name} of {fields.label} cannot be read ({type(error).__name__}); {_AGAIN}"
         ) from None
@@ -241,6 +241,6 @@ def _affine(name: str, fields: NiftiFields, header: Any) -> NDArray[np.float64]:
 
 
 def _same(one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Whether two affines put every corner of the volume to within ``SAME_AFFINE_MM``."""
+    """Whether two affines place every corner of the volume within ``SAME_AFFINE_MM``."""
     corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij")).reshape(4, -1)
     return float(np.abs((one - other) @ corners).max()) <= SAME_AFFINE_MM

@@ -1,4 +1,4 @@
-"""Names of NIfTI files: which are the water and fat of stations, and what the others are."""
+"""Names of NIfTI files: which are water and fat of stations."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNDECIDED = "file named after both water and fat"
 
 @dataclass(frozen=True)
 class StationFile:
-    """The name of one station file and what it tells.
+    """The name of one station file and its meaning.
 
     Attributes:
         name: of the file.
         contrast: water or fat.
         stem: the name without the word for the contrast, lower case; equal for the two files of a station.
-        number: the series number that dcm2niix appends, None where the name has none.
+        number: the series number that dcm2niix appends, None if there is none.
         marks: words of processed or original copies in it.
     """
 
@@ -41,7 +41,7 @@ class StationFile:
 
 @dataclass
 class _Name:
-    """A NIfTI file's name taken apart."""
+    """A NIfTI file's name split into words."""
 
     name: str
     words: tuple[str, ...]
@@ -49,7 +49,7 @@ class _Name:
     places: dict[int, Contrast] = field(default_factory=dict)
 
     def template(self, place: int, numbers: bool = True) -> tuple[str, ...]:
-        """Return the words with a placeholder at one place, so that the two files of a pair agree.
+        """Return the words with a placeholder at one position, so that the two files of a pair agree.
 
         Args:
             place: index of a word that names a contrast.
@@ -66,38 +66,38 @@ def is_nifti(name: str) -> bool:
 
 
 def nifti_contrast(name: str) -> Contrast | None:
-    """Tell the contrast of a single NIfTI file by its name; None where it is not the water or fat of a station."""
+    """Contrast of a single NIfTI file by its name; None if it is not water or fat of a station."""
     chosen = choose_files([name], LeftOut())
     return chosen[0].contrast if chosen else None
 
 
 def names_stations(names: Iterable[str]) -> bool:
-    """Whether some file of a folder is named as the water or fat of a station."""
+    """Whether some file of a folder is named like water or fat of a station."""
     parsed = _parse_all(names)
     return any(item.places and item.marks.kind is None for item in parsed)
 
 
 def names_derived_images(names: Iterable[str]) -> bool:
-    """Whether a folder holds NIfTI files named as masks, fraction maps or other derived images."""
+    """Whether a folder has NIfTI files named like masks, fraction maps or other derived images."""
     return any(_parse(name).marks.kind is not None for name in names if is_nifti(name))
 
 
 def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
     """Choose the water and fat files of a folder by their names.
 
-    Masks, maps and other derived images are never chosen. Where a name has words for both contrasts, the word decides
-    that differs between the files of a pair. Unmarked files go before copies marked as original (``_orig``), these
-    before processed ones (``_n4``); see ``docs/inputs.md``.
+    Masks, maps and other derived images are never chosen. If a name has words for both contrasts, the word that differs
+    between the files of a pair decides. Unmarked files have priority over copies marked as original (``_orig``), and
+    these over processed ones (``_n4``); see ``docs/inputs.md``.
 
     Args:
         names: of all files of the folder.
-        left_out: counts what is named like water or fat and is not chosen.
+        left_out: counts files that are named like water or fat but not chosen.
 
     Returns:
         Chosen files in the order of their names.
 
     Raises:
-        ScanError: ``ambiguous_series`` where copies cannot be told apart by rank.
+        ScanError: ``ambiguous_series`` if copies have the same rank.
     """
     parsed = _parse_all(names)
     for item in parsed:
@@ -110,7 +110,7 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
         marks = read_marks(item.words, shared(item))
         if not marks.aside:
             stations.append(item)
-        elif marks.aside != (_PHASE_KIND,):  # the other two contrasts of a Dixon belong beside the stations
+        elif marks.aside != (_PHASE_KIND,):  # the other two Dixon contrasts are expected next to the stations
             left_out.add(marks.aside[0], item.name)
     if not stations and not _has_other_contrast(candidates):
         stations = [item for item in candidates if item.marks.aside == (COMPOSED,)]
@@ -122,16 +122,16 @@ def _has_other_contrast(candidates: Sequence[_Name]) -> bool:
 
 
 def _parse_all(names: Iterable[str]) -> list[_Name]:
-    """Take the names of a folder's NIfTI files apart."""
+    """Split the names of a folder's NIfTI files."""
     parsed = [_parse(name) for name in sorted(names) if is_nifti(name)]
     _use_numbered_letters([item for item in parsed if item.marks.kind is None and not item.marks.aside])
     return parsed
 
 
 def _use_numbered_letters(names: Sequence[_Name]) -> None:
-    """Let "w1" and "f1" name contrasts where all files pair by them and by nothing else ("W1_siteF", "F1_siteF").
+    """Use "w1" and "f1" as contrasts if all files pair only by them ("W1_siteF", "F1_siteF").
 
-    Elsewhere such words are as likely to be the codes of participants.
+    Otherwise such words may be participant codes.
     """
     numbered = [replace(item, places=_numbered_letters(item.words)) for item in names]
     if len({contrast for item in names for contrast in item.places.values()}) > 1:
@@ -148,7 +148,7 @@ def _numbered_letters(words: Sequence[str]) -> dict[int, Contrast]:
 
 
 def _parse(name: str) -> _Name:
-    """Take a name apart and find its words for contrasts."""
+    """Split a name and find its words for contrasts."""
     words = words_of(_SUFFIX.sub("", name))
     parsed = _Name(name, words, read_marks(words))
     last = len(words) - 1
@@ -160,7 +160,7 @@ def _parse(name: str) -> _Name:
 
 
 def _contrast_of_word(word: str, is_last: bool) -> Contrast | None:
-    """Contrast that a word names: a letter alone (at the end also with a number), or a word holding water or fat."""
+    """Contrast that a word names: a letter alone (at the end also with a number), or a word containing water or fat."""
     if word in CONTRAST_WORDS:
         return CONTRAST_WORDS[word]
     bare = base(word)
@@ -171,21 +171,21 @@ def _contrast_of_word(word: str, is_last: bool) -> Contrast | None:
 
 
 def _rest(word: str, contrast: Contrast) -> str:
-    """What a word says besides the contrast: "3" of "water3"."""
+    """The rest of a word after the contrast: "3" of "water3"."""
     if contrast.value in word:
         return word.replace(contrast.value, "", 1)
     return word[len(base(word)) :]
 
 
 class _SharedPlaces:
-    """Places, from either end, where all names have the same word: the name of a site or study, say."""
+    """Positions, from either end, where all names have the same word, such as a site or study."""
 
     def __init__(self, names: Sequence[_Name]) -> None:
         self.front = _alike([item.words for item in names])
         self.back = _alike([item.words[::-1] for item in names])
 
     def __call__(self, item: _Name) -> set[int]:
-        """Places of an item's words that all names share."""
+        """Positions of an item's words that all names share."""
         return self.front | {len(item.words) - 1 - place for place in self.back}
 
 
@@ -200,7 +200,7 @@ def _shared_places(names: Sequence[_Name]) -> _SharedPlaces:
 
 
 def _decide(names: Sequence[_Name], left_out: LeftOut) -> list[StationFile]:
-    """Find the word of each name that tells its contrast; leave out names of which none does."""
+    """Find the word of each name that gives its contrast; skip names without one."""
     shared = _shared_places(names)
     varying = [_varying_places(names, numbers) for numbers in (True, False)]
     chosen: list[StationFile] = []
@@ -225,7 +225,7 @@ def _decide(names: Sequence[_Name], left_out: LeftOut) -> list[StationFile]:
 
 
 def _varying_places(names: Sequence[_Name], numbers: bool) -> dict[str, set[int]]:
-    """Places by name where another file differs in nothing but the contrast (and numbers, unless these count)."""
+    """Positions by name where another file differs only in the contrast (and numbers, unless these count)."""
     seen: dict[tuple[str, ...], set[Contrast]] = defaultdict(set)
     for item in names:
         for place, contrast in item.places.items():
@@ -246,7 +246,7 @@ def _prefer(files: list[StationFile], left_out: LeftOut) -> list[StationFile]:
     """Choose among copies: the files of the lowest rank that has both contrasts.
 
     Raises:
-        ScanError: ``ambiguous_series`` where no rank has both, or several kinds of copies share it.
+        ScanError: ``ambiguous_series`` if no rank has both, or several kinds of copies share it.
     """
     groups: dict[str, list[StationFile]] = defaultdict(list)
     for file in files:
@@ -262,8 +262,8 @@ def _prefer(files: list[StationFile], left_out: LeftOut) -> list[StationFile]:
         found = ", ".join(f"{text or 'unmarked'}: {_contrasts(group)}" for text, group in sorted(groups.items()))
         raise ScanError(
             Reason.AMBIGUOUS_SERIES,
-            f"the folder holds copies of the stations of which none goes first ({found}); leave one water and one fat "
-            "file per station in it",
+            f"the folder has several copies of the stations, none with priority ({found}); keep one water and one fat "
+            "file per station",
         )
     for text, group in groups.items():
         if text != wanted[0]:

@@ -1,4 +1,4 @@
-"""Cached projections, ``<scan>.npy``: parsed from hostile bytes, executing nothing."""
+"""Cached projections, ``<scan>.npy``: safely parsed: nothing is executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ukb_infer.errors import ScanError
 from ukb_infer.imaging.recipe import Recipe, form_of
 from ukb_infer.reasons import Reason
 
-#: Longest header of a .npy that is looked at; that of a projection has 128 bytes.
+#: Longest .npy header that is read; that of a projection has 128 bytes.
 _MAX_HEADER_BYTES = 1 << 16
 
 
@@ -24,7 +24,7 @@ def read_projection(path: Path, recipe: Recipe) -> NDArray[Any]:
 
     Args:
         path: of the .npy.
-        recipe: it must be of.
+        recipe: required recipe.
 
     Returns:
         Array of the recipe's shape and type.
@@ -39,11 +39,11 @@ def read_projection(path: Path, recipe: Recipe) -> NDArray[Any]:
 
 
 def load_projection(path: Path, recipes: Collection[Recipe]) -> NDArray[Any]:
-    """Load a cached projection of any of some recipes, reading no more than it can have.
+    """Load a cached projection of one of several recipes, reading no more than their size.
 
     Args:
         path: of the .npy.
-        recipes: it may be of.
+        recipes: allowed recipes.
 
     Returns:
         Array of one recipe's shape and type.
@@ -61,7 +61,7 @@ def load_projection(path: Path, recipes: Collection[Recipe]) -> NDArray[Any]:
 
 
 def _parse(data: bytes, recipes: Collection[Recipe]) -> NDArray[Any]:
-    """Parse the .npy format by hand-checked header: nothing is allocated before its shape and type are known."""
+    """Parse the .npy format; nothing is allocated before shape and type are checked."""
     file = BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)

@@ -1,6 +1,6 @@
-"""Rarer compressions of zip members: bzip2, LZMA and xz by the standard library, each bounded; others are named.
+"""Rarer compressions of zip members: bzip2, LZMA and xz with the standard library and size limits.
 
-:mod:`zipfile` would inflate the first two without a bound. Numbers of methods: PKWARE's APPNOTE.TXT, section 4.4.5.
+:mod:`zipfile` would inflate the first two without limit. Numbers of methods: PKWARE's APPNOTE.TXT, section 4.4.5.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 STORED, DEFLATED = 0, 8
 _BZIP2, _LZMA, _XZ = 12, 14, 95
-#: Methods that are not read, for messages. What Python 3.11 to 3.13 reads is read; other packages are not asked for.
+#: Unsupported methods, for messages. Python 3.11 to 3.13 cannot read them, and no further package is used.
 _NAMES = {
     1: "Shrink",
     6: "Implode",
@@ -32,7 +32,7 @@ _LZMA_HEADER_BYTES = 9
 
 
 class UnsupportedMethodError(ValueError):
-    """A member is compressed by a method that is not read here; the text names it."""
+    """A member uses an unsupported compression method; the text names it."""
 
 
 class DamagedMemberError(ValueError):
@@ -60,7 +60,7 @@ def decompress_rare(method: int, packed: bytes, size: int) -> bytes:
         At most ``size`` + 1 bytes.
 
     Raises:
-        UnsupportedMethodError: the method is not read here.
+        UnsupportedMethodError: the method is not supported.
         DamagedMemberError: the data are damaged.
     """
     if method not in (_BZIP2, _LZMA, _XZ):
@@ -69,7 +69,7 @@ def decompress_rare(method: int, packed: bytes, size: int) -> bytes:
         data: bytes = _decompressor(method, packed[:_LZMA_HEADER_BYTES], size).decompress(
             packed[_LZMA_HEADER_BYTES:] if method == _LZMA else packed, size + 1
         )
-    except ImportError:  # a Python built without the library
+    except ImportError:  # Python built without the library
         raise UnsupportedMethodError(f"method {method}, for which this Python was built without a library") from None
     except Exception as error:  # OSError, EOFError, ValueError, LZMAError: each library has its own
         raise DamagedMemberError(type(error).__name__) from None

@@ -1,6 +1,6 @@
-"""How checked stations become a projection: the registry of recipes.
+"""The registry of recipes: how checked stations become a projection.
 
-A recipe is a folder here that makes a :class:`Recipe`, and its place in :data:`RECIPES`. Importing this loads neither
+A recipe is a subpackage that creates a :class:`Recipe`, and an entry in :data:`RECIPES`. Importing this loads neither
 NumPy nor anything heavier.
 """
 
@@ -24,7 +24,7 @@ def get_recipe(name: str) -> Recipe:
     """Recipe by exact name.
 
     Raises:
-        UsageError: no such recipe; the message names the nearest and all.
+        UsageError: unknown recipe; the message suggests the nearest and lists all.
     """
     if name not in RECIPES:
         raise UsageError(f"unknown {name!r}{suggest(name, RECIPES)} (choices: {', '.join(RECIPES)})", field="recipe")

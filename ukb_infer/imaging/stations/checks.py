@@ -1,4 +1,4 @@
-"""Checks and repairs between reading and fusion: what a scan must have, what can be mended, what is flagged.
+"""Checks and repairs between reading and fusion.
 
 Every failure is a :class:`~ukb_infer.errors.ScanError` with a reason code; every repair adds a flag and a sentence to
 :class:`Notes`. Stations are numbered from 1, head first, in all messages.
@@ -21,17 +21,17 @@ from ukb_infer.protocol import NEAR_DUPLICATE_MM, PROTOCOL, SAME_POSITION_TOLERA
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, Station
 
-#: Gap between slices, as part of their thickness, up to which SpacingBetweenSlices is understood as such a gap.
+#: Largest gap between slices, relative to their thickness, that SpacingBetweenSlices may mean.
 LARGEST_GAP = 0.5
 #: Direction cosines may differ from length 1 by this; they are decimal strings.
 UNIT_TOLERANCE = 0.01
-#: Slices of a series may deviate from even spacing by this part of the spacing (decimal strings are rounded).
+#: Relative tolerance for even slice spacing (decimal strings are rounded).
 SPACING_TOLERANCE = 0.05
-#: Most end slices that may be cropped from one contrast: what fusion blends at a seam.
+#: Most end slices that may be cropped from one contrast: the overlap that fusion blends.
 MAX_CROPPED_SLICES = 8
-#: A repeat with fewer slices than this part of the station it repeats was broken off and is not used.
+#: A repeat with a smaller share of the slices of its station was aborted and is not used.
 COMPLETE_REPEAT = 0.9
-#: Water and fat belong together when their z ranges share at least this part of the shorter one.
+#: Water and fat match if their z ranges share at least this part of the shorter one.
 SHARED_RANGE = 0.5
 #: Series of one acquisition have consecutive numbers: in, opp, F, W.
 SERIES_PER_STATION = 4
@@ -39,7 +39,7 @@ SERIES_PER_STATION = 4
 
 @dataclass
 class Notes:
-    """Flags raised while reading a scan, one sentence a finding."""
+    """Flags raised while reading a scan, one sentence per finding."""
 
     _found: dict[Reason, list[str]] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Notes:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """One text a flag."""
+        """One text per flag."""
         return tuple("; ".join(sentences) for sentences in self._found.values())
 
 
@@ -109,12 +109,13 @@ def check_one_scan(series: Sequence[Series]) -> None:
         known = values - {""}
         if len(known) > 1:
             raise ScanError(
-                Reason.SEVERAL_SCANS, f"series of {len(known)} {what} in one input, expected 1; separate them"
+                Reason.SEVERAL_SCANS,
+                f"series of {len(known)} {what} in one input, expected 1; pass one examination per input",
             )
 
 
 def check_contrasts(series: Sequence[Series]) -> None:
-    """Refuse a scan without water or without fat.
+    """Refuse a scan without water or fat.
 
     Raises:
         ScanError: ``no_water_series`` or ``no_fat_series``.
@@ -132,14 +133,14 @@ def check_axial(series: Sequence[Series]) -> None:
     """Refuse slices that are tilted by more than ``MAX_TILT_DEGREES`` from axial, or flipped.
 
     Raises:
-        ScanError: ``not_axial``, or ``implausible_geometry`` for directions that are no unit vectors.
+        ScanError: ``not_axial``, or ``implausible_geometry`` for directions that are not unit vectors.
     """
     for item in series:
         tilt = tilt_degrees(item)
         if not tilt <= MAX_TILT_DEGREES:
             raise ScanError(
                 Reason.NOT_AXIAL,
-                f"{item.header.label} is turned by {tilt:.1f} degrees from axial, expected at most "
+                f"{item.header.label} is tilted by {tilt:.1f} degrees from axial, expected at most "
                 f"{MAX_TILT_DEGREES:g}; only axial neck-to-knee slices can be fused",
             )
         lengths = np.linalg.norm(np.reshape(item.header.orientation, (2, 3)), axis=1)
@@ -152,7 +153,7 @@ def check_axial(series: Sequence[Series]) -> None:
 
 
 def tilt_degrees(item: Series) -> float:
-    """Return the angle between a series' slices and axial ones, degrees; nan for directions without length."""
+    """Angle between a series' slices and axial ones, degrees; nan for directions without length."""
     row, col = np.array(item.header.orientation[:3]), np.array(item.header.orientation[3:])
     return float(np.max([_angle(row, (1.0, 0.0, 0.0)), _angle(col, (0.0, 1.0, 0.0))]))
 
@@ -172,8 +173,9 @@ def _angle(vector: NDArray[np.float64], axis: tuple[float, float, float]) -> flo
 def pair_contrasts(series: Sequence[Series], notes: Notes) -> list[Pair]:
     """Find the fat series that was acquired with each water series.
 
-    Where z ranges agree, the series with the nearest number belongs, then the nearest in time and position: a repeat
-    of a station has other numbers. What is left pairs within its group of four numbers, to be reported as a mismatch.
+    If z ranges agree, the series with the nearest number is chosen, then the nearest in time and position, because
+    repeats of a station have other numbers. Remaining series pair within their group of four numbers, to be reported
+    as a mismatch.
 
     Args:
         series: all water and fat series.
@@ -204,7 +206,7 @@ def pair_contrasts(series: Sequence[Series], notes: Notes) -> list[Pair]:
 
 
 def _judge_single(item: Series, pairs: Sequence[Pair], single: Sequence[Series], notes: Notes) -> None:
-    """Ignore half a repeat of a complete station; refuse a station of which a contrast is missing."""
+    """Ignore half a repeat of a complete station; refuse a station without one contrast."""
     if any(abs(pair.water.top_mm - item.top_mm) <= NEAR_DUPLICATE_MM for pair in pairs):
         notes.add(Reason.DUPLICATE_STATION, f"{item.header.label} has no partner and repeats a station; not used")
         return
@@ -215,14 +217,14 @@ def _judge_single(item: Series, pairs: Sequence[Pair], single: Sequence[Series],
 
 
 def _shared_range(one: Series, other: Series) -> float:
-    """Part of the shorter z range that two series share."""
+    """Shared part of two z ranges, relative to the shorter one."""
     shared = min(one.top_mm, other.top_mm) - max(one.bottom_mm, other.bottom_mm)
     shorter = min(one.top_mm - one.bottom_mm, other.top_mm - other.bottom_mm)
     return shared / shorter if shorter > 0 else float(shared >= 0)
 
 
 def _same_acquisition(water: Series, fat: Series) -> bool:
-    """Whether the numbers of two series lie in one group of four, or their NIfTI files share a name."""
+    """Whether the numbers of two series are in one group of four, or their NIfTI files share a name."""
     w, f = water.header.number, fat.header.number
     if w is None or f is None:
         return _same_name(water, fat)
@@ -230,12 +232,12 @@ def _same_acquisition(water: Series, fat: Series) -> bool:
 
 
 def _same_name(water: Series, fat: Series) -> bool:
-    """Whether the two are NIfTI files that share a name (series of DICOM never share a uid)."""
+    """Whether the two are NIfTI files that share a name (DICOM series never share a uid)."""
     return water.header.uid == fat.header.uid != ""
 
 
 def _distance(water: Series, fat: Series) -> tuple[bool, float, float, float]:
-    """How far two series are from being of one acquisition: another processing, numbers, seconds, mm."""
+    """Sort key of how likely two series are one acquisition: processing, numbers, seconds, mm."""
     w, f = water.header.number, fat.header.number
     numbers = math.inf if w is None or f is None else float(abs(w - f))
     seconds = abs(water.header.time_s - fat.header.time_s)
@@ -251,8 +253,8 @@ def _distance(water: Series, fat: Series) -> tuple[bool, float, float, float]:
 def drop_repeats(pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
     """Keep the newest of stations repeated at the same z (within 5 mm).
 
-    A repeat that was broken off (fewer than 90 % of the slices) does not replace a complete one. Among copies of one
-    acquisition the unmarked go first, then those marked as original.
+    An aborted repeat (fewer than 90 % of the slices) does not replace a complete one. Among copies of one acquisition
+    unmarked ones have priority, then those marked as original.
 
     Args:
         pairs: in any order.
@@ -262,7 +264,7 @@ def drop_repeats(pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
         Pairs, head first.
 
     Raises:
-        ScanError: ``ambiguous_series`` where nothing tells which of several different images is the newest.
+        ScanError: ``ambiguous_series`` if the newest of several different images is unknown.
     """
     kept: list[Pair] = []
     ordered = sorted(pairs, key=lambda pair: pair.water.top_mm, reverse=True)
@@ -281,7 +283,7 @@ def drop_repeats(pairs: Sequence[Pair], notes: Notes) -> list[Pair]:
 
 
 def _groups_of_repeats(ordered: Sequence[Pair]) -> list[list[Pair]]:
-    """Group pairs, sorted by z, that lie within ``NEAR_DUPLICATE_MM`` of the first of their group."""
+    """Group pairs, sorted by z, within ``NEAR_DUPLICATE_MM`` of the first of their group."""
     groups: list[list[Pair]] = []
     for pair in ordered:
         if groups and groups[-1][0].water.top_mm - pair.water.top_mm <= NEAR_DUPLICATE_MM:
@@ -292,7 +294,7 @@ def _groups_of_repeats(ordered: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def _check_newest(number: int, newest: Pair, pairs: Sequence[Pair]) -> None:
-    """Refuse a choice between different images of which nothing tells the newest.
+    """Refuse to choose between different images if the newest is unknown.
 
     Raises:
         ScanError: ``ambiguous_series``.
@@ -306,12 +308,12 @@ def _check_newest(number: int, newest: Pair, pairs: Sequence[Pair]) -> None:
             raise ScanError(
                 Reason.AMBIGUOUS_SERIES,
                 f"station {number} has several different images of water and fat, and neither a time nor a series "
-                f"number tells which is newest{differ}; leave one of them in the input",
+                f"number shows which is newest{differ}; keep one of them in the input",
             )
 
 
 def _is_newer(one: Pair, other: Pair) -> bool:
-    """Whether a time, or for images of the same processing the series number, shows that a pair is the newer one."""
+    """Whether a pair is newer by time or, for the same processing, by series number."""
     times = [max(pair.water.header.time_s, pair.fat.header.time_s) for pair in (one, other)]
     if np.isfinite(times).all() and times[0] != times[1]:
         return times[0] > times[1]
@@ -321,7 +323,7 @@ def _is_newer(one: Pair, other: Pair) -> bool:
 
 
 def _same_voxels(one: Series, other: Series) -> bool:
-    """Whether two series hold the same slices to the voxel."""
+    """Whether two series have identical slices."""
     order, other_order = _order(one), _order(other)
     scalings = [(item.header.slope, item.header.intercept) for item in (one, other)]
     return one.voxels.shape == other.voxels.shape and bool(
@@ -398,7 +400,7 @@ def repair_slices(number: int, series: Series, notes: Notes) -> Series:
     if (np.abs(gaps - steps * spacing) > max(SAME_POSITION_TOLERANCE_MM, SPACING_TOLERANCE * spacing)).any():
         raise ScanError(
             Reason.GEOMETRY_INCONSISTENT,
-            f"slices of {series.header.label} (station {number}) lie {gaps.min():.2f} to {gaps.max():.2f} mm apart, "
+            f"slices of {series.header.label} (station {number}) are {gaps.min():.2f} to {gaps.max():.2f} mm apart, "
             f"expected multiples of {spacing:.2f} mm; {_SEPARATE}",
         )
     missing = int(steps.sum()) - len(gaps)
@@ -429,7 +431,7 @@ def _take(series: Series, chosen: NDArray[np.intp] | slice) -> Series:
 
 
 def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
-    """Keep the newest of slices at the same z; of equally new ones the one with the lowest InstanceNumber."""
+    """Keep the newest of slices at the same z; of equally new ones that with the lowest InstanceNumber."""
     z = series.positions_mm[:, 2]
     new_place = np.append(True, -np.diff(z) > SAME_POSITION_TOLERANCE_MM)
     if new_place.all():
@@ -445,7 +447,7 @@ def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
 
 
 def _check_in_plane_positions(number: int, series: Series) -> None:
-    """Refuse slices that do not lie above each other along the slice normal.
+    """Refuse slices that are not stacked along the slice normal.
 
     Raises:
         ScanError: ``geometry_inconsistent``.
@@ -465,7 +467,7 @@ def _check_in_plane_positions(number: int, series: Series) -> None:
 def _interpolate_slice(number: int, series: Series, after: int, notes: Notes) -> Series:
     """Fill the gap after a slice with the mean of its neighbours, at its true position.
 
-    Unsigned 16-bit voxels stay so: halves are rounded to the even value.
+    16-bit voxels stay 16-bit: halves are rounded to even.
     """
     upper, lower = series.voxels[after].astype(np.float64), series.voxels[after + 1].astype(np.float64)
     middle = (upper + lower) / 2.0
@@ -514,7 +516,7 @@ def _crop_matrix(series: Series, rows: int, cols: int) -> Series:
 def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes) -> tuple[Series, Series]:
     """Crop end slices that one contrast lacks.
 
-    Only where one z range contains the other: two contrasts shifted against each other are a mismatch.
+    Only if one z range contains the other: two shifted contrasts are a mismatch.
 
     Args:
         number: of the station, from 1.
@@ -523,7 +525,7 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
         notes: gains ``end_slices_cropped``.
 
     Raises:
-        ScanError: ``slice_missing`` where more than ``MAX_CROPPED_SLICES`` are lacking.
+        ScanError: ``slice_missing`` if more than ``MAX_CROPPED_SLICES`` are missing.
     """
     if len(water.positions_mm) == len(fat.positions_mm):
         return water, fat
@@ -531,7 +533,7 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
     n = len(shorter.positions_mm)
     excess = len(longer.positions_mm) - n
     start = int(np.argmin(np.abs(longer.positions_mm[:, 2] - shorter.positions_mm[0, 2])))
-    if start > excess:  # the shorter one sticks out at the lower end: positions will be found to differ
+    if start > excess:  # the shorter one extends lower: the position check will refuse it
         start = excess
     if excess > MAX_CROPPED_SLICES:
         raise ScanError(
@@ -548,7 +550,7 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
 
 
 def check_same_position(number: int, water: Series, fat: Series) -> None:
-    """Refuse water and fat that do not lie on one grid.
+    """Refuse water and fat that are not on one grid.
 
     Args:
         number: of the station, from 1.
@@ -575,7 +577,7 @@ def check_same_position(number: int, water: Series, fat: Series) -> None:
 
 
 def apply_rescale(number: int, water: Series, fat: Series, notes: Notes) -> tuple[Series, Series]:
-    """Apply to water and to fat the slope and intercept that each states.
+    """Apply the slopes and intercepts of water and fat.
 
     Args:
         number: of the station, from 1.
@@ -584,15 +586,15 @@ def apply_rescale(number: int, water: Series, fat: Series, notes: Notes) -> tupl
         notes: gains ``rescale_applied``.
 
     Raises:
-        ScanError: ``non_finite_values`` where they are not numbers, ``water_fat_mismatch`` where they lead to values
-            of different kinds.
+        ScanError: ``non_finite_values`` if they are not finite, ``water_fat_mismatch`` if they give values of different
+            kinds.
     """
     kinds = [item.header.scaling for item in (water, fat)]
     if kinds[0] != kinds[1]:
         raise ScanError(
             Reason.WATER_FAT_MISMATCH,
-            f"values of water and fat cannot be compared at station {number}: the {kinds[0]} slope holds for water, "
-            f"the {kinds[1]} slope for fat, expected one kind; export both with the same elements",
+            f"values of water and fat are not comparable at station {number}: water has a {kinds[0]} slope, fat a "
+            f"{kinds[1]} slope, expected one kind; export both with the same elements",
         )
     scales = [(item.header.slope, item.header.intercept) for item in (water, fat)]
     if not np.isfinite(scales).all():
@@ -613,7 +615,7 @@ def apply_rescale(number: int, water: Series, fat: Series, notes: Notes) -> tupl
 
 
 def note_findings(pairs: Sequence[Pair], notes: Notes) -> None:
-    """Flag what the files of the stations say that should be known, naming the stations.
+    """Flag the findings of the stations' files, naming the stations.
 
     Args:
         pairs: of all stations, head first.
@@ -629,7 +631,7 @@ def note_findings(pairs: Sequence[Pair], notes: Notes) -> None:
 
 
 def note_stated_geometry(pairs: Sequence[Pair], notes: Notes) -> None:
-    """Flag slice spacings and frames of reference in headers that contradict the positions, which are used.
+    """Flag slice spacings and frames of reference that contradict the positions.
 
     Args:
         pairs: of all stations, head first.
@@ -646,14 +648,14 @@ def note_stated_geometry(pairs: Sequence[Pair], notes: Notes) -> None:
     if len(frames) > 1:
         notes.add(
             Reason.GEOMETRY_DISAGREES,
-            f"positions refer to {len(frames)} frames of reference (FrameOfReferenceUID); taken for one",
+            f"positions refer to {len(frames)} frames of reference (FrameOfReferenceUID); treated as one",
         )
 
 
 def _has_stated_spacing(item: Series) -> bool:
-    """Whether slices lie as SpacingBetweenSlices says: from centre to centre, or as old files do, from edge to edge.
+    """Whether slice positions match SpacingBetweenSlices, from centre to centre or, in old files, from edge to edge.
 
-    A gap from edge to edge is small: else a series of which every other slice is left out would look like one.
+    A gap between edges must be small, or else a series without every other slice would match.
     """
     stated = abs(item.header.stated_spacing_mm or 0.0)
     gaps = np.diff(np.sort(item.positions_mm[:, 2]))
@@ -692,7 +694,7 @@ def check_values(number: int, series: Series) -> None:
 
 
 def _to_station(number: int, water: Series, fat: Series) -> Station:
-    """Make a station of matching series; positions and pixel spacing pass through float32 as the recipe says."""
+    """Make a station of matching series; positions and pixel spacing are rounded to float32 as in the recipe."""
     positions = water.positions_mm.astype(np.float32)
     z = positions[:, 2].astype(np.float64)
     in_plane = np.array(water.header.pixel_spacing_mm, np.float32).astype(np.float64)
@@ -718,7 +720,7 @@ def check_station_count(
 
     Args:
         stations: head first.
-        pairs: the series each was made of.
+        pairs: their series.
         options: how many are expected, and whether fewer are allowed.
         notes: gains ``station_missing`` or ``station_extra``.
 
@@ -752,7 +754,7 @@ def _which_is_missing(stations: Sequence[Station], pairs: Sequence[Pair], expect
 
 
 def _missing_by_number(pairs: Sequence[Pair], expected: int) -> list[int]:
-    """Stations whose group of four series numbers is absent; empty where the numbers do not follow the protocol."""
+    """Stations whose group of four series numbers is absent; empty if the numbers do not follow the protocol."""
     numbers = [pair.water.header.number for pair in pairs]
     groups = [0 if number is None else (number - 1) // SERIES_PER_STATION + 1 for number in numbers]
     if groups != sorted(set(groups)) or not set(groups) <= set(range(1, expected + 1)):
@@ -761,7 +763,7 @@ def _missing_by_number(pairs: Sequence[Pair], expected: int) -> list[int]:
 
 
 def _missing_by_spacing(stations: Sequence[Station], expected: int) -> list[int]:
-    """Stations left out of the protocol's sequence of slice spacings, if there is exactly one way to leave them out."""
+    """Stations missing from the protocol's sequence of slice spacings, if that is unambiguous."""
     protocol = [station.slice_spacing_mm for station in PROTOCOL]
     if expected != len(protocol) or len(stations) != expected - 1:
         return []
@@ -774,9 +776,9 @@ def _missing_by_spacing(stations: Sequence[Station], expected: int) -> list[int]
     return fits if len(fits) == 1 else []
 
 
-#: What can be done; downloading again helps only where a download was damaged, which checksums tell.
+#: Advice; downloading again helps only if checksums show a damaged download.
 _EXPORT = "export the scan again"
 _SEPARATE = "export the scan again with one series per contrast and station"
-_TOGETHER = "leave water and fat of one acquisition in the input"
-_LOOK_ALL = "look for them where the scan was exported or unpacked"
-_LOOK = "look for it where the scan was exported or unpacked"
+_TOGETHER = "keep only water and fat of one acquisition in the input"
+_LOOK_ALL = "check the export or the unpacking of the scan"
+_LOOK = "check the export or the unpacking of the scan"

@@ -1,4 +1,4 @@
-"""Which of the series that were read are stations: parts are joined, what lies beside the stations is left out."""
+"""Choose the series of stations: join split series, ignore other images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ukb_infer.imaging.stations.checks import SPACING_TOLERANCE, Notes, Pair, ti
 from ukb_infer.protocol import NEAR_DUPLICATE_MM, SAME_POSITION_TOLERANCE_MM
 from ukb_infer.reasons import Reason
 
-#: A series whose slices are not axial: a localizer or reformatted images beside the stations, or a station turned.
+#: A series whose slices are not axial: a localizer, reformatted images, or a tilted station.
 NOT_AXIAL = "series that is not axial"
-#: Failures that what was left out may explain.
+#: Failures that ignored images may explain.
 _EXPLAINED = frozenset({Reason.NO_WATER_SERIES, Reason.NO_FAT_SERIES, Reason.STATION_MISSING, Reason.SPLIT_SERIES})
 
 
 def check_not_only_derived(series: Sequence[Series], left_out: LeftOut) -> None:
-    """Refuse an input that has derived images and neither water nor fat.
+    """Refuse an input with only derived images.
 
     Args:
         series: all that are named water or fat.
-        left_out: what else the input holds.
+        left_out: ignored images of the input.
 
     Raises:
         ScanError: ``only_derived_images``.
@@ -36,12 +36,12 @@ def check_not_only_derived(series: Sequence[Series], left_out: LeftOut) -> None:
     if not series and left_out:
         raise ScanError(
             Reason.ONLY_DERIVED_IMAGES,
-            f"no water and no fat images, only {left_out}; give the input that holds the images themselves",
+            f"no water and no fat images, only {left_out}; pass the input with the images themselves",
         )
 
 
 def choose_series(series: Sequence[Series], notes: Notes, left_out: LeftOut) -> list[Series]:
-    """Join the parts of split series and leave out what lies beside the stations.
+    """Join the parts of split series and ignore other images.
 
     Args:
         series: all that are named water or fat.
@@ -52,7 +52,7 @@ def choose_series(series: Sequence[Series], notes: Notes, left_out: LeftOut) -> 
         The series of stations.
 
     Raises:
-        ScanError: ``split_series`` where parts do not agree.
+        ScanError: ``split_series`` if parts do not agree.
     """
     chosen = _without(series, [not _is_axial(item) for item in series], NOT_AXIAL, left_out)
     chosen = join_parts(chosen, notes)
@@ -61,7 +61,7 @@ def choose_series(series: Sequence[Series], notes: Notes, left_out: LeftOut) -> 
 
 
 def _without(series: Sequence[Series], is_extra: Sequence[bool], kind: str, left_out: LeftOut) -> list[Series]:
-    """Leave out some series, unless water or fat would be gone."""
+    """Ignore some series, unless no water or fat would remain."""
     kept = [item for item, extra in zip(series, is_extra, strict=True) if not extra]
     if len({item.is_water for item in kept}) < 2:
         return list(series)
@@ -76,7 +76,7 @@ def _is_axial(item: Series) -> bool:
 
 
 def _is_composed(item: Series, series: Sequence[Series]) -> bool:
-    """Whether a series spans at least two others of its contrast that lie at different heights."""
+    """Whether a series spans at least two others of its contrast at different heights."""
     slack = NEAR_DUPLICATE_MM
     inside = [
         other
@@ -87,7 +87,7 @@ def _is_composed(item: Series, series: Sequence[Series]) -> bool:
         and other.bottom_mm >= item.bottom_mm - slack
         and other.top_mm - other.bottom_mm < 0.75 * (item.top_mm - item.bottom_mm)
     ]
-    # Two parts of a repeat that was broken off lie at one height; stations lie apart by more than half their length.
+    # Two parts of an aborted repeat are at one height; stations are more than half their length apart.
     return any(
         abs(a.top_mm - b.top_mm) > max(slack, 0.5 * (a.top_mm - a.bottom_mm)) for a, b in combinations(inside, 2)
     )
@@ -104,7 +104,7 @@ def join_parts(series: Sequence[Series], notes: Notes) -> list[Series]:
         notes: gains ``series_joined``.
 
     Raises:
-        ScanError: ``split_series`` where slices continue or interleave, at the same time, and the rest differs.
+        ScanError: ``split_series`` if slices of one time continue or interleave, but the rest differs.
     """
     groups: dict[tuple[object, ...], list[Series]] = defaultdict(list)
     for item in series:
@@ -119,20 +119,20 @@ def join_parts(series: Sequence[Series], notes: Notes) -> list[Series]:
 
 
 def _join_group(group: Sequence[Series], notes: Notes) -> list[Series]:
-    """Join all of a group, else two at a time, as long as something fits."""
+    """Join a whole group, else two at a time, as long as two fit."""
     parts = list(group)
     for size in range(len(parts), 1, -1):
         for some in combinations(parts, size) if len(parts) <= 6 or size in (len(parts), 2) else ():
             if _difference(some) is None and _fit_together(some):
                 rest = [item for item in parts if not any(item is part for part in some)]
                 label = some[0].header.label
-                notes.add(Reason.SERIES_JOINED, f"{label} came under {size} SeriesInstanceUIDs; joined")
+                notes.add(Reason.SERIES_JOINED, f"{label} had {size} SeriesInstanceUIDs; joined")
                 return _join_group([*rest, _concatenate(some)], notes)
     return parts
 
 
 def _difference(parts: Sequence[Series]) -> str | None:
-    """Name what keeps parts from being one series; None where they agree."""
+    """Difference that keeps parts from being one series; None if they agree."""
     headers = [part.header for part in parts]
     if len({header.number for header in headers}) > 1:
         return f"SeriesNumber ({' and '.join(str(header.number) for header in headers)})"
@@ -153,7 +153,7 @@ def _difference(parts: Sequence[Series]) -> str | None:
 
 
 def _fit_together(parts: Sequence[Series]) -> bool:
-    """Whether no place is taken twice, and the slices of all are evenly spaced (one may be missing)."""
+    """Whether no position occurs twice, and all slices are evenly spaced (one may be missing)."""
     z = np.sort(np.concatenate([part.positions_mm[:, 2] for part in parts]))
     if len(z) < 3 or not np.isfinite(z).all():
         return False
@@ -186,7 +186,7 @@ def _concatenate_stored(parts: Sequence[Series]) -> Series:
 
 
 def _check_no_parts(series: Sequence[Series]) -> None:
-    """Refuse two series of one time whose slices make up one station but that cannot be joined.
+    """Refuse two series of one time whose slices form one station but cannot be joined.
 
     Raises:
         ScanError: ``split_series``.
@@ -200,7 +200,7 @@ def _check_no_parts(series: Sequence[Series]) -> None:
         if difference is not None:
             raise ScanError(
                 Reason.SPLIT_SERIES,
-                f"the slices of {one.header.label} and {other.header.label} make up one station, but the two differ in "
+                f"the slices of {one.header.label} and {other.header.label} form one station, but the two differ in "
                 f"{difference}; export the scan again with one series per contrast and station",
             )
 
@@ -209,7 +209,7 @@ def _check_no_parts(series: Sequence[Series]) -> None:
 
 
 def check_processed(pairs: Sequence[Pair], notes: Notes) -> None:
-    """Flag stations whose images are named as processed copies.
+    """Flag stations whose images are named like processed copies.
 
     Args:
         pairs: of all stations.
@@ -221,35 +221,35 @@ def check_processed(pairs: Sequence[Pair], notes: Notes) -> None:
             marks.update(item.header.marks.processed)
     if marks:
         notes.add(
-            Reason.PROCESSED_IMAGES, f"water or fat are named as processed copies ({', '.join(sorted(marks))}); used"
+            Reason.PROCESSED_IMAGES, f"water or fat are named like processed copies ({', '.join(sorted(marks))}); used"
         )
 
 
 def note_left_out(left_out: LeftOut, notes: Notes) -> None:
-    """Flag that something named like water or fat was left out.
+    """Flag that an image named like water or fat was ignored.
 
     Args:
-        left_out: what lies beside the stations.
+        left_out: ignored images.
         notes: gains ``extra_images_left_out``.
     """
     if left_out:
-        advice = ". To use the copies instead, put them into an input of their own" if left_out.begins(COPY) else ""
-        notes.add(Reason.EXTRA_IMAGES_LEFT_OUT, f"beside the stations: {left_out}; left out{advice}")
+        advice = "; to use the copies instead, pass them as an input of their own" if left_out.begins(COPY) else ""
+        notes.add(Reason.EXTRA_IMAGES_LEFT_OUT, f"next to the stations: {left_out}; ignored{advice}")
 
 
 def explain(error: ScanError, left_out: LeftOut) -> ScanError:
-    """Return an error that also says what was left out, where that may be why something is missing.
+    """Return an error that also lists ignored images, if they may be the missing ones.
 
     Args:
         error: of reading the scan.
-        left_out: what lies beside the stations.
+        left_out: ignored images.
     """
     if error.reason in _EXPLAINED and left_out.has(NOT_AXIAL):
         return ScanError(
             Reason.NOT_AXIAL,
-            f"without the series that are not axial the scan is not whole ({error.message}); only axial neck-to-knee "
+            f"without the series that are not axial the scan is incomplete ({error.message}); only axial neck-to-knee "
             "slices can be fused",
         )
     if left_out and error.reason in _EXPLAINED:
-        return ScanError(error.reason, f"{error.message} (left out: {left_out})")
+        return ScanError(error.reason, f"{error.message} (ignored: {left_out})")
     return error

@@ -1,1 +1,1 @@
-"""Fused volumes: written for other programs."""
+"""Fused volumes and pictures, exported for other programs."""

@@ -1,4 +1,4 @@
-"""What people look at: fused volumes as NIfTI and projections as PNG."""
+"""Export of fused volumes as NIfTI and of projections as PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ukb_infer.imaging.recipe import Recipe, form_of
 from ukb_infer.records import Volume
 from ukb_infer.storage import atomic_path, atomic_write_bytes
 
-#: zlib level of the volumes: 1 halves the size at a tenth of the time of the usual 6.
+#: zlib level of the volumes: 1 halves the size in a tenth of the time of level 6.
 GZIP_LEVEL = 1
 #: NIfTI code of an affine in scanner coordinates.
 _SCANNER_ANATOMICAL = 1
@@ -36,11 +36,11 @@ def nifti_bytes(array: NDArray[np.floating], affine: NDArray[np.float64]) -> byt
 
 
 def write_volumes(volume: Volume, folder: Path, scan: str) -> tuple[Path, Path]:
-    """Write a fused pair as ``<scan>_water.nii.gz`` and ``<scan>_fat.nii.gz``, each whole or not at all.
+    """Write a fused pair as ``<scan>_water.nii.gz`` and ``<scan>_fat.nii.gz``, atomically.
 
     Args:
         volume: from ``fuse_stations``.
-        folder: made if missing.
+        folder: created if missing.
         scan: the scan's name.
 
     Returns:
@@ -58,11 +58,11 @@ def save_png(image: NDArray[Any], path: Path, recipe: Recipe) -> None:
 
     Args:
         image: (channels, rows, cols).
-        path: of the PNG, written whole or not at all; its folder is made if missing.
+        path: of the PNG, written atomically; its folder is created if missing.
         recipe: of the projection.
 
     Raises:
-        ValueError: the array is no projection of the recipe.
+        ValueError: the array is not a projection of the recipe.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What networks are trained for: every objective in a file of its own, and their registry."""
+"""Training objectives, one per file, and their registry."""
 
 from ukb_infer.training.objectives.objective import Objective
 from ukb_infer.training.objectives.regression import Regression

@@ -1,4 +1,4 @@
-"""What every objective answers; the trainer knows nothing else about it."""
+"""The interface of objectives; the trainer knows nothing else about them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ukb_infer.training.settings import Section
 
 
 class Objective(Section):
-    """What a network is trained for. Its fields are the section ``objective`` of the configuration.
+    """A training objective. Its fields are the section ``objective`` of the configuration.
 
     Attributes:
         name: its key in the registry.
-        measures: what validation computes, in the order of the columns of ``history.csv``. The first chooses the
-            weights that are kept; lower is better.
-        overfitted: how far the first measure may be worse on new scans than on learned ones, before a network is said
-            to have learned by heart.
+        measures: measures of validation, in the order of the columns of ``history.csv``. The first selects the
+            weights; lower is better.
+        overfitted: largest amount by which the first measure may be worse on new scans than on training scans before
+            a network counts as overfitted.
     """
 
     flat_names: ClassVar[Mapping[str, str]] = {"name": "objective"}
@@ -41,18 +41,18 @@ class Objective(Section):
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor, iteration: int, count: Tensor | None = None) -> Tensor:
-        """What is minimized, a scalar.
+        """The loss to minimize, a scalar.
 
         Args:
             outputs: (N, ...) of the network.
             labels: (N, T) standardized, NaN where missing.
             iteration: optimizer step from 0.
-            count: what the sum over the labels is divided by, where other processes hold the rest of the batch.
+            count: divisor of the sum over the labels, if other processes have the rest of the batch.
         """
 
     @abstractmethod
     def judge(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """The measures by name; NaN where no scan has a label.
+        """The measures by name; NaN if no scan has a label.
 
         Args:
             outputs: (N, ...) of the network in evaluation.
@@ -67,11 +67,11 @@ class Objective(Section):
         """
 
     def within(self, iterations: int) -> Self:
-        """The objective with its phases shortened to what a training of so many iterations leaves them."""
+        """The objective with its phases shortened to fit a number of iterations."""
         del iterations
         return self
 
     def is_settled(self, iteration: int) -> bool:
-        """Whether the loss is by now the one that validation judges, so that a member may stop early."""
+        """Whether the loss is now the one used in validation, so that a member may stop early."""
         del iteration
         return True

@@ -21,11 +21,11 @@ class Regression(Objective):
 
     Attributes:
         beta: exponent of beta-NLL; 0 for the published loss.
-        warmup_mse: iterations that train the means alone first.
+        warmup_mse: initial iterations that train only the means.
     """
 
     measures = ("nll", "mse")
-    #: At equal sd, squared errors on new scans that exceed those on learned ones by one predicted variance.
+    #: At equal sd: squared errors on new scans exceed those on training scans by one predicted variance.
     overfitted = 1.0
     name: Literal["regression"] = "regression"
     beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -42,13 +42,13 @@ class Regression(Objective):
         return build_network(backbone, n_targets, init)
 
     def loss(self, outputs: Tensor, labels: Tensor, iteration: int, count: Tensor | None = None) -> Tensor:
-        """Squared error of the means while warming up, then (beta-)NLL.
+        """Squared error of the means during warm-up, then (beta-)NLL.
 
         Args:
             outputs: (N, T, 2).
             labels: (N, T) standardized, NaN where missing.
             iteration: optimizer step from 0.
-            count: what the sum over the labels is divided by; None for their number here.
+            count: divisor of the sum over the labels; None for their number.
         """
         if iteration < self.warmup_mse:
             return masked_mse(outputs, labels, count=count)
@@ -66,12 +66,12 @@ class Regression(Objective):
         return {"nll": float(gaussian_nll(outputs, labels)), "mse": float(masked_mse(outputs, labels))}
 
     def check(self, iterations: int) -> None:
-        """The warm-up must end."""
+        """Check that the warm-up ends."""
         if self.warmup_mse >= iterations:
             raise UsageError(field="warmup_mse", got=self.warmup_mse, expected=f"below `iterations` ({iterations})")
 
     def within(self, iterations: int) -> Self:
-        """At most a quarter of the iterations warm up."""
+        """Limit the warm-up to a quarter of the iterations."""
         return self.model_copy(update={"warmup_mse": min(self.warmup_mse, iterations // 4)})
 
     def is_settled(self, iteration: int) -> bool:

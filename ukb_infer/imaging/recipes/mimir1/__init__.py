@@ -1,6 +1,6 @@
 """Recipe ``mimir-1``, the published projection, and ``mimir-1-hires``, the same at twice the size.
 
-Importing this loads no library: the functions load on first use.
+Importing this loads no library; the functions are loaded on first use.
 """
 
 from __future__ import annotations

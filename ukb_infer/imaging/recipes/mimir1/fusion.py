@@ -1,7 +1,7 @@
 """Steps 3 to 8 of recipe ``mimir-1``, exactly: stations to one fused pair of volumes.
 
-This is the contract in code: slow, explicit, plain NumPy. ``project --volumes`` and the reference implementation use it
-as it is; the fast path in ``fast`` shares its geometry and must equal its result. The recipe is
+The specification in code: slow, explicit, plain NumPy. Exported volumes and the reference implementation use it; the
+fast path in ``fast`` shares its geometry and must equal its result. The recipe is
 described in ``docs/recipe.md``; step numbers refer to it.
 """
 
@@ -29,14 +29,14 @@ Float32 = NDArray[np.float32]
 
 #: Largest fused extent (rows, cols, slices): 1.1 x 1.1 x 3 m, four times a protocol scan. Guards memory.
 MAX_EXTENT = (512, 512, 1000)
-#: Smallest: something must remain in front of the table and between the trimmed ends.
+#: Smallest extent: something must remain in front of the table and between the trimmed ends.
 MIN_EXTENT = (BED_ROWS + 2, 4, 2 * TRIMMED_END_SLICES + 2)
 _CHECK = "check that these are the stations of one neck-to-knee scan"
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Where stations lie on the output grid, in voxels, axes (row, col, slice).
+    """Positions of stations on the output grid, in voxels, axes (row, col, slice).
 
     Attributes:
         start: (stations, 3) float64, exact start of each station.
@@ -87,7 +87,7 @@ def place_stations(stations: Sequence[Station]) -> Boxes:
     """Place stations on the output grid (step 3).
 
     Raises:
-        ScanError: no station, or positions and spacings that no neck-to-knee scan can have.
+        ScanError: no station, or implausible positions or spacings.
     """
     if not stations:
         raise ScanError(Reason.STATION_MISSING, "no station to fuse, expected at least one")
@@ -134,7 +134,7 @@ def check_extent(start: Float64, end: Float64) -> None:
 
 
 def resample_station(array: NDArray[np.generic], boxes: Boxes, index: int) -> Float32:
-    """Trilinear resampling onto the grid, or the voxels as they are where they lie on it (step 4).
+    """Trilinear resampling onto the grid, or the unchanged voxels if they are on it (step 4).
 
     Args:
         array: (rows, cols, slices) of one contrast.
@@ -181,7 +181,7 @@ def trim_overlaps(boxes: Boxes) -> list[Trim]:
             raise ScanError(
                 Reason.STATIONS_DO_NOT_OVERLAP,
                 f"stations {k + 1} and {k + 2} are {max(gap_mm, 0.0):.1f} mm apart, expected an overlap; "
-                "a station between them may be missing: look for it where the scan was exported or unpacked",
+                "a station between them may be missing: check the export or the unpacking of the scan",
             )
         excess = max(0, overlap - MAX_OVERLAP_SLICES)
         foot[k], head[k + 1] = excess // 2, excess - excess // 2

@@ -1,6 +1,6 @@
-"""Recipes ``mimir-1`` and ``mimir-1-hires`` in plain NumPy, step by step: what the fast path is tested against.
+"""Recipes ``mimir-1`` and ``mimir-1-hires`` in plain NumPy, step by step; the fast path is tested against it.
 
-Slow and explicit. ``ukb_infer.imaging.recipes.mimir1.fusion`` holds steps 3 to 8, this module steps 9 to 13.
+Slow and explicit. ``ukb_infer.imaging.recipes.mimir1.fusion`` has steps 3 to 8, this module steps 9 to 13.
 """
 
 from __future__ import annotations
