@@ -1,6 +1,8 @@
 """How often the default limits of image quality flag synthetic bodies: flawless ones by body size, and every anomaly.
 
-The tables of docs/quality.md, in some ten minutes: python examples/quality_study.py --count 300 --each 8 --size full
+The tables of docs/quality.md, in some ten minutes:
+
+    python examples/quality_study.py --count 300 --extremes 40 --each 8 --size full
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ def rates(codes: list[list[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=24, help="flawless scans")
+    parser.add_argument("--extremes", type=int, default=2, help="leanest, and as many fattest, of 5,000 more")
     parser.add_argument("--each", type=int, default=1, help="scans with each anomaly")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
     subjects = [sample_subject(SEED, k) for k in range(1, given.count + 1)]
+    others = sorted((sample_subject(SEED + 1, k) for k in range(5000)), key=lambda s: s.adiposity)
+    subjects += others[: given.extremes] + others[len(others) - given.extremes :]
     flawless = [measure(subject, given.size) for subject in subjects]
     judge = Judge(read_spec(), flawless)
 
@@ -51,7 +56,7 @@ def main() -> None:
     groups = [(name, [low <= b < high for b in bmi]) for low, high, name in CLASSES]
     groups = [(f"BMI {name}", chosen) for name, chosen in groups]
     groups += [("women", [not s.male for s in subjects]), ("men", [s.male for s in subjects])]
-    for name, chosen in [*groups, ("all", [True] * given.count)]:
+    for name, chosen in [*groups, ("all", [True] * len(subjects))]:
         found = [codes(m) for m, take in zip(flawless, chosen, strict=True) if take]
         print(f"| {name} | {len(found)} | {rates(found) if found else ''} |")
     print("\n| anomaly | number | flags |\n|---|---|---|")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.quality.bodies import COLS, FAT, OVERLAP, ROWS, SLICES, SPACING, STEP, WATER, cylinder, grid, station
+from tests.support.bodies import COLS, FAT, OVERLAP, ROWS, SLICES, SPACING, STEP, WATER, cylinder, grid, station
 from ukb_infer.quality import MEASURES, measure_stations
 from ukb_infer.records import Station
 

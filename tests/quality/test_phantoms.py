@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.quality.phantoms import FINDABLE, PHYSICAL
+import ukb_infer
+from tests.support.quality_anomalies import FINDABLE, PHYSICAL
 from ukb_infer.inference import PredictConfig, ProjectConfig, run_predict, run_project
 from ukb_infer.phantom import write_cohort
 from ukb_infer.reasons import Kind, Reason
@@ -48,6 +49,12 @@ def test_every_anomaly_raises_its_flag(projected: Path) -> None:
     for k in (1, 2):
         flawless = found[f"{len(FINDABLE) + k:07d}_20201_2_0"]
         assert flawless.result.status == "ok", flawless.result.message
+
+
+def test_the_python_api_measures_too(scans: Path, projected: Path) -> None:
+    path = sorted(scans.glob("*.zip"))[-1]
+    of_the_run = next(s.result.measures for s in read_run(projected).scans if s.key.scan == path.stem)
+    assert ukb_infer.project(path).measures == of_the_run
 
 
 def test_every_reason_of_quality_that_phantoms_can_show_is_tested() -> None:

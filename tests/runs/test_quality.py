@@ -193,3 +193,29 @@ def test_a_run_of_projections_names_all_targets_that_are_affected(tmp_path: Path
     affected = rows(folder, "quality.csv")[MISSING_KNEE]["affected"].split(";")
     assert "AtlasTotalThighMuscleVolume" in affected
     assert "liverFat" not in affected
+
+
+def test_status_and_merge_say_how_grave_the_flags_are(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ukb_infer.cli.app import app
+
+    folder = write_run(tmp_path / "run", shard="1/1")
+    for arguments in (["status", str(folder)], ["merge", str(folder), "--out", str(tmp_path / "merged")]):
+        said = CliRunner().invoke(app, arguments).output
+        assert "quality: 1 unusable, 1 with affected targets, 1 with notes" in said
+        assert "knee_missing" in said
+
+
+def test_a_file_of_limits_that_makes_no_sense_is_named_by_its_flag(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ukb_infer.cli.app import app
+
+    (tmp_path / "limits.toml").write_text("[nee_missing]\nbelow = 1.0\n")
+    (tmp_path / "scans").mkdir()
+    command = ["project", str(tmp_path / "scans"), "--out", str(tmp_path / "out"), "--quality"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "limits.toml")])
+    assert str(result.exception).startswith("--quality: ")
+    assert "no limit raises 'nee_missing'" in str(result.exception)
+    assert not (tmp_path / "out").exists()

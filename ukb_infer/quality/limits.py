@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.quality.registry import MEASURES
 from ukb_infer.reasons import Kind, Reason
-from ukb_infer.targets import suggest
+from ukb_infer.text import suggest
 
 DEFAULT_FILE = Path(__file__).with_name("limits.toml")
 #: Reasons that limits may raise.
