@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ukb_infer.quality.registry import MEASURES, measure_of
 from ukb_infer.reasons import Reason
@@ -16,8 +16,6 @@ from ukb_infer.records import Measures
 
 if TYPE_CHECKING:  # with pydantic; how far a run is can be told without it
     from ukb_infer.quality.limits import Limit, QualitySpec
-
-Float64 = NDArray[np.float64]
 
 #: How grave a flag is, the gravest first.
 LEVELS = ("unusable", "targets", "note")
@@ -47,16 +45,16 @@ class Flag:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is usual for one column in a run, by body size: (groups,) each, sizes rising.
+    """What is usual for one column in a run, by body size: a value a group, sizes rising.
 
     Attributes:
         sizes: median of each group; ``medians``: of the measure; ``deviations``: its scaled MAD.
         scans: in all.
     """
 
-    sizes: Float64
-    medians: Float64
-    deviations: Float64
+    sizes: tuple[float, ...]
+    medians: tuple[float, ...]
+    deviations: tuple[float, ...]
     scans: int
 
     @classmethod
@@ -70,15 +68,19 @@ class Baseline:
         v, s = np.asarray(values, np.float64), np.asarray(sizes, np.float64)
         if v.size < FEWEST_SCANS:
             return None
-        order = np.lexsort((v, s))
-        groups = np.array_split(order, min(max(1, v.size // GROUP), MOST_GROUPS))
-        medians = np.array([np.median(v[g]) for g in groups])
-        deviations = [MAD_TO_SD * np.median(np.abs(v[g] - m)) for g, m in zip(groups, medians, strict=True)]
-        return cls(np.array([np.median(s[g]) for g in groups]), medians, np.array(deviations), v.size)
+        groups = np.array_split(np.lexsort((v, s)), min(max(1, v.size // GROUP), MOST_GROUPS))
+        medians = [float(np.median(v[g])) for g in groups]
+        deviations = [MAD_TO_SD * float(np.median(np.abs(v[g] - m))) for g, m in zip(groups, medians, strict=True)]
+        return cls(tuple(float(np.median(s[g])) for g in groups), tuple(medians), tuple(deviations), v.size)
 
     def at(self, size: float) -> tuple[float, float]:
-        """Median and deviation of scans of a size."""
-        return float(np.interp(size, self.sizes, self.medians)), float(np.interp(size, self.sizes, self.deviations))
+        """Median and deviation of scans of a size, linear between groups; plainly, as a biobank asks millions of times."""
+        k = bisect(self.sizes, size)
+        if k in (0, len(self.sizes)):
+            return self.medians[min(k, len(self.sizes) - 1)], self.deviations[min(k, len(self.sizes) - 1)]
+        share = (size - self.sizes[k - 1]) / (self.sizes[k] - self.sizes[k - 1])
+        below, above = (self.medians[k - 1], self.deviations[k - 1]), (self.medians[k], self.deviations[k])
+        return below[0] + share * (above[0] - below[0]), below[1] + share * (above[1] - below[1])
 
 
 class Judge:
@@ -91,14 +93,17 @@ class Judge:
 
     def __init__(self, spec: QualitySpec, scans: Iterable[Measures] = ()) -> None:
         self.spec = spec
-        relative = {m for limit in spec.limits.values() if limit.is_relative for m in limit.measures}
+        self._codes: dict[str, tuple[str, ...]] = {}
         found: dict[str, tuple[array[float], array[float]]] = {}
-        for measures in scans if relative else ():
+        wanted: dict[str, bool] = {}
+        for measures in scans if any(limit.is_relative for limit in spec.limits.values()) else ():
             size = measures.get(SIZE)
             if not isinstance(size, float):
                 continue
             for name, value in measures.items():
-                if isinstance(value, float) and _is_judged(name) and measure_of(name) in relative:
+                if name not in wanted:
+                    wanted[name] = any(spec.limits[c].is_relative for c in self._judging(name))
+                if wanted[name] and isinstance(value, float):
                     values, sizes = found.setdefault(name, (array("d"), array("d")))
                     values.append(value)
                     sizes.append(size)
@@ -107,28 +112,36 @@ class Judge:
 
     def flags(self, measures: Measures) -> tuple[Flag, ...]:
         """Flags of a scan, the gravest first."""
-        columns: dict[str, list[str]] = {}
+        broken: dict[str, list[str]] = {}
         for name, value in measures.items():
-            if isinstance(value, float) and _is_judged(name):
-                columns.setdefault(measure_of(name), []).append(name)
-        raised = []
-        for code, limit in self.spec.limits.items():
-            if limit.level == "off":
-                continue
-            names = [n for measure in limit.measures for n in columns.get(measure, ()) if _is_of(n, limit.stations)]
-            broken = [words for name in names if (words := self._broken(name, measures, limit))]
-            if broken:
-                raised.append(Flag(Reason(code), "; ".join(broken), limit))
+            if isinstance(value, float):
+                for code in self._judging(name):
+                    if words := self._broken(name, value, measures.get(SIZE), self.spec.limits[code]):
+                        broken.setdefault(code, []).append(words)
+        codes = [code for code in self.spec.limits if code in broken]
+        raised = [Flag(Reason(code), "; ".join(broken[code]), self.spec.limits[code]) for code in codes]
         return tuple(sorted(raised, key=lambda flag: LEVELS.index(flag.limit.level)))
 
     def fails(self, flag: Flag) -> bool:
         """Whether a flag is a failure in this run."""
         return self.spec.strict or self.spec.required.covers(flag.reason, flag.limit.level)
 
-    def _broken(self, name: str, measures: Measures, limit: Limit) -> str:
+    def _judging(self, column: str) -> tuple[str, ...]:
+        """Codes of the limits that look at a column: of a station, a seam or the scan, not a summary of stations."""
+        if column not in self._codes:
+            name = measure_of(column)
+            measure, number = MEASURES.get(name), column.removeprefix(f"{name}_")
+            judged = measure is not None and (measure.per == "scan") == (column == name)
+            self._codes[column] = tuple(
+                code
+                for code, limit in self.spec.limits.items()
+                if judged and limit.level != "off" and name in limit.measures
+                and (not limit.stations or column == name or int(number) in limit.stations)
+            )  # fmt: skip
+        return self._codes[column]
+
+    def _broken(self, name: str, value: float, size: float | str | None, limit: Limit) -> str:
         """Measure, value and limit in words where the limit is broken, else ""."""
-        value, size = measures[name], measures.get(SIZE)
-        assert isinstance(value, float)
         bounds = [(limit.below, limit.above, "")]
         baseline = self.baselines.get(name)
         if limit.is_relative and baseline is not None and isinstance(size, float):
@@ -138,22 +151,9 @@ class Judge:
                 for sign, mads in ((-1, limit.mads_below), (1, limit.mads_above))
             )
             bounds.append((low, high, f"; {median:.3g} is usual in {baseline.scans} scans at this body size"))
-        unit = MEASURES[measure_of(name)].unit
-        shown = f"{name} is {value:.4g}{' ' * bool(unit)}{unit}"
         for low, high, why in bounds:
-            if low is not None and value < low:
-                return f"{shown}, expected at least {low:.4g}{why}"
-            if high is not None and value > high:
-                return f"{shown}, expected at most {high:.4g}{why}"
+            end, words = (low, "least") if low is not None and value < low else (high, "most")
+            if end is not None and (value < end if words == "least" else value > end):
+                unit = MEASURES[measure_of(name)].unit
+                return f"{name} is {value:.4g}{' ' * bool(unit)}{unit}, expected at {words} {end:.4g}{why}"
         return ""
-
-
-def _is_of(name: str, stations: tuple[int, ...]) -> bool:
-    """Whether a column is of one of these stations; of none, any is."""
-    return not stations or name in MEASURES or int(name.rpartition("_")[2]) in stations
-
-
-def _is_judged(name: str) -> bool:
-    """Whether limits look at a column: of a station, a seam or the whole scan, not a summary of stations."""
-    measure = MEASURES.get(measure_of(name))
-    return measure is not None and (measure.per == "scan") == (name in MEASURES)

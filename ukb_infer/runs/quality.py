@@ -44,7 +44,7 @@ def run_judge(journal: Journal) -> Judge:
     """
     from ukb_infer.quality.limits import QualitySpec
 
-    return Judge(QualitySpec.from_journal(journal.get(SPEC_KEY)), _usable_measures(journal))
+    return Judge(QualitySpec.from_journal(journal.get(SPEC_KEY)), journal.usable_measures())
 
 
 def judged_scans(journal: Journal, judge: Judge) -> Iterator[JudgedScan]:
@@ -61,16 +61,9 @@ def judged_scans(journal: Journal, judge: Judge) -> Iterator[JudgedScan]:
             yield _judged(item, row, judge)
 
 
-def _usable_measures(journal: Journal) -> Iterator[dict[str, float | str]]:
-    return (dict(row.result.measures) for _, row in journal.results() if row is not None and _is_used(row.result))
-
-
-def _is_used(result: ScanResult) -> bool:
-    return result.status in ("ok", "flagged")
-
-
 def _judged(item: JournalInput, row: JournalRow, judge: Judge) -> JudgedScan:
-    result, flags = row.result, judge.flags(row.result.measures) if _is_used(row.result) else ()
+    result = row.result
+    flags = () if result.status == "failed" else judge.flags(result.measures)
     if not flags:
         return JudgedScan(item=item, result=result, payload=row.payload)
     message = "; ".join(part for part in (result.message, *(flag.message for flag in flags)) if part)
