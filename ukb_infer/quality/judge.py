@@ -74,7 +74,7 @@ class Baseline:
         return cls(tuple(float(np.median(s[g])) for g in groups), tuple(medians), tuple(deviations), v.size)
 
     def at(self, size: float) -> tuple[float, float]:
-        """Median and deviation of scans of a size, linear between groups; plainly, as a biobank asks millions of times."""
+        """Median and deviation of scans of a size, linear between groups; without NumPy, which is slower here."""
         k = bisect(self.sizes, size)
         if k in (0, len(self.sizes)):
             return self.medians[min(k, len(self.sizes) - 1)], self.deviations[min(k, len(self.sizes) - 1)]
