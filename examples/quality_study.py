@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from ukb_infer.phantom import ANOMALIES, Subject, render, sample_subject, truths
+from ukb_infer.phantom import ANOMALIES, render, sample_subject, truths
+from ukb_infer.phantom.population import Subject
 from ukb_infer.quality import MEASURES, measure_stations
 from ukb_infer.quality.judge import Judge
 from ukb_infer.quality.limits import read_spec

@@ -114,7 +114,7 @@ def test_every_public_name_is_what_the_type_checker_takes_it_for(room: str) -> N
         ({"ci": 0.9}, "`ci`: no option of that name"),
         ({"presicion": "fp32"}, "`presicion`: no option of that name; did you mean precision"),
         ({"dry_run": True}, "`dry_run`: no option of that name"),
-        ({"exclude": "nowhere.csv"}, "`exclude` nowhere.csv: is no file"),
+        ({"exclude": "nowhere.csv"}, "`exclude`: nowhere.csv is not a file"),
         ({"modules": "phantom-dem"}, r"no module 'phantom-dem'.*did you mean phantom-demo"),
         ({"targets": "wieght"}, "`targets`: no module predicts 'wieght'; did you mean"),
     ],
@@ -129,7 +129,7 @@ def test_errors_speak_of_arguments_not_of_flags(
 
 
 def test_a_path_that_does_not_exist_is_called_by_its_argument(tiny_module: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^`paths` nowhere: does not exist"):
+    with pytest.raises(UsageError, match=r"^`paths`: nowhere does not exist"):
         predict("nowhere", tmp_path / "run", modules=tiny_module)
 
 

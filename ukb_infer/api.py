@@ -42,7 +42,7 @@ def project(
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
-        codes of what was repaired; ``.measures`` its image quality (``docs/quality.md``).
+        reasons of repairs; ``.measures`` the image quality (``docs/quality.md``).
 
     Raises:
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
@@ -78,8 +78,8 @@ def predict(
 
     Returns:
         Frame indexed by eid (text) and instance with ``<target>_mean``, ``_sd``, ``_ci95_lower``, ``_ci95_upper`` in
-        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages, ``.attrs["warnings"]``
-        lists what the modules and the exclusion lists warn of.
+        natural units; ``.attrs["failed"]`` maps the scans that failed to their messages, ``.attrs["warnings"]`` has
+        the warnings of modules and exclusion lists.
 
     Raises:
         UsageError: contradictory options.

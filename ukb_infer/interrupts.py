@@ -7,30 +7,30 @@ import os
 import signal
 from types import FrameType
 
-#: Exit codes: of Ctrl-C, as shells give it, and "start the same command again" (EX_TEMPFAIL).
+#: Exit codes: of Ctrl-C, as in shells, and of "run the same command again" (EX_TEMPFAIL).
 EXIT_INTERRUPTED, EXIT_AGAIN = 130, 75
 _AGAIN = "run the same command again to continue"
 
 
 def prepare_signals() -> None:
-    """Answer Ctrl-C and SIGTERM in words; what the caller's shell ignores stays ignored.
+    """Handle Ctrl-C and SIGTERM with a message; signals ignored by the caller's shell stay ignored.
 
-    A run that is under way handles SIGTERM itself, and finishes its batch.
+    A run in progress handles SIGTERM itself and finishes its batch.
     """
     process = os.getpid()
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
             _say(f"Stopped; {_AGAIN}.")
-        os._exit(EXIT_AGAIN)  # nothing was begun, or what was begun survives a kill
+        os._exit(EXIT_AGAIN)  # nothing has started, or it survives a kill
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process and not _is_importing(frame):
-            _say(f"Interrupted: what is finished is kept; {_AGAIN}.")
+            _say(f"Interrupted: finished work is kept; {_AGAIN}.")
             raise KeyboardInterrupt
         if os.getpid() == process:
-            _say("Interrupted before the work began.")
-        os._exit(EXIT_INTERRUPTED)  # an exception amid the import of a compiled library aborts the process
+            _say("Interrupted before the work started.")
+        os._exit(EXIT_INTERRUPTED)  # an exception during the import of a compiled library aborts the process
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
@@ -48,6 +48,6 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _say(text: str) -> None:
-    """To stderr, past its buffer, which the signal may have found half written."""
+    """Write to stderr directly, since the signal may have interrupted its buffer."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())

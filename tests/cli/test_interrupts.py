@@ -51,7 +51,7 @@ def test_an_interrupted_run_says_that_it_can_be_continued(small_cohort: Path, tm
     given = ("project", small_cohort, "--out", tmp_path / "run", "--workers", 1)
     code, told = interrupted(signal.SIGINT, "scans to do", *given)
     assert (code, "Traceback" in told) == (130, False), told
-    assert "Interrupted: what is finished is kept; run the same command again to continue." in told
+    assert "Interrupted: finished work is kept; run the same command again to continue." in told
     assert len(read_scans(tmp_path / "run")) < 3
     again = subprocess.run([sys.executable, "-m", "ukb_infer", *map(str, given)], capture_output=True, check=False)
     assert again.returncode == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import command, make_inputs, run, tables
+from tests.support.faults import command, finished_scans, make_inputs, run, tables
 from ukb_infer.runs.merge import run_merge
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_an_array_whose_tasks_are_killed_and_requeued_ends_like_one_machine(
     assert done.returncode == 0, done.stderr
     job = done.stdout.strip()
     shards = [tmp_path / f"out/shard-{k:05d}" for k in (1, 2)]
-    _wait(lambda: all(_finished(s) >= 4 for s in shards), 180)
+    _wait(lambda: all(finished_scans(s) >= 4 for s in shards), 180)
     # Task 1 is asked to stop as at its time limit; what task 2 runs is killed outright.
     _slurm(environment, "scancel", "--signal=TERM", "--batch", f"{job}_1")
     victims = subprocess.run(["pgrep", "-f", f"{shards[1]} --shard"], capture_output=True, text=True, check=True)
@@ -160,16 +160,6 @@ def test_the_array_script_needs_the_total(tmp_path: Path) -> None:
     outside = run(script, SHARDS="2", COMMAND="project", **environment)
     assert outside.returncode == 2
     assert "SLURM_ARRAY_TASK_ID is 3, expected 1 to 2" in outside.stderr
-
-
-def _finished(folder: Path) -> int:
-    from ukb_infer.execution import Journal
-
-    try:
-        with Journal(folder, read_only=True) as journal:
-            return len(journal.fingerprints())
-    except Exception:
-        return 0
 
 
 @needs_slurm

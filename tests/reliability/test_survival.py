@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import command, config, kill_at_random_times, make_inputs, run, start, tables
+from tests.support.faults import command, config, finished_scans, kill_at_random_times, make_inputs, run, start, tables
 from ukb_infer.errors import UsageError
-from ukb_infer.execution import Journal
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.inference.passes import STORAGE_GONE_AFTER
 from ukb_infer.inference.work import Job
@@ -53,25 +52,17 @@ def test_sigterm_finishes_the_batch_and_asks_to_be_started_again(
     out = tmp_path / "run"
     process = start(command(slow, out, tiny_module))
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and _recorded(out) < 4:
+    while time.monotonic() < deadline and process.poll() is None and finished_scans(out) < 4:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)  # the whole group, as a scheduler does
     assert process.wait(60) == 75
-    finished = _recorded(out)
+    finished = finished_scans(out)
     assert 4 <= finished < 200
     assert len((out / "estimates.csv").read_text().splitlines()) == finished + 1
     assert "stopped on request" in (out / "run.log").read_text()
     done = run(command(slow, out, tiny_module))
     assert done.returncode == 0
     assert f"{200 - finished} processed now" in done.stdout
-
-
-def _recorded(out: Path) -> int:
-    try:
-        with Journal(out, read_only=True) as journal:
-            return len(journal.fingerprints())
-    except Exception:
-        return 0
 
 
 def test_a_full_disk_loses_nothing_committed(
@@ -91,7 +82,7 @@ def test_a_full_disk_loses_nothing_committed(
     assert done.returncode == 1, done.stderr
     assert "journal.sqlite: cannot be written" in done.stderr or "tables cannot be written" in done.stderr
     assert "kept" in done.stderr
-    assert _recorded(out) < 24
+    assert finished_scans(out) < 24
     summary = run_predict(config(scans, out, tiny_module))
     assert summary.exit_code == 3
     assert tables(out) == whole
@@ -133,7 +124,7 @@ def test_a_frozen_worker_is_replaced_and_its_scan_fails_or_succeeds_later(
     many = make_inputs(tmp_path, 150, broken=False)
     process = start(command(many, out, tiny_module, "--timeout", 3))
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and _recorded(out) < 4:
+    while time.monotonic() < deadline and finished_scans(out) < 4:
         time.sleep(0.05)
     frozen = _children(process.pid)[-1]
     os.kill(frozen, signal.SIGSTOP)

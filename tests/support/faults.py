@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,11 +14,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ukb_infer.errors import RunError
+from ukb_infer.execution import Journal
 from ukb_infer.inference import PredictConfig
 from ukb_infer.phantom import write_cohort
 from ukb_infer.records import ReadingOptions
 
 TABLES = ("estimates.csv", "scans.csv", "dictionary.csv")
+
+
+def finished_scans(out: Path) -> int:
+    """Scans that the journal of a run records; 0 while it cannot be read yet."""
+    try:
+        with Journal(out, read_only=True) as journal:
+            return len(journal.finished())
+    except (RunError, sqlite3.Error):  # not there yet, or just being made
+        return 0
 
 
 def make_inputs(folder: Path, count: int, *, broken: bool = True) -> Path:

@@ -123,12 +123,12 @@ def still_to_do(plan: Plan, journal: Journal, *, verify: bool = False) -> list[S
 
 
 def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
-    """Whether the table beside a cached projection says other flags than the result carries."""
+    """Whether the flags of a cached projection in its folder's table differ from those of the result."""
     if scan.kind != "projection" or scan.problem is not None:
         return False
     told = {Reason.QUALITY_UNKNOWN} if scan.known is None else set(scan.known.reasons)
     carried = set(result.reasons) - {Reason.MEAN_OUTSIDE_LIMITS}
-    if result.status == "failed":  # of its flags only the first, where flags are refused
+    if result.status == "failed":  # with strict only the first of its flags
         return any(r not in told and r.kind in (Kind.FLAG, Kind.FAILURE_OR_FLAG) for r in carried)
     return carried != told
 
@@ -139,22 +139,22 @@ def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
 def left_to_do(
     config: CommonConfig, plan: Plan, identity: dict[str, Any], find: Callable[[Journal], list[ScanInput]]
 ) -> list[ScanInput]:
-    """What a run would work on, once its folder is found fit for it; writes nothing.
+    """Scans that a run would process, after checking its folder; writes nothing.
 
     Args:
         config: of the run.
         plan: its scans.
-        identity: what decides its results.
-        find: scans without a result in the journal of a run that is continued.
+        identity: settings that affect its results.
+        find: finds scans to process in the journal of a resumed run.
 
     Raises:
-        UsageError: the folder holds a run with another identity.
+        UsageError: the folder has a run with another identity.
         RunError: the folder cannot be used.
     """
     try:
         check_run_folder(config.out)
     except OSError as error:
-        raise RunError(f"`out` {config.out}: cannot be used as a folder ({error.strerror}); choose another") from error
+        raise RunError(f"`out` {config.out} cannot be used as a folder ({error.strerror}); choose another") from error
     if config.overwrite or not holds_run(config.out):
         return plan.included
     with Journal(config.out, read_only=True) as journal:
@@ -164,11 +164,11 @@ def left_to_do(
 
 
 def count_words(plan: Plan, todo: Sequence[ScanInput]) -> str:
-    """How many scans of which kind, how many excluded, how many done, in words.
+    """Numbers of scans by kind, excluded and finished, in words.
 
     Args:
         plan: of the run.
-        todo: what is left of it.
+        todo: scans to process.
     """
     kinds = Counter(str(s.kind if s.problem is None else s.problem.value) for s in plan.included)
     listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
@@ -179,12 +179,12 @@ def count_words(plan: Plan, todo: Sequence[ScanInput]) -> str:
 
 
 def time_words(seconds: float, scans: int, measured_on: str) -> str:
-    """Expected time in words; what it takes to start is not in it.
+    """Expected time in words, without start-up.
 
     Args:
         seconds: expected.
-        scans: to work on.
-        measured_on: on what the time was measured.
+        scans: number to process.
+        measured_on: basis of the measurement.
     """
     length = f"about {format_duration(seconds)}" if seconds > 60 else "less than a minute"
     return f"{length} for {scans} scans, measured on {measured_on}"

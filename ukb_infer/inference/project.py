@@ -97,10 +97,10 @@ def _project_scans(config: ProjectConfig, session: Session, todo: list[ScanInput
 
 
 def _remove_outdated(config: ProjectConfig, scan: ScanInput, outcome: Outcome) -> None:
-    """Remove the projection of what the input was before, unless only the machine failed."""
+    """Remove the projection of an earlier input file, except after machine failures."""
     if not TRANSIENT.intersection(outcome.result.reasons):
         for path in projection_files(config.out, scan.key.scan):
-            with contextlib.suppress(OSError):  # none there, or a name that no file can have
+            with contextlib.suppress(OSError, ValueError):  # missing, or an invalid file name
                 path.unlink()
 
 

@@ -153,7 +153,7 @@ def _key_column(path: Path, table: pd.DataFrame, key: str) -> str | None:
     found = [str(c) for c in table.columns if key_of(str(c)) == key]
     exact = [c for c in found if c.strip().lower() == key]
     if len(found) > 1 and len(exact) != 1 and key != "array":
-        raise UsageError(f"`labels` {path}: columns {', '.join(found)} all hold the {key}; keep one of them")
+        raise UsageError(f"`labels` {path}: columns {', '.join(found)} all contain the {key}; keep one of them")
     return next(iter(exact or found), None)
 
 

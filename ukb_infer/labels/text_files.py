@@ -55,7 +55,7 @@ def encoding_of(path: Path, where: str) -> str:
         if nulls[half] > len(head) // 4 and nulls[1 - half] == 0:
             return encoding
     if any(nulls):
-        raise UsageError(f"{where}: holds a NUL byte, expected text; save it as CSV in UTF-8")
+        raise UsageError(f"{where}: contains a NUL byte, expected text; save it as CSV in UTF-8")
     return "utf-8-sig"
 
 
@@ -82,5 +82,5 @@ def read_text(path: Path, where: str, max_bytes: int) -> str:
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{where}: cannot be read as text ({error}); save it as CSV in UTF-8") from error
     if "\0" in text:
-        raise UsageError(f"{where}: holds a NUL byte, expected a text list, one scan per line")
+        raise UsageError(f"{where}: contains a NUL byte, expected a text list, one scan per line")
     return text

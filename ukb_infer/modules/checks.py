@@ -159,7 +159,7 @@ def unknown_key(value: dict[str, Any], known: Iterable[str]) -> tuple[str, str] 
         known: its possible keys.
 
     Returns:
-        The first such key and what was expected; None where there is none.
+        The first such key and what was expected; None if there is none.
     """
     names = tuple(known)
     return next(((key, f"no such key{suggest(key, names)}") for key in value if key not in names), None)

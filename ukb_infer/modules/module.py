@@ -242,7 +242,7 @@ def load_module(
         name_or_path: folder of a module, or the name of one in ``UKB_INFER_MODULES`` or shipped with the package.
         device: torch device.
         verify: compare every weight file with its SHA-256 first.
-        backend: ``torch``, ``openvino`` or ``auto`` (OpenVINO where it is installed and pays).
+        backend: ``torch``, ``openvino`` or ``auto`` (OpenVINO where it is installed and faster).
         precision: the module will be used with; OpenVINO has fp32 only.
 
     Raises:
@@ -279,7 +279,7 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
     """Refuse what must not be replaced.
 
     Raises:
-        ModuleError: a file, a folder in use, or (even with ``overwrite``) a folder that is no module.
+        ModuleError: a file, a folder in use, or (even with ``overwrite``) a folder that is not a module.
     """
     if folder.is_file():
         raise ModuleError(f"{folder} is a file, expected the folder of a new module; choose another name")
@@ -323,7 +323,7 @@ def _write_files(
     try:
         text = manifest.to_json()
     except ValueError as error:
-        raise ModuleError(f"{manifest.name}: the manifest holds a number that is not finite ({error})") from error
+        raise ModuleError(f"{manifest.name}: the manifest has a number that is not finite ({error})") from error
     parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
     atomic_write_text(new / MANIFEST_NAME, text)
     for name, content in extra.items():

@@ -306,7 +306,7 @@ def _check_scan(stations: Sequence[Station], scan: str, format: str) -> None:
     if format not in ("zip", "dicom", "nifti"):
         raise UsageError(field="format", got=format, expected="zip, dicom or nifti")
     if not ScanKey.from_name(scan).is_safe:
-        raise UsageError(field="scan", got=scan, expected="a name with only A-Z a-z 0-9 . _ -")
+        raise UsageError(field="scan", got=scan, expected="a name with only the characters A-Z a-z 0-9 . _ -")
     if not stations:
         raise UsageError("got none, expected at least one", field="stations")
     for number, station in enumerate(stations, start=1):

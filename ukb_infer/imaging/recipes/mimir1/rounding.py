@@ -1,10 +1,10 @@
 """Make the fast projection round as the recipe does.
 
 The recipe stores voxels in float32 after resampling, fading and intensity correction; the fast path sums first. Both
-agree to about 1e-7, and truncation to 8 bits turns that into another grey level wherever a pixel lies that close to the
-next level: in a few of a hundred scans, in some pixels. So pixels whose grey level could hang on it (a handful in a
-scan), and those that may be the smallest or largest of their image, are summed again from voxels rounded as the recipe
-says, in its order. The intensity factors that they need are made again likewise.
+agree to about 1e-7. Truncation to 8 bits can turn that into another grey level where a pixel is this close to the next
+level: in a few of a hundred scans, in some pixels. Pixels whose grey level could change (a handful per scan), and those
+that may be the minimum or maximum of their image, are therefore summed again from voxels rounded as in the recipe, in
+its order. The intensity factors that they need are recomputed likewise.
 """
 
 from __future__ import annotations
