@@ -19,7 +19,7 @@ from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures
 
 SEED = 77
-CLASSES = ((0.0, 18.5, "under 18.5"), (18.5, 25.0, "18.5-25"), (25.0, 30.0, "25-30"), (30.0, 35.0, "30-35"),
+CLASSES = ((0.0, 21.0, "under 21"), (21.0, 25.0, "21-25"), (25.0, 30.0, "25-30"), (30.0, 35.0, "30-35"),
            (35.0, 99.0, "35 and more"))  # fmt: skip
 EFFECTS = [reason for reason, anomaly in ANOMALIES.items() if anomaly.effect]
 
@@ -37,7 +37,7 @@ def rates(codes: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=24, help="flawless scans")
+    parser.add_argument("--count", type=int, default=20, help="flawless scans")
     parser.add_argument("--extremes", type=int, default=2, help="leanest, and as many fattest, of 5,000 more")
     parser.add_argument("--each", type=int, default=1, help="scans with each anomaly")
     parser.add_argument("--size", default="small", choices=["small", "full"])
