@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from ukb_infer import predict
+from ukb_infer import predict, project, read_estimates
 from ukb_infer.errors import UkbInferError, UsageError
 
 #: Everything of a process that a library could change behind its caller's back, as text.
@@ -128,6 +130,11 @@ def test_errors_speak_of_arguments_not_of_flags(
     assert " --" not in str(caught.value)
 
 
+def test_a_number_of_stations_that_cannot_be_is_refused(projections: Path) -> None:
+    with pytest.raises(UsageError, match="`expected_stations`: got -7"):
+        project(projections / "0000001_20201_2_0.npy", expected_stations=-7)
+
+
 def test_a_path_that_does_not_exist_is_called_by_its_argument(tiny_module: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^`paths`: nowhere does not exist"):
         predict("nowhere", tmp_path / "run", modules=tiny_module)
@@ -139,3 +146,17 @@ def test_warnings_come_with_the_frame(projections: Path, tiny_module: Path, tmp_
     frame = predict(projections / "0000001_20201_2_0.npy", modules=tiny_module, targets="weight", exclude=withdrawn)
     assert any("none of its 1 ids matches" in words for words in frame.attrs["warnings"])
     assert list(frame.filter(like="_mean")) == ["weight_mean"]
+
+
+def test_estimates_join_a_table_by_eid_without_a_warning(projections: Path, tmp_path: Path) -> None:
+    """pandas warns of frames with more than a hundred blocks as soon as a column is added."""
+    predict(projections / "0000001_20201_2_0.npy", tmp_path / "run", modules="phantom-demo", device="cpu")
+    frame = read_estimates(tmp_path / "run")
+    labels = pd.DataFrame({"eid": ["0000001"], "smoker": [1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame["bmi"] = frame["weight_mean"] / (frame["height_mean"] / 100) ** 2
+        joined = frame.join(labels.set_index("eid"), on="eid")
+        assert frame.reset_index().merge(labels, on="eid")["smoker"].tolist() == [1]
+    assert joined["smoker"].tolist() == [1]
+    assert 10 < joined["bmi"].iloc[0] < 60

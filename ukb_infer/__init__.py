@@ -11,16 +11,16 @@ from ukb_infer._version import __version__
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.api import predict, project
+    from ukb_infer.api import predict, project, stitch
     from ukb_infer.modules import load_module
     from ukb_infer.records import Projection, ScanKey
     from ukb_infer.runs.read import read_estimates
 
-__all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates"]
+__all__ = ["Projection", "ScanKey", "__version__", "load_module", "predict", "project", "read_estimates", "stitch"]
 __getattr__ = on_first_use(
     __name__,
     {
-        "api": "predict project",
+        "api": "predict project stitch",
         "modules": "load_module",
         "records": "Projection ScanKey",
         "runs.read": "read_estimates",

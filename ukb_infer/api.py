@@ -1,4 +1,4 @@
-"""The functions of the Python API, ``project`` and ``predict``; each imports what it needs when called.
+"""The functions of the Python API, ``project``, ``stitch`` and ``predict``; each imports what it needs when called.
 
 They do not change the caller's process: environment, working directory, threads, signals, warnings.
 """
@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ukb_infer.errors import UkbInferError, UsageError
-from ukb_infer.imaging import project_path
+from ukb_infer.imaging import project_path, stitch_path
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
+from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING
 from ukb_infer.records import Projection, ReadingOptions
 from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["predict", "project"]
+    from ukb_infer.imaging.volumes.stitch import Stitch
+
+__all__ = ["predict", "project", "stitch"]
 
 
 def project(
@@ -45,12 +48,46 @@ def project(
         reasons of repairs; ``.measures`` the image quality (``docs/quality.md``).
 
     Raises:
+        UsageError: contradictory options.
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
+    from ukb_infer.inference.config import check_reading
     from ukb_infer.quality import measure_stations
 
+    reading = ReadingOptions(expected_stations, allow_missing_stations, strict)
+    check_reading(reading)
+    return project_path(Path(path), reading, recipe, measure_stations)
+
+
+def stitch(
+    path: str | Path,
+    *,
+    contrasts: Sequence[str] = DEFAULT_CONTRASTS,
+    spacing: str | float = DEFAULT_SPACING,
+    expected_stations: int = 6,
+    allow_missing_stations: bool = False,
+    strict: bool = False,
+) -> Stitch:
+    """Fuse one scan's stations into one body.
+
+    Args:
+        path: a 20201 zip, or a folder of DICOM slices or NIfTI stations.
+        contrasts: of water, fat, in, opposed, fraction; only these are read.
+        spacing: native, recipe, or a number of mm.
+        expected_stations: stations of the protocol, 0 for any number.
+        allow_missing_stations: use and flag a scan with fewer.
+        strict: every flag is an error.
+
+    Returns:
+        ``.image(contrast)`` fuses one, (x to the right, y to the front, z up) float32; ``.grid.affine`` places it,
+        (4, 4) voxel to RAS mm; ``.scan.flags`` are the codes of what was repaired.
+
+    Raises:
+        ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
+        UsageError: no such contrast or spacing.
+    """
     options = ReadingOptions(expected_stations, allow_missing_stations, strict)
-    return project_path(Path(path), options, recipe, measure_stations)
+    return stitch_path(Path(path), options, contrasts, str(spacing))
 
 
 def predict(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 #: In-plane spacing of the acquisition, mm.
 IN_PLANE_SPACING_MM = 2.23214293
-EXPECTED_STATIONS = 6
 #: Echo times of the two-point Dixon, ms, and the scanner's field.
 ECHO_TIMES_MS = (2.39, 4.77)
 FIELD_TESLA = 1.5

@@ -82,6 +82,9 @@ class Reason(StrEnum):
         "check the export or the unpacking of the scan")
     NO_FAT_SERIES = ("no_fat_series", _F, "no fat series, in the scan or at a station",
         "check the export or the unpacking of the scan")
+    CONTRAST_MISSING = ("contrast_missing", _F,
+        "a requested in-phase or opposed-phase series is missing, or on another grid than water and fat",
+        "leave the contrast out, or check the export or the unpacking of the scan")
     ONLY_DERIVED_IMAGES = ("only_derived_images", _F,
         "only fraction maps, masks, objects without pixels or other derived images; neither water nor fat",
         "pass the folder or zip with the water and fat images")
@@ -162,6 +165,8 @@ class Reason(StrEnum):
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
+    OUT_OF_DISTRIBUTION = ("out_of_distribution", _G, "the scan is unlike those that the module knows",
+        "look at the projection; leave the scan out of an analysis unless it looks right")
     NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")
     WORKER_DIED = ("worker_died", _F, "the worker process died on this scan", "check memory; run the command again")
     TIMED_OUT = ("timed_out", _F, "reading and projecting took too long", "check the storage; run the command again")

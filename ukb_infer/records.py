@@ -88,6 +88,7 @@ class Station:
         fat: same shape as water.
         position_mm: (3,) float32, element-wise maximum over the slices of ImagePositionPatient (x, y, z).
         spacing_mm: (3,) float64, (row, col, slice).
+        in_phase: same shape as water; None where it was not asked for. ``opposed_phase``: likewise.
         acquired: what its headers say of the scanner.
     """
 
@@ -96,6 +97,8 @@ class Station:
     fat: NDArray[np.uint16] | NDArray[np.float32]
     position_mm: NDArray[np.float32]
     spacing_mm: NDArray[np.float64]
+    in_phase: NDArray[np.uint16] | NDArray[np.float32] | None = None
+    opposed_phase: NDArray[np.uint16] | NDArray[np.float32] | None = None
     acquired: Acquired = Acquired()
 
     @property
@@ -104,14 +107,32 @@ class Station:
         rows, cols, slices = self.water.shape
         return rows, cols, slices
 
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4) RAS affine of the array once it is turned to (x to the right, y to the front, z up)."""
+        rows, cols, slices = self.shape
+        row, col, step = (float(v) for v in self.spacing_mm)
+        x, y, z = (float(v) for v in self.position_mm)
+        affine = np.diag([col, row, step, 1.0])
+        affine[:3, 3] = (-(x + (cols - 1) * col), -(y + (rows - 1) * row), z - (slices - 1) * step)
+        return affine
+
 
 @dataclass(frozen=True)
 class Stations:
-    """A scan as read and checked: stations head first, and the flags raised on the way."""
+    """A scan as read and checked.
+
+    Attributes:
+        stations: head first.
+        flags: raised on the way.
+        messages: one sentence a flag.
+        swaps: what was found and done about fat-water swaps, a mapping each; None where none were looked for.
+    """
 
     stations: tuple[Station, ...]
     flags: tuple[Reason, ...] = ()
     messages: tuple[str, ...] = ()
+    swaps: tuple[Mapping[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)

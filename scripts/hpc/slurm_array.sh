@@ -20,7 +20,7 @@ set -u
 
 : "${SHARDS:?set SHARDS to the number of tasks of the whole array, e.g. 16 for sbatch --array=1-16}"
 : "${INPUT:?set INPUT to the folder (or list) of scans}" "${OUT:?set OUT to the folder of the results}"
-COMMAND=${COMMAND:-predict}            # or project
+COMMAND=${COMMAND:-predict}            # or project, stitch
 OPTIONS=${OPTIONS:-}                   # further options, e.g. "--exclude w12345_20260101.csv --root /data"
 MAX_RESTARTS=${MAX_RESTARTS:-20}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}

@@ -84,7 +84,7 @@ def test_a_cache_of_another_recipe_is_not_written_to(work: Path, tiny_module: Pa
 
 def test_a_run_is_continued_by_its_recipe_only(work: Path) -> None:
     said = command("project", work / "scans", "--out", work / "projections", "--workers", 0, code=2)
-    assert "recipe: 'mimir-1-hires' before, 'mimir-1' now" in said
+    assert "--recipe: mimir-1-hires before, mimir-1 now" in said
 
 
 def test_training_takes_one_recipe(work: Path, projections: Path, tmp_path: Path) -> None:

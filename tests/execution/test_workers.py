@@ -109,3 +109,13 @@ def test_stopping_early_leaves_no_process_behind() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert multiprocessing.active_children() == []
+
+
+def _is_interrupt_blocked(_: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_leaves_workers_alone_from_their_first_moment_and_reaches_the_caller() -> None:
+    """A traceback of each worker's imports would bury the message of the command."""
+    assert list(run_in_workers(_is_interrupt_blocked, [0], workers=1)) == [(0, True)]
+    assert not _is_interrupt_blocked(0)

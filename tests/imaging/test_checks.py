@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.series import Contrast, Series, SeriesHeader
+from ukb_infer.imaging.series import Contrast, Scaling, Series, SeriesHeader
 from ukb_infer.imaging.stations import checks
 from ukb_infer.protocol import PROTOCOL
 from ukb_infer.reasons import Reason
@@ -437,7 +437,7 @@ def test_non_finite_voxels_fail(value: float) -> None:
 
 
 def test_equal_rescale_is_applied_and_flagged() -> None:
-    found = [replace(item, header=replace(item.header, slope=2.0, intercept=-3.0)) for item in scan()]
+    found = [replace(item, header=replace(item.header, scaling=Scaling(2.0, -3.0))) for item in scan()]
     result = run(found)
     assert result.flags == (Reason.RESCALE_APPLIED,)
     assert result.stations[0].water.dtype == np.float32
@@ -445,7 +445,7 @@ def test_equal_rescale_is_applied_and_flagged() -> None:
 
 
 def test_unequal_rescale_is_applied_to_each_contrast() -> None:
-    result = run(edit(3, lambda item: replace(item, header=replace(item.header, slope=2.0))))
+    result = run(edit(3, lambda item: replace(item, header=replace(item.header, scaling=Scaling(2.0)))))
     plain = run(scan()).stations[1]
     assert result.flags == (Reason.RESCALE_APPLIED,)
     assert np.array_equal(result.stations[1].water, plain.water * 2.0)
@@ -453,7 +453,7 @@ def test_unequal_rescale_is_applied_to_each_contrast() -> None:
 
 
 def test_infinite_rescale_fails() -> None:
-    error = failure(edit(3, lambda item: replace(item, header=replace(item.header, slope=np.inf))))
+    error = failure(edit(3, lambda item: replace(item, header=replace(item.header, scaling=Scaling(np.inf)))))
     assert error.reason is Reason.NON_FINITE_VALUES
 
 

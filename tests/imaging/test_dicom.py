@@ -150,7 +150,7 @@ def test_header_values() -> None:
     assert part.header.pixel_spacing_mm == (2.23214293, 2.23214293)
     assert part.header.time_s == 13 * 3600 + 1 * 60 + 27.1425
     assert part.header.contrast is Contrast.WATER
-    assert (part.instance, part.header.number, part.header.slope, part.header.intercept) == (3, 8, 1.0, 0.0)
+    assert (part.instance, part.header.number, *part.header.scaling.numbers) == (3, 8, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("variant", ["explicit", "sequences"])
@@ -301,7 +301,7 @@ def test_other_pixel_types(bits: int, signed: int, dtype: str, low: int, expecte
 
 def test_rescale_is_read_not_applied() -> None:
     part = SliceParser().parse(edited(RescaleSlope="2.5", RescaleIntercept="-10"))
-    assert (part.header.slope, part.header.intercept) == (2.5, -10.0)
+    assert part.header.scaling.numbers == (2.5, -10.0)
     assert np.array_equal(part.pixels, picture(1, "W", 2))
 
 

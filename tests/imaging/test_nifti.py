@@ -14,8 +14,8 @@ import pytest
 from tests.support.small_scans import make_slices, same, station_affine, write_nifti_stations, write_zip
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging import project_path, read_stations
-from ukb_infer.imaging.readers.nifti_names import nifti_contrast
-from ukb_infer.imaging.series import Contrast
+from ukb_infer.imaging.readers.nifti_names import choose_files
+from ukb_infer.imaging.series import Contrast, LeftOut
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, Stations
 
@@ -83,7 +83,8 @@ def test_dcm2niix_names_pair_by_number(tmp_path: Path, expected: Stations) -> No
     ],
 )
 def test_contrast_by_name(name: str, contrast: Contrast | None) -> None:
-    assert nifti_contrast(name) is contrast
+    chosen = choose_files([name], LeftOut())
+    assert [file.contrast for file in chosen] == ([] if contrast is None else [contrast])
 
 
 @pytest.mark.parametrize("scan", ["9100002_20201_2_0", "9100004_20201_2_0"])

@@ -152,7 +152,7 @@ def test_other_settings_are_refused_with_the_difference(projections: Path, tiny_
     other = make_tiny_module(tmp_path / "other", seed=5)
     with pytest.raises(UsageError, match=r"`modules`: tiny .* before, other .* now"):
         run_predict(_config(projections, out, other))
-    with pytest.raises(UsageError, match="batch_size: 4 before, 5 now"):
+    with pytest.raises(UsageError, match="`batch_size`: 4 before, 5 now"):
         run_predict(_config(projections, out, tiny_module, batch_size=5))
     before = _tables(out)
     wider = run_predict(_config(projections, out, tiny_module, level=0.5, targets=("weight",)))

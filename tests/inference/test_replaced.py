@@ -68,15 +68,15 @@ def test_a_file_replaced_before_it_is_read_is_done(
     scan: Path, config: ProjectConfig, small_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was read is what lies there: nothing is left to do."""
-    from ukb_infer.inference import project
+    from ukb_infer.inference import scan_files
 
-    original = project.outcomes
+    original = scan_files.outcomes
 
     def outcomes(*arguments: Any) -> Any:
         _replace(scan, small_cohort / "0000002_20201_2_0.zip", 10**18)  # listed, and not yet read
         return original(*arguments)
 
-    monkeypatch.setattr(project, "outcomes", outcomes)
+    monkeypatch.setattr(scan_files, "outcomes", outcomes)
     assert run_project(config).computed == 1
     monkeypatch.undo()
     first = _image(config)
@@ -97,7 +97,7 @@ def test_a_file_replaced_after_it_was_read_is_worked_on_again(
         _replace(scan, small_cohort / "0000002_20201_2_0.zip", 10**18)
         return original(*arguments)
 
-    monkeypatch.setattr("ukb_infer.inference.project.journal_row", journal_row)
+    monkeypatch.setattr("ukb_infer.inference.scan_files.journal_row", journal_row)
     assert run_project(config).computed == 1
     monkeypatch.undo()
     first = _image(config)

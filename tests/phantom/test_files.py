@@ -26,6 +26,7 @@ from tests.support.plain_reading import (
 )
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom import write_scan, writers
+from ukb_infer.records import Station
 
 SCAN = "0000007_20201_2_0"
 STATIONS = noise_stations()
@@ -121,8 +122,8 @@ def test_a_scan_that_cannot_be_written_leaves_the_old_one(
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    for name in ("_manifest", "station_affine"):
-        monkeypatch.setattr(writers, name, full_disk)
+    monkeypatch.setattr(writers, "_manifest", full_disk)
+    monkeypatch.setattr(Station, "affine", property(full_disk))
     with pytest.raises(OSError, match="no space"):
         write_scan(STATIONS[:4], tmp_path, SCAN, format)  # type: ignore[arg-type]
     assert members(path) == before

@@ -159,6 +159,10 @@ def test_partial_tables_can_be_exported_while_a_run_works(single: Path, tmp_path
     assert {p.name for p in files} >= {"estimates.csv", "run.json"}
     with pytest.raises(UsageError, match="the run itself"):
         run_export(single / "run", single / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/journal.sqlite").touch()
+    with pytest.raises(UsageError, match="contains another run"):
+        run_export(single / "run", tmp_path / "other")
 
 
 def test_retry_works_on_repaired_scans_again(tiny_module: Path, tmp_path: Path) -> None:

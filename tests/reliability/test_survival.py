@@ -143,10 +143,10 @@ def _children(process: int) -> list[int]:
 
 
 def _failing(times: dict[str, int], error: int = errno.EIO) -> Any:
-    """`process_scan` whose storage fails the given number of times for each scan."""
+    """`Job.make` whose storage fails the given number of times for each scan."""
     from ukb_infer.inference import work
 
-    original = work._project
+    original = work.Job.make
 
     def project(job: Job) -> Any:
         name = job.scan.key.scan
@@ -162,7 +162,7 @@ def test_failures_of_the_storage_are_tried_again_with_growing_waits(
     scans: Path, tiny_module: Path, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = {f"{k:07d}_20201_2_0": 2 for k in (2, 3, 11)}
-    monkeypatch.setattr("ukb_infer.inference.work._project", _failing(times))
+    monkeypatch.setattr("ukb_infer.inference.work.Job.make", _failing(times))
     started = time.monotonic()
     summary = run_predict(config(scans, tmp_path / "run", tiny_module, retry_waits_s=(0.2, 0.4)))
     assert time.monotonic() - started >= 0.6
@@ -176,7 +176,7 @@ def test_a_vanished_mount_ends_with_75_and_the_same_command_finishes(
     """From the fifth scan on everything fails: after some failures in a row the rest is not even tried."""
     gone = {f"{k:07d}_20201_2_0": 99 for k in range(5, 25)}
     calls = dict(gone)
-    monkeypatch.setattr("ukb_infer.inference.work._project", _failing(calls, errno.ESTALE))
+    monkeypatch.setattr("ukb_infer.inference.work.Job.make", _failing(calls, errno.ESTALE))
     summary = run_predict(config(scans, tmp_path / "run", tiny_module, retry_waits_s=(0.01, 0.01)))
     assert summary.exit_code == 75
     assert sum(99 - left for left in calls.values()) <= 3 * STORAGE_GONE_AFTER

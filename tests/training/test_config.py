@@ -12,6 +12,7 @@ from ukb_infer.cli.app import app
 from ukb_infer.errors import UsageError
 from ukb_infer.networks import InputScaling
 from ukb_infer.training.config import TrainConfig, make_config, read_config_file
+from ukb_infer.training.progress import MemberDisplay
 
 
 def _read(folder: Path, text: str) -> TrainConfig:
@@ -109,3 +110,17 @@ def test_what_is_recorded_compares_with_what_was_recorded_before() -> None:
         "validate_every": 500, "gradient_clip": 0.0, "seed": 0, "precision": "fp32", "deterministic": False,
         "scaling": {"scale": 1.0, "offset": 0.0, "size": None},
     }  # fmt: skip
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(UsageError, match="unknown backbone 'resnet5'; did you mean resnet50"):
+        make_config("fast", backbone="resnet5")
+
+
+def test_progress_without_validation_names_no_best(capsys: pytest.CaptureFixture[str]) -> None:
+    show = MemberDisplay(0, 1, "nll")
+    show(1, 2, 0.5, float("nan"))
+    show(2, 2, 0.25, 0.125)
+    assert capsys.readouterr().err.splitlines() == [
+        "member 1: 1/2  loss 0.500", "member 1: 2/2  loss 0.250  best validation NLL 0.125",
+    ]  # fmt: skip

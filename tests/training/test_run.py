@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,41 @@ def test_projections_that_were_excluded_later_are_not_learned(data: Path, tmp_pa
     assert "1 of 18 labelled participants (or scans) have a projection, 17 have none" in lines[1]
 
 
+def _no_array(path: Path) -> None:
+    path.write_bytes(b"damaged")
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _another_array(path: Path) -> None:
+    np.save(path, np.zeros((2, 2)))
+
+
+def _fewer_projections(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+@pytest.mark.parametrize("damage", [_no_array, _empty, _cut_short, _another_array, _fewer_projections])
+def test_a_pack_that_was_damaged_later_is_refused(damage: Callable[[Path], None], data: Path, tmp_path: Path) -> None:
+    from ukb_infer.training.packing import pack
+
+    labels = read_labels(data / "labels.csv")
+    packed = pack(data / "projections", labels, tmp_path / "work")
+    path, whole = packed.images_path, np.array(packed.data.images)
+    del packed
+    damage(path)
+    with pytest.raises(RunError, match=r"projections\.npy: .*remove it, then run the same command again"):
+        pack(data / "projections", labels, tmp_path / "work")
+    path.unlink()
+    assert np.array_equal(pack(data / "projections", labels, tmp_path / "work").data.images, whole)
+
+
 @pytest.mark.slow
 def test_how_many_members_train_at_a_time_changes_nothing(data: Path, tmp_path: Path) -> None:
     """At equal threads a member, members are independent."""
@@ -168,6 +204,23 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path) -> None:
     assert run_train(replace(_request(data, tmp_path / "mod"), dry_run=True), lines.append) is None
     assert any("36 of 37 projections have a label" in line for line in lines)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("eid,height\n0999998,170\n0999999,180\n", "none of its 37 projections has a label"),
+        ("eid,height,weight\n0000001,170,\n0000002,180,\n", "weight has fewer than two different labels"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_training_would(table: str, said: str, data: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(table)
+    request = replace(_request(data, tmp_path / "mod"), labels=labels, targets=(), dry_run=True)
+    with pytest.raises((RunError, UsageError), match=said):
+        run_train(request, _quiet)
+    with pytest.raises(RunError, match="has no projections"):
+        run_train(replace(request, projections=tmp_path), _quiet)
 
 
 def test_cross_validation_predicts_everyone_out_of_fold(data: Path, tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from ukb_infer.cli import (
     project,
     retry,
     status,
+    stitch,
     targets,
     train,
+    volumetry,
 )
 from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
 from ukb_infer.console import demand_output, lost_output, prepare_streams
@@ -69,22 +71,13 @@ def _root(
 
 #: Every command with its function, in the order of ``--help``; `modules` has subcommands.
 COMMANDS: dict[str, Callable[..., None]] = {
-    "predict": predict.predict,
-    "project": project.project,
-    "targets": targets.targets,
-    "phantom": phantom.phantom,
-    "demo": demo.demo,
-    "info": info.info,
-    "bench": bench.bench,
-    "status": status.status,
-    "retry": retry.retry,
-    "merge": merge.merge,
-    "export": export.export,
-    "train": train.train,
-    "cross-validate": cross_validate.cross_validate,
-    "calibrate": calibrate.calibrate,
-    "evaluate": evaluate.evaluate,
-}
+    function.__name__.replace("_", "-"): function
+    for function in (
+        predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
+        demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
+    )
+}  # fmt: skip
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(modules.app, name="modules")

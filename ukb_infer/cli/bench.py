@@ -11,9 +11,7 @@ from ukb_infer.cli import show
 
 
 def bench(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the results.")] = Path(
-        "ukb-infer-bench"
-    ),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the results.")] = Path("ukb-infer-bench"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Only a few rounds: for a try, not for figures to report.")
     ] = False,

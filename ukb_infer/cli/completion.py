@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
+
+import typer
 
 
-def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Completion for an option that takes one of these names."""
+def choice(*names: str, **settings: Any) -> Any:
+    """An option that takes one of these names.
 
-    def complete(incomplete: str) -> list[str]:
-        return _beginning(names, incomplete)
-
-    return complete
+    Args:
+        names: offered by the shell.
+        settings: of the option, as typer takes them.
+    """
+    return typer.Option(**settings, autocompletion=lambda incomplete: _beginning(names, incomplete))
 
 
 def targets(incomplete: str) -> list[str]:
     """Complete the last name of a comma-separated list."""
     from ukb_infer.targets import TARGETS
 
+    return _last_of_list(TARGETS, incomplete)
+
+
+def contrasts(incomplete: str) -> list[str]:
+    """Completion of the last contrast in a list with commas."""
+    from ukb_infer.imaging.volumes.names import CONTRASTS
+
+    return _last_of_list(CONTRASTS, incomplete)
+
+
+def _last_of_list(names: Iterable[str], incomplete: str) -> list[str]:
     before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in _beginning(TARGETS, last)]
+    return [before + comma + name for name in _beginning(names, last)]
 
 
 def backbones(incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ from ukb_infer.cli import training_options as options
 def cross_validate(
     projections: options.Projections,
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the out-of-fold predictions.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the out-of-fold predictions.")],
     targets: options.Targets = "",
     folds: Annotated[int, typer.Option(metavar="K", help="Number of folds.")] = 10,
     members: Annotated[

@@ -12,11 +12,9 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for scans and results.")] = Path(
-        "ukb-infer-demo"
-    ),
-    count: Annotated[int, typer.Option("--count", metavar="N", help="Number of synthetic scans.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the phantoms.")] = 2026,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for scans and results.")] = Path("ukb-infer-demo"),
+    count: Annotated[int, typer.Option(metavar="N", help="Number of synthetic scans.")] = 4,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the phantoms.")] = 2026,
     workers: options.Workers = None,
 ) -> None:
     """Try everything without data of your own.

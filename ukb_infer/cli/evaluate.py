@@ -18,15 +18,10 @@ def evaluate(
         typer.Argument(metavar="RUN", help="Folder written by predict or cross-validate, or a MIMIR predictions.csv."),
     ],
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for tables and figures.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for tables and figures.")],
     targets: Annotated[
         str,
-        typer.Option(
-            "--targets",
-            metavar="A,B,...",
-            help="Targets to evaluate [default: all].",
-            autocompletion=completion.targets,
-        ),
+        typer.Option(metavar="A,B,...", help="Targets to evaluate [default: all].", autocompletion=completion.targets),
     ] = "",
     units: options.Units = None,
     define: options.Define = None,

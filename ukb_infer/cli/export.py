@@ -11,7 +11,7 @@ from ukb_infer.cli import options
 
 
 def export(
-    run: options.Run, out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the tables.")]
+    run: options.Run, out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the tables.")]
 ) -> None:
     """Write the tables of the scans finished so far.
 

@@ -13,7 +13,7 @@ from ukb_infer.cli.common import explain_reasons
 
 def merge(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of the shards.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the merged run.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the merged run.")],
     overwrite: options.Overwrite = False,
     lock: options.Lock = "auto",
 ) -> None:

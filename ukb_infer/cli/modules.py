@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ukb_infer.cli import completion
+from ukb_infer.cli import completion, options
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.show import table
 
@@ -63,6 +63,7 @@ def show(name: Name) -> None:
         ("recipe", m.input.recipe),
         ("backbone", m.network.encoder),
         ("members", len(m.members)),
+        ("outliers", m.outputs.outliers.fitted_on if m.outputs.outliers else "not available"),
         ("hash", m.hash),
     ):
         typer.echo(f"{label:13} {value}")
@@ -74,7 +75,7 @@ def show(name: Name) -> None:
 @app.command("import-mimir", cls=Command)
 def import_mimir(
     folder: Annotated[Path, typer.Argument(help="Folder of a published module, with snapshot.pth.tar.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the new module.")],
+    out: Annotated[Path, typer.Option(help="Folder for the new module.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module.")] = False,
 ) -> None:
     """Convert a published MIMIR module without executing anything in its pickle.
@@ -86,6 +87,33 @@ def import_mimir(
 
     manifest = convert(folder, out, overwrite=overwrite)
     typer.echo(f"{out}: {len(manifest.targets)} targets: {', '.join(manifest.target_names)}")
+
+
+@app.command("fit-outliers", cls=Command)
+def fit_outliers(
+    name: Name,
+    projections: Annotated[
+        Path, typer.Option("--projections", metavar="FOLDER", help="Projections of ordinary scans; no labels needed.")
+    ],
+    device: options.Device = "auto",
+) -> None:
+    """Teach a module what ordinary scans look like, so that `predict` can flag others.
+
+    Writes a reference of the networks' features into the module's folder. Estimates and intervals do not change. Best
+    use some hundred scans from the same scanners as the scans to come, none of which the module was trained on; at
+    least 40. `train` does this with its own scans.
+
+    Example:
+        ukb-infer project /data/20201 --out projections
+
+        ukb-infer modules fit-outliers my-module --projections projections
+    """
+    from ukb_infer.cli.common import ProgressDisplay
+    from ukb_infer.training.fit_outliers import run_fit_outliers
+
+    with ProgressDisplay("fit-outliers") as progress:
+        for line in run_fit_outliers(name, projections, device, progress):
+            typer.echo(line)
 
 
 @app.command(cls=Command)

@@ -9,6 +9,7 @@ import typer
 
 from ukb_infer.cli import completion
 from ukb_infer.imaging.recipes import RECIPES
+from ukb_infer.imaging.volumes.names import CONTRASTS, SPACING_NAMES
 
 Inputs = Annotated[
     list[str],
@@ -19,34 +20,25 @@ Inputs = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder written by predict, project or merge.")]
-Out = Annotated[
-    Path, typer.Option("--out", metavar="FOLDER", help="Folder for the results; an existing run is resumed.")
-]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the results; an existing run is resumed.")]
 Root = Annotated[
-    Path | None,
-    typer.Option("--root", metavar="FOLDER", help="Folder in which keys and relative paths of lists are looked up."),
+    Path | None, typer.Option(metavar="FOLDER", help="Folder in which keys and relative paths of lists are looked up.")
 ]
-Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", help="Worker processes [default: one per core].")
-]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Worker processes [default: one per core].")]
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Time limit for reading and projecting one scan, s.")
 ]
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(
-        "--exclude",
-        metavar="FILE",
-        help="List of eids or scans to leave out (w*.csv, or a table with a column eid); repeatable.",
+        metavar="FILE", help="List of eids or scans to leave out (w*.csv, or a table with a column eid); repeatable."
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat every flag as a failure.")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing-stations", help="Use and flag scans with missing stations.")
 ]
-Expected = Annotated[
-    int, typer.Option("--expected-stations", metavar="N", help="Stations of the protocol; 0 accepts any number.")
-]
+Expected = Annotated[int, typer.Option(metavar="N", help="Stations of the protocol; 0 accepts any number.")]
 Quality = Annotated[
     Path | None, typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality.")
 ]
@@ -58,7 +50,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 Shard = Annotated[
     str,
     typer.Option(
-        "--shard",
         metavar="I/N",
         help="Process part I of N of the scans; use one --out per shard. slurm/N takes I from the Slurm job array.",
     ),
@@ -67,15 +58,15 @@ Verify = Annotated[
     bool, typer.Option("--verify", help="Detect changed inputs by SHA-256 instead of size and time; reads every file.")
 ]
 Scheduler = Annotated[
-    str,
-    typer.Option("--scheduler", metavar="ADDRESS", help="Project on a Dask cluster: tcp://host:8786, or a .toml file."),
+    str, typer.Option(metavar="ADDRESS", help="Project on a Dask cluster: tcp://host:8786, or a .toml file.")
 ]
 Lock = Annotated[
     str,
-    typer.Option(
-        "--lock",
+    completion.choice(
+        "auto",
+        "flock",
+        "file",
         help="auto, flock, or file (for file systems whose locks do not work between machines).",
-        autocompletion=completion.one_of("auto", "flock", "file"),
     ),
 ]
 LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in messages and logs.")]
@@ -84,51 +75,38 @@ LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in mess
 Modules = Annotated[
     list[str] | None,
     typer.Option(
-        "--modules",
         metavar="NAME",
         help="Module by name or path; repeatable [default: all in UKB_INFER_MODULES].",
         autocompletion=completion.modules,
     ),
 ]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=completion.one_of("auto", "cpu", "cuda"))
-]
-BatchSize = Annotated[
-    int, typer.Option("--batch-size", metavar="N", help="Scans per batch; 0: 8 on a CPU, 64 on CUDA.")
-]
+Device = Annotated[str, completion.choice("auto", "cpu", "cuda", help="auto, cpu, cuda or cuda:N.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Scans per batch; 0: 8 on a CPU, 64 on CUDA.")]
 Level = Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")]
 Targets = Annotated[
     str,
     typer.Option(
-        "--targets",
-        metavar="A,B,...",
-        help="Targets to write [default: all of the modules].",
-        autocompletion=completion.targets,
+        metavar="A,B,...", help="Targets to write [default: all of the modules].", autocompletion=completion.targets
     ),
 ]
-Projections = Annotated[
-    Path | None, typer.Option("--projections", metavar="FOLDER", help="Also keep the projections in this folder.")
-]
+Projections = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also keep the projections in this folder.")]
 Precision = Annotated[
     str,
-    typer.Option(
-        help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU, fp16 on CUDA.",
-        autocompletion=completion.one_of("auto", "fp32", "bf16", "fp16"),
+    completion.choice(
+        "auto", "fp32", "bf16", "fp16", help="auto, fp32, bf16 or fp16; auto is fp32 on a CPU, fp16 on CUDA."
     ),
 ]
 Backend = Annotated[
     str,
-    typer.Option(
+    completion.choice(
+        "auto",
+        "torch",
+        "openvino",
         help="torch or openvino (CPU only); auto uses OpenVINO where it is installed and faster.",
-        autocompletion=completion.one_of("auto", "torch", "openvino"),
     ),
 ]
 Uncertainty = Annotated[
-    str,
-    typer.Option(
-        help="total, or full to add the aleatoric and epistemic parts.",
-        autocompletion=completion.one_of("total", "full"),
-    ),
+    str, completion.choice("total", "full", help="total, or full to add the aleatoric and epistemic parts.")
 ]
 PredictionSets = Annotated[
     bool,
@@ -136,20 +114,41 @@ PredictionSets = Annotated[
         "--prediction-sets", help="For 0/1 targets, add the set of classes that cannot be ruled out at the --ci level."
     ),
 ]
+OodThreshold = Annotated[
+    float,
+    typer.Option(
+        "--ood-threshold", metavar="PERCENTILE",
+        help="Flag scans more unusual to the networks than this share of ordinary scans, %; 100 flags none.",
+    ),
+]  # fmt: skip
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
 # Only for project.
 Recipe = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        metavar="|".join(RECIPES),
-        help="How stations become a projection.",
-        autocompletion=completion.one_of(*RECIPES),
-    ),
+    str, completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection.")
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-Volumes = Annotated[bool, typer.Option("--volumes", help="Also write the fused volumes as NIfTI (110 MB per scan).")]
+Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
+
+# Only for stitch.
+Contrasts = Annotated[
+    str,
+    typer.Option(
+        "--contrasts",
+        metavar=",".join(CONTRASTS),
+        help="Contrasts to write, one file each; in and opposed are read only if named.",
+        autocompletion=completion.contrasts,
+    ),
+]
+Spacing = Annotated[
+    str,
+    typer.Option(
+        "--spacing",
+        metavar="|".join((*SPACING_NAMES, "MM")),
+        help="native: the stations' finest along each axis; recipe: 2.232 x 2.232 x 3 mm; a number: isotropic, mm.",
+        autocompletion=completion.one_of(*SPACING_NAMES),
+    ),
+]
 
 
 def split_names(text: str) -> tuple[str, ...]:

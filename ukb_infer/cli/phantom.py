@@ -12,21 +12,11 @@ from ukb_infer.cli.common import ProgressDisplay
 
 
 def phantom(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the scans.")],
-    count: Annotated[int, typer.Option("--count", metavar="N", help="Number of scans.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the population.")] = 1,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", help="zip, dicom or nifti.", autocompletion=completion.one_of("zip", "dicom", "nifti")
-        ),
-    ] = "zip",
-    size: Annotated[
-        str,
-        typer.Option(
-            "--size", help="full (40 MB a zip) or small (7 MB).", autocompletion=completion.one_of("full", "small")
-        ),
-    ] = "full",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the scans.")],
+    count: Annotated[int, typer.Option(metavar="N", help="Number of scans.")] = 4,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the population.")] = 1,
+    format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
+    size: Annotated[str, completion.choice("full", "small", help="full (40 MB a zip) or small (7 MB).")] = "full",
     anomalies: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +26,7 @@ def phantom(
             autocompletion=completion.anomalies,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")] = False,
 ) -> None:
     """Write synthetic scans, with true values in truth.csv.

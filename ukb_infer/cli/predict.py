@@ -24,6 +24,7 @@ def predict(
     backend: options.Backend = "auto",
     uncertainty: options.Uncertainty = "total",
     prediction_sets: options.PredictionSets = False,
+    ood_threshold: options.OodThreshold = 99.5,
     strict: options.Strict = False,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
@@ -61,6 +62,7 @@ def predict(
         workers=default_workers() if workers is None else workers,
         modules=tuple(modules or ()), targets=options.split_names(targets), projections=projections,
         device=device, batch_size=batch_size, level=level, prediction_sets=prediction_sets, parquet=parquet,
+        ood_threshold=ood_threshold,
         backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from ukb_infer.cli import training_options as options
 def train(
     projections: options.Projections,
     labels: options.Labels,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder for the module.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the module.")],
     targets: options.Targets = "",
     backbone: options.Backbone = None,
     members: Annotated[int | None, typer.Option(metavar="N", help="Networks of the ensemble [default: 5].")] = None,
@@ -35,9 +35,7 @@ def train(
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
-    intended_use: Annotated[
-        str, typer.Option("--intended-use", metavar="TEXT", help="Intended use, for the manifest.")
-    ] = "",
+    intended_use: Annotated[str, typer.Option(metavar="TEXT", help="Intended use, for the manifest.")] = "",
     warning: options.Warn = "",
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,

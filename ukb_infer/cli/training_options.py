@@ -14,13 +14,10 @@ from ukb_infer.errors import UsageError
 if TYPE_CHECKING:
     from ukb_infer.training.request import TrainRequest
 
-Projections = Annotated[
-    Path, typer.Option("--projections", metavar="FOLDER", help="Folder written by `ukb-infer project`.")
-]
+Projections = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder written by `ukb-infer project`.")]
 Labels = Annotated[
     Path,
     typer.Option(
-        "--labels",
         metavar="FILE",
         help="CSV, TSV, Parquet or Stata file with a column scan, or eid [and instance]; other columns: target names "
         "or UK Biobank's (p21002_i2, 21002-2.0, n_21002_2_0, `Weight | Instance 2`).",
@@ -29,10 +26,7 @@ Labels = Annotated[
 Targets = Annotated[
     str,
     typer.Option(
-        "--targets",
-        metavar="A,B,...",
-        help="Targets to learn [default: all in the labels].",
-        autocompletion=completion.targets,
+        metavar="A,B,...", help="Targets to learn [default: all in the labels].", autocompletion=completion.targets
     ),
 ]
 Units = Annotated[
@@ -40,18 +34,13 @@ Units = Annotated[
     typer.Option("--unit", metavar="COLUMN=UNIT", help="Unit of a column if it is not the target's; repeatable."),
 ]
 Define = Annotated[
-    Path | None, typer.Option("--define", metavar="FILE.toml", help="Your own targets: [targets.NAME] unit, lower ...")
+    Path | None, typer.Option(metavar="FILE.toml", help="Your own targets: [targets.NAME] unit, lower ...")
 ]
 Preset = Annotated[
-    str,
-    typer.Option(
-        help="mimir (published schedule) or fast (small networks on CPUs).",
-        autocompletion=completion.one_of("mimir", "fast"),
-    ),
+    str, completion.choice("mimir", "fast", help="mimir (published schedule) or fast (small networks on CPUs).")
 ]
 Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE.toml", help="Training settings; command-line options override them."),
+    Path | None, typer.Option(metavar="FILE.toml", help="Training settings; command-line options override them.")
 ]
 Backbone = Annotated[
     str | None,
@@ -59,9 +48,7 @@ Backbone = Annotated[
 ]
 Initial = Annotated[
     str,
-    typer.Option(
-        "--init", metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a weights file."
-    ),
+    typer.Option(metavar="WHAT", help="random, imagenet (torchvision's file in the torch cache) or a weights file."),
 ]
 Iterations = Annotated[
     int | None, typer.Option(metavar="N", help="Optimizer steps per member; 0: by the number of labelled scans.")
@@ -69,18 +56,16 @@ Iterations = Annotated[
 Validation = Annotated[
     float | None,
     typer.Option(
-        "--validation",
         metavar="SHARE",
         help="Share of the participants that chooses a network's weights; 0: keep the last [default: 0.15].",
     ),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Scans per step.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", metavar="RATE", help="Highest learning rate.")]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="Scans per step.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="RATE", help="Highest learning rate.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Random seed.")]
 Stratify = Annotated[
     str,
     typer.Option(
-        "--stratify",
         metavar="TARGET",
         help="Give all folds a similar distribution of this target.",
         autocompletion=completion.targets,
@@ -88,31 +73,18 @@ Stratify = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        help="auto, cpu or cuda; several GPUs: start the command with torchrun.",
-        autocompletion=completion.one_of("auto", "cpu", "cuda"),
-    ),
+    completion.choice("auto", "cpu", "cuda", help="auto, cpu or cuda; several GPUs: start the command with torchrun."),
 ]
 Processes = Annotated[
     int,
-    typer.Option(
-        "--processes",
-        metavar="N",
-        help="Members trained in parallel [default: one per core on a CPU].",
-        show_default=False,
-    ),
+    typer.Option(metavar="N", help="Members trained in parallel [default: one per core on a CPU].", show_default=False),
 ]
 Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads", metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False
-    ),
+    int, typer.Option(metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False)
 ]
 Work = Annotated[
     Path | None,
-    typer.Option(
-        "--work", metavar="FOLDER", help="Folder for checkpoints [default: OUT.work]; may be deleted when done."
-    ),
+    typer.Option(metavar="FOLDER", help="Folder for checkpoints [default: OUT.work]; may be deleted when done."),
 ]
 Precision = Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")]
 Deterministic = Annotated[
@@ -122,7 +94,7 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing result, and checkpoints of other settings.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and count the labels; write nothing.")]
-Warn = Annotated[str, typer.Option("--warning", metavar="TEXT", help="Warning shown whenever the module is used.")]
+Warn = Annotated[str, typer.Option(metavar="TEXT", help="Warning shown whenever the module is used.")]
 
 
 #: Options that are training settings; None keeps the value of the preset or file.

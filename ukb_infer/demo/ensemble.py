@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
-from ukb_infer.networks import InputScaling, MeanVarianceNetwork
+from ukb_infer.modules.outliers import MIN_SCANS, features_of, fit_outliers
+from ukb_infer.networks import InputScaling
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
 from ukb_infer.storage import atomic_write_text
@@ -31,6 +32,8 @@ WARNING = "Demonstration on synthetic bodies: it was trained on computer-made ph
 COMMAND = "python scripts/make_phantom_demo.py --work WORK --out models/phantom-demo --overwrite"
 #: Seeds of the three disjoint sets of phantoms.
 TRAINING_SEED, CALIBRATION_SEED, EVALUATION_SEED = 101, 202, 303
+#: Phantoms of the calibration set that show the module ordinary scans.
+REFERENCE_SCANS = 1000
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,9 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"{config.members} MobileNetV3-small networks on projections averaged to 64 x 64, each trained on "
         f"{config.training} phantoms except its own fold (seed {TRAINING_SEED}; every fifth with the small matrix), "
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
-        f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths.",
+        f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths. "
+        "Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first "
+        f"{REFERENCE_SCANS} of them.",
         "",
         f"Made by `{COMMAND}` in {seconds / 60:.0f} minutes on {machine}.",
         "",
@@ -183,36 +188,14 @@ def make_demo(
     standardization = Standardization.fit(labels, targets)
     data = LabelledProjections(images, labels, np.array([f"{k:07d}" for k in range(1, len(images) + 1)]), targets)
     networks = train_members(
-        config.train_config(),
-        data,
-        standardization,
-        work / "members",
+        config.train_config(), data, standardization, work / "members", processes=config.workers,
         images_path=work / f"training-{config.training}" / "images.npy",
-        processes=config.workers,
-    )
+    )  # fmt: skip
     manifest = make_manifest(
-        "phantom-demo",
-        "1.0.0",
-        config.train_config(),
-        targets,
-        standardization,
+        "phantom-demo", "1.0.0", config.train_config(), targets, standardization,
         intended_use="Trying and testing ukb_infer on its own phantoms.",
-        provenance=f"Trained on {config.training} synthetic phantoms by `{COMMAND}`.",
-        warning=WARNING,
-    )
-    return _calibrate_and_save(out, work, config, manifest, networks, started, overwrite, say)
-
-
-def _calibrate_and_save(
-    out: Path,
-    work: Path,
-    config: DemoConfig,
-    manifest: ModuleManifest,
-    networks: list[MeanVarianceNetwork],
-    started: float,
-    overwrite: bool,
-    say: Callable[[str], None],
-) -> ModuleManifest:
+        provenance=f"Trained on {config.training} synthetic phantoms by `{COMMAND}`.", warning=WARNING,
+    )  # fmt: skip
     draft = work / "draft"
     save_module(draft, manifest, networks, half=True, overwrite=True)
     module = load_module(draft)
@@ -220,6 +203,10 @@ def _calibrate_and_save(
     note = "synthetic phantoms that no member saw"
     manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=note)
     save_module(draft, manifest, networks, half=True, overwrite=True)
+    ordinary = images[:REFERENCE_SCANS]
+    outliers = None
+    if len(ordinary) >= MIN_SCANS:
+        outliers = (fit_outliers(features_of(module, ordinary)), f"{len(ordinary)} {note}")
     module = load_module(draft)
     images, labels = _make_set("evaluation", EVALUATION_SEED, config.evaluation, config, work, say)
     rows = evaluate(module, predict_in_batches(module, images), labels)
@@ -228,4 +215,5 @@ def _calibrate_and_save(
     seconds = time.monotonic() - started
     atomic_write_text(work / "seconds.txt", f"{seconds:.0f}\n")
     readme = _readme(config, rows, seconds)
-    return save_module(out, manifest, networks, half=True, overwrite=overwrite, extra={"README.md": readme})
+    extra = {"README.md": readme}
+    return save_module(out, manifest, networks, half=True, overwrite=overwrite, extra=extra, outliers=outliers)

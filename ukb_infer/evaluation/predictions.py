@@ -16,7 +16,7 @@ from ukb_infer.evaluation.cross_validation import is_cross_validation, read_cros
 from ukb_infer.labels.ids import IdError, parse_id
 from ukb_infer.labels.numbers import NumberError, read_numbers
 from ukb_infer.labels.tables import Table, read_table
-from ukb_infer.labels.units import UNITS, conversion, unit_name
+from ukb_infer.labels.units import UNITS, conversion, published_unit
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import gaussian_quantile, prediction_interval
 from ukb_infer.runs import read_run
@@ -184,25 +184,6 @@ def _from_mimir(path: Path, divisors: Mapping[str, float]) -> Predictions:
         )
     keys = tuple(_named_scan(path, table.row_number(k), str(name)) for k, name in enumerate(table.frame["name"]))
     return Predictions(f"published system's {path}", keys, targets, notes=tuple(notes))
-
-
-#: Lower-case spellings of units in the columns of published tables.
-_SPELLINGS = {
-    "liter": "L", "liters": "L", "kilogram": "kg", "kilograms": "kg", "kgs": "kg", "milliliter": "mL",
-    "milliliters": "mL", "millilitre": "mL", "millilitres": "mL", "ml": "mL", "cc": "cm3", "cm³": "cm3",
-    "centimetre": "cm", "centimetres": "cm", "centimeter": "cm", "centimeters": "cm", "pct": "%", "year": "years",
-    "beats/min": "bpm",
-}  # fmt: skip
-
-
-def published_unit(text: str) -> str:
-    """The unit of a column's spelling: ``Litres`` and ``l`` are ``L``; unknown ones stay as they are."""
-    plain = text.strip(" []()").replace("^", "")
-    lower = plain.casefold()
-    if plain in UNITS:
-        return plain
-    small = {name.casefold(): name for name in UNITS}
-    return _SPELLINGS.get(lower) or small.get(lower) or unit_name(lower)
 
 
 def _published_numbers(path: Path, table: Table, column: str) -> Float64:

@@ -12,7 +12,6 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal, NoReturn
 
 from ukb_infer.errors import RunError
@@ -209,9 +208,7 @@ class RunLock:
             raise RunError(f"{self.file_path}: another process took over this run, so this one stops")
         os.utime(self.file_path)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Release the lock."""
         self._release()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ukb_infer.errors import UsageError
@@ -32,7 +31,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
-def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard | None:
+def parse_shard(text: str) -> Shard | None:
     """Parse the option.
 
     The total is always given, never taken from the job array: if only some tasks are resubmitted (``--array=3,7``),
@@ -40,7 +39,6 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
 
     Args:
         text: ``I/N``, ``slurm/N`` (I is the task's number in the job array), or "" for all the work.
-        environment: variables; the process's own by default.
 
     Raises:
         UsageError: invalid text, or not a task from 1 to N of a Slurm job array.
@@ -53,7 +51,7 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
     count = int(found[2])
     if found[1] != "slurm":
         return Shard(int(found[1]), count)
-    return Shard(_task_number(count, os.environ if environment is None else environment), count)
+    return Shard(_task_number(count), count)
 
 
 def _advice(text: str) -> str:
@@ -65,9 +63,9 @@ def _advice(text: str) -> str:
     return "expected I/N (e.g. 3/16), or slurm/N for task I of a Slurm job array"
 
 
-def _task_number(count: int, environment: Mapping[str, str]) -> int:
+def _task_number(count: int) -> int:
     """Number of this task of a Slurm job array, from 1 to ``count``."""
-    text = environment.get(_SLURM_TASK, "")
+    text = os.environ.get(_SLURM_TASK, "")
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UsageError(
             f"`shard` slurm/{count}: {_SLURM_TASK} is {text!r}, expected a number from 1 to {count}; start it with "

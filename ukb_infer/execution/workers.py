@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
@@ -30,6 +31,11 @@ DEPTH = 2
 #: While waiting, check this often whether to stop, s.
 LOOK_UP_S = 0.5
 _STOP = None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,13 @@ class _Pool(Generic[Item, Result]):
     def _start(self) -> _Worker:
         here, there = self.context.Pipe()
         process = self.context.Process(target=_serve, args=(self.function, there), daemon=True)
-        process.start()
+        # Ctrl-C reaches the whole group, and a worker that is still importing would leave a traceback: block it there.
+        resource_tracker.ensure_running()  # its start would unblock it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         return _Worker(process, here)
 

@@ -7,7 +7,7 @@ ready for fusion.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -17,9 +17,13 @@ from ukb_infer.imaging.readers import dicom, dicom_series, nifti, nifti_names
 from ukb_infer.imaging.readers.containers import FolderSource, ZipSource, open_zip
 from ukb_infer.imaging.readers.projection_file import read_projection
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
-from ukb_infer.imaging.series import LeftOut, Series
+from ukb_infer.imaging.series import Contrast, LeftOut, Series
 from ukb_infer.imaging.stations import checks
 from ukb_infer.imaging.stations import choice as series_choice
+from ukb_infer.imaging.stations.phases import PHASES, attach_phases
+from ukb_infer.imaging.volumes.names import CONTRASTS, DEFAULT_CONTRASTS, DEFAULT_SPACING, check_spacing_rule
+from ukb_infer.imaging.volumes.names import check_contrasts as check_contrast_names
+from ukb_infer.imaging.volumes.stitch import Stitch, make_stitch
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Station, Stations
 from ukb_infer.text import shown
@@ -34,13 +38,16 @@ _LOOK_BYTES = 256
 _EXTENSIONS = (".zip", ".npy")
 
 
-def read_stations(path: Path, options: ReadingOptions, *, use_fast_path: bool = True) -> Stations:
+def read_stations(
+    path: Path, options: ReadingOptions, *, use_fast_path: bool = True, also: Collection[Contrast] = ()
+) -> Stations:
     """Read, check and repair the stations of a scan.
 
     Args:
         path: a 20201 zip, a folder of DICOM slices or a folder of NIfTI stations.
         options: the number of stations expected, and whether fewer are allowed.
         use_fast_path: False sends every DICOM slice through pydicom (same result, slower).
+        also: in-phase and opposed-phase, which are read only where they are named here.
 
     Returns:
         Stations, numbered from 1, head first, with the flags of everything that was repaired.
@@ -51,13 +58,17 @@ def read_stations(path: Path, options: ReadingOptions, *, use_fast_path: bool = 
     """
     notes, left_out = checks.Notes(), LeftOut()
     try:
-        return _check_series(_read_series(path, use_fast_path, left_out), options, notes, left_out)
+        return _check_series(_read_series(path, use_fast_path, left_out, also), options, notes, left_out, also)
     except ScanError as error:
         raise series_choice.explain(error, left_out) from None
 
 
-def _check_series(series: list[Series], options: ReadingOptions, notes: checks.Notes, left_out: LeftOut) -> Stations:
+def _check_series(
+    read: list[Series], options: ReadingOptions, notes: checks.Notes, left_out: LeftOut, also: Collection[Contrast]
+) -> Stations:
     """From series as read to stations ready for fusion."""
+    phases = [item for item in read if item.header.contrast in also]
+    series = [item for item in read if item.header.contrast not in also]
     series_choice.check_not_only_derived(series, left_out)
     checks.check_one_scan(series)
     checks.check_contrasts(series)
@@ -71,19 +82,20 @@ def _check_series(series: list[Series], options: ReadingOptions, notes: checks.N
     checks.note_stated_geometry(pairs, notes)
     checks.check_station_count(stations, pairs, options, notes)
     series_choice.note_left_out(left_out, notes)
+    stations = attach_phases(stations, pairs, phases, also, notes)
     return Stations(stations, notes.flags, notes.messages)
 
 
-def _read_series(path: Path, use_fast_path: bool, left_out: LeftOut) -> list[Series]:
-    """Read the water and fat series of any kind of input."""
+def _read_series(path: Path, use_fast_path: bool, left_out: LeftOut, also: Collection[Contrast]) -> list[Series]:
+    """Read the water and fat series of any kind of input, and those of further contrasts."""
     kind = input_kind(path)
     if kind == "zip":
         with open_zip(path) as source, _scan_of(source, left_out) as scan:
-            return dicom_series.read_series(scan, use_fast_path, left_out)
+            return dicom_series.read_series(scan, use_fast_path, left_out, also)
     if kind == "dicom":
-        return dicom_series.read_series(FolderSource(path), use_fast_path, left_out)
+        return dicom_series.read_series(FolderSource(path), use_fast_path, left_out, also)
     if kind == "nifti":
-        return nifti.read_series(path, left_out)
+        return nifti.read_series(path, left_out, also)
     if not path.exists():
         raise ScanError(Reason.INPUT_MISSING, f"the input does not exist; {Reason.INPUT_MISSING.advice}")
     raise ScanError(Reason.NO_DICOM, "neither a zip nor a folder of DICOM slices or NIfTI stations; check the input")
@@ -210,6 +222,29 @@ def project_path(
     image = chosen.project(scan.stations)
     measures = {} if measure is None else measure(scan.stations)
     return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures)
+
+
+def stitch_path(
+    path: Path, options: ReadingOptions, contrasts: Sequence[str] = DEFAULT_CONTRASTS, spacing: str = DEFAULT_SPACING
+) -> Stitch:
+    """Read a scan and lay it out for fusion.
+
+    Args:
+        path: a zip, or a folder of DICOM slices or NIfTI stations.
+        options: how it is read; ``strict`` turns the first flag into a failure.
+        contrasts: names in ``ukb_infer.imaging.volumes.names.CONTRASTS``; only these are read.
+        spacing: native, recipe or a number of mm.
+
+    Raises:
+        ScanError: the scan cannot be used or fused, or was flagged and ``strict`` is set.
+        UsageError: no such contrast or spacing.
+    """
+    names, rule = check_contrast_names(contrasts), check_spacing_rule(spacing)
+    if input_kind(path) == "projection":
+        raise ScanError(Reason.NO_DICOM, "a projection holds no stations to stitch; give the zip or folder it is of")
+    scan = read_stations(path, options, also=[c for c in PHASES if any(CONTRASTS[n].of_station == c for n in names)])
+    _apply_strict(options, scan.flags, scan.messages)
+    return make_stitch(scan, ScanKey.from_name(scan_name(path)), names, rule)
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:

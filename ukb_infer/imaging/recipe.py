@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ukb_infer.records import Station, Volume
+    from ukb_infer.records import Station
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,6 @@ class Recipe:
         dtype: NumPy's name of the projection's type, e.g. ``uint8``.
         channels: one name per channel.
         project: stations, head first, to the projection; raises ScanError if they cannot be projected.
-        fuse: stations, head first, to the fused pair behind the projection; raises ScanError.
     """
 
     name: str
@@ -30,7 +29,6 @@ class Recipe:
     dtype: str
     channels: tuple[str, ...]
     project: Callable[[Sequence[Station]], NDArray[Any]]
-    fuse: Callable[[Sequence[Station]], Volume]
 
     @property
     def form(self) -> str:

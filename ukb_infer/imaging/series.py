@@ -65,38 +65,32 @@ UNMARKED = Marks()
 
 
 class Contrast(StrEnum):
-    """Contrast of a Dixon series; only water and fat are read."""
+    """Contrast of a Dixon series; in-phase and opposed-phase are read only if requested."""
 
     WATER = "water"
     FAT = "fat"
     IN_PHASE = "in_phase"
     OPPOSED_PHASE = "opposed_phase"
 
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return self.value.replace("_", "-")
 
-_SUFFIXES = {
-    "w": Contrast.WATER,
-    "f": Contrast.FAT,
-    "in": Contrast.IN_PHASE,
-    "opp": Contrast.OPPOSED_PHASE,
-    "water": Contrast.WATER,
-    "wat": Contrast.WATER,
-    "lipid": Contrast.FAT,
-    "fat": Contrast.FAT,
+
+#: Words of each contrast: suffixes of descriptions, and values of ImageType.
+_WORDS = {
+    Contrast.WATER: ("w wat water", "W WATER"),
+    Contrast.FAT: ("f fat lipid", "F FAT"),
+    Contrast.IN_PHASE: ("in", "IP IN_PHASE"),
+    Contrast.OPPOSED_PHASE: ("opp", "OP OPP_PHASE OUT_PHASE OPPOSED_PHASE"),
 }
+_SUFFIXES = {word: contrast for contrast, (words, _) in _WORDS.items() for word in words.split()}
+#: Water or fat by word; single letters count only as words of their own.
+CONTRAST_WORDS = {word: found for word, found in _SUFFIXES.items() if found in (Contrast.WATER, Contrast.FAT)}
 #: Contrast by the value of ImageType that names it.
-IMAGE_TYPE_CONTRASTS = {
-    "W": Contrast.WATER,
-    "WATER": Contrast.WATER,
-    "F": Contrast.FAT,
-    "FAT": Contrast.FAT,
-    "IP": Contrast.IN_PHASE,
-    "IN_PHASE": Contrast.IN_PHASE,
-    "OP": Contrast.OPPOSED_PHASE,
-    "OPP_PHASE": Contrast.OPPOSED_PHASE,
-    "OUT_PHASE": Contrast.OPPOSED_PHASE,
-    "OPPOSED_PHASE": Contrast.OPPOSED_PHASE,
-}
-_SUFFIX = re.compile(r"_(W|F|in|opp|water|wat|fat|lipid)\s*$", re.IGNORECASE)
+IMAGE_TYPE_CONTRASTS = {value: contrast for contrast, (_, values) in _WORDS.items() for value in values.split()}
+_SUFFIX = re.compile(rf"_({'|'.join(_SUFFIXES)})\s*$", re.IGNORECASE)
 
 
 def contrast_of(description: str, image_type: tuple[str, ...]) -> Contrast | None:
@@ -128,6 +122,26 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """Scaling of stored values: slope * stored + intercept.
+
+    Attributes:
+        slope: not 0.
+        intercept: in units of the result.
+        words: its source, for messages.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    words: str = "rescale"
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """(slope, intercept)."""
+        return self.slope, self.intercept
+
+
+@dataclass(frozen=True)
 class SeriesHeader:
     """Header elements shared by the slices of a series.
 
@@ -141,9 +155,7 @@ class SeriesHeader:
         orientation: ImageOrientationPatient, (6,) direction cosines.
         pixel_spacing_mm: (between rows, between columns).
         time_s: SeriesTime in seconds of the day, -inf if unknown.
-        slope: factor of the stored values, 1 if not stated.
-        intercept: summand after that, 0 if not stated.
-        scaling: source of the two, for messages.
+        scaling: of the stored values.
         marks: words of copies and composed series in its name.
         processing: values of ImageType besides the contrast, sorted; empty for NIfTI.
         study_uid: StudyInstanceUID, only compared between series.
@@ -164,9 +176,7 @@ class SeriesHeader:
     orientation: tuple[float, ...]
     pixel_spacing_mm: tuple[float, float]
     time_s: float = -math.inf
-    slope: float = 1.0
-    intercept: float = 0.0
-    scaling: str = "rescale"
+    scaling: Scaling = Scaling()
     marks: Marks = UNMARKED
     processing: tuple[str, ...] = ()
     study_uid: str = field(default="", repr=False)
@@ -203,6 +213,10 @@ class Series:
     times_s: NDArray[np.float64]
     findings: tuple[Finding, ...] = ()
 
+    def take(self, chosen: NDArray[np.intp] | slice) -> Series:
+        """Some of the slices, by index."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in PER_SLICE})
+
     @property
     def top_mm(self) -> float:
         """Z of the head-most slice, mm."""
@@ -219,13 +233,17 @@ class Series:
         return self.header.contrast is Contrast.WATER
 
 
+#: What a series has of every slice.
+PER_SLICE = ("voxels", "positions_mm", "instances", "times_s")
+
+
 def scale(item: Series) -> Series:
     """Apply the scaling of a series' header: slope * stored + intercept, float32."""
-    slope, intercept = item.header.slope, item.header.intercept
+    slope, intercept = item.header.scaling.numbers
     if (slope, intercept) == (1.0, 0.0):
         return item
     voxels = item.voxels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    return replace(item, voxels=voxels, header=replace(item.header, slope=1.0, intercept=0.0))
+    return replace(item, voxels=voxels, header=replace(item.header, scaling=Scaling(words=item.header.scaling.words)))
 
 
 def scale_slices(series: Series, headers: Sequence[SeriesHeader]) -> tuple[Series, tuple[Finding, ...]]:
@@ -238,16 +256,15 @@ def scale_slices(series: Series, headers: Sequence[SeriesHeader]) -> tuple[Serie
     Returns:
         The series, and findings.
     """
-    scalings = {(header.slope, header.intercept) for header in headers}
+    stated = [header.scaling.numbers for header in headers]
+    scalings = set(stated)
     if len(scalings) < 2:
         return series, ()
-    shape = (-1, 1, 1)
-    slopes = np.array([header.slope for header in headers], np.float32).reshape(shape)
-    intercepts = np.array([header.intercept for header in headers], np.float32).reshape(shape)
+    slopes, intercepts = np.array(stated, np.float32).T[:, :, None, None]
     low, high = min(scalings)[0], max(scalings)[0]
-    words = headers[0].scaling
+    words = headers[0].scaling.words
     sentence = f"{words} slopes differ between slices ({low:g} to {high:g}); each was applied to its slice"
-    header = replace(series.header, slope=1.0, intercept=0.0)
+    header = replace(series.header, scaling=Scaling(words=series.header.scaling.words))
     scaled = replace(series, header=header, voxels=series.voxels.astype(np.float32) * slopes + intercepts)
     return scaled, (Finding(Reason.RESCALE_APPLIED, sentence),)
 
@@ -304,10 +321,14 @@ def check_positions(positions_mm: NDArray[np.float64], label: str) -> None:
 
 
 class Budget:
-    """Counts the voxels of a scan, so that no input can exhaust the memory."""
+    """Counts the voxels of a scan, so that no input can exhaust the memory.
 
-    def __init__(self) -> None:
-        self._voxels = 0
+    Args:
+        most_bytes: of all its voxels, two bytes each.
+    """
+
+    def __init__(self, most_bytes: int = MAX_SCAN_BYTES) -> None:
+        self._voxels, self._most_bytes = 0, most_bytes
 
     def take(self, shape: tuple[int, int, int], label: str) -> None:
         """Count one series before memory is allocated for it.
@@ -320,12 +341,12 @@ class Budget:
             ScanError: ``too_large``.
         """
         self._voxels += math.prod(shape)
-        if shape[0] > MAX_SLICES or 2 * self._voxels > MAX_SCAN_BYTES:
+        if shape[0] > MAX_SLICES or 2 * self._voxels > self._most_bytes:
             raise ScanError(
                 Reason.TOO_LARGE,
                 f"{label} has {' x '.join(map(str, shape))} voxels and brings the scan to "
                 f"{2 * self._voxels // 1024**2} MiB, expected at most {MAX_SLICES} slices and "
-                f"{MAX_SCAN_BYTES // 1024**2} MiB; check its origin",
+                f"{self._most_bytes // 1024**2} MiB; check its origin",
             )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.execution import parse_shard
+from ukb_infer.execution import parse_shard, usable_cores
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
+from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING, check_contrasts, check_spacing_rule
 from ukb_infer.records import ReadingOptions
 from ukb_infer.storage import from_plain
 
@@ -23,12 +24,13 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 #: Time limit for reading and projecting one scan, s.
 DEFAULT_TIMEOUT_S = 600.0
+#: Outlier percentile from which scans are flagged: one ordinary scan in 200.
+DEFAULT_OOD_THRESHOLD = 99.5
 
 
 def default_workers() -> int:
     """Default number of worker processes: one per core, at most 16."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(16, usable))
+    return min(16, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ class CommonConfig:
     base: Path = Path()
 
     def __post_init__(self) -> None:
-        check_common(self.inputs, self.workers, self.timeout_s, self.reading)
+        if not self.inputs:
+            raise UsageError("none given; name a zip, a folder, a projection or a list", field="inputs")
+        if not 0 <= self.workers <= 256:
+            raise UsageError(field="workers", got=self.workers, expected="0 to 256")
+        if not self.timeout_s > 0:
+            raise UsageError(field="timeout_s", got=self.timeout_s, expected="seconds above 0")
+        check_reading(self.reading)
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
@@ -103,7 +111,7 @@ class CommonConfig:
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
-        return reading_identity(self.reading, recipe) | {"shard": None if shard is None else str(shard)}
+        return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)}
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as JSON values; the shard as ``I/N``, which is valid outside the job array too."""
@@ -142,7 +150,7 @@ class ProjectConfig(CommonConfig):
 
     Attributes:
         recipe: of the projections.
-        png: also write pictures; ``volumes``: also write the fused volumes as NIfTI.
+        png: also write pictures; ``volumes``: of earlier versions, refused: ``stitch`` writes them.
     """
 
     recipe: str = DEFAULT_RECIPE
@@ -152,10 +160,43 @@ class ProjectConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         get_recipe(self.recipe)
+        if self.volumes:
+            raise UsageError(
+                "fused volumes are written by a command of their own now: ukb-infer stitch INPUT... --out FOLDER",
+                field="volumes",
+            )
 
     def identity(self) -> dict[str, Any]:
         """Settings that affect the results."""
-        return self.base_identity(self.recipe) | {"png": self.png, "volumes": self.volumes}
+        return self.base_identity(self.recipe) | {"png": self.png, "volumes": False}
+
+
+@dataclass(frozen=True)
+class StitchConfig(CommonConfig):
+    """Configuration of ``stitch``; attributes as in :class:`CommonConfig`, and:
+
+    Attributes:
+        contrasts: water, fat, in, opposed, fraction.
+        spacing: native, recipe, or a number of mm.
+    """
+
+    contrasts: tuple[str, ...] = DEFAULT_CONTRASTS
+    spacing: str = DEFAULT_SPACING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "contrasts", check_contrasts(self.contrasts))
+        object.__setattr__(self, "spacing", check_spacing_rule(self.spacing))
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that affect the results."""
+        base = {k: v for k, v in self.base_identity("").items() if k != "recipe"}
+        return base | {"contrasts": ",".join(self.contrasts), "spacing": self.spacing}
+
+    @property
+    def finer_than_recipe(self) -> float:
+        """Voxels per voxel of the recipe's grid, for estimates of size."""
+        return 1.0 if self.spacing in ("native", "recipe") else 14.9 / float(self.spacing) ** 3
 
 
 @dataclass(frozen=True)
@@ -174,6 +215,7 @@ class PredictConfig(CommonConfig):
         parquet: also write Parquet.
         prediction_sets: also write prediction sets of calibrated binary targets.
         backend: what runs the networks on a CPU; ``auto`` uses OpenVINO where it is installed and faster.
+        ood_threshold: outlier percentile from which a scan is flagged; 100 flags none.
     """
 
     modules: tuple[str, ...] = ()
@@ -187,6 +229,7 @@ class PredictConfig(CommonConfig):
     parquet: bool = False
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prediction_sets: bool = False
+    ood_threshold: float = DEFAULT_OOD_THRESHOLD
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -197,6 +240,8 @@ class PredictConfig(CommonConfig):
         super().__post_init__()
         if not 0.0 < self.level < 1.0:
             raise UsageError(field="level", got=self.level, expected="a level between 0 and 1, e.g. 0.95")
+        if not 50.0 <= self.ood_threshold <= 100.0:
+            raise UsageError(field="ood_threshold", got=self.ood_threshold, expected="a percentile from 50 to 100")
         if self.batch_size < 0 or self.batch_size > 4096:
             raise UsageError(field="batch_size", got=self.batch_size, expected="1 to 4096 (0 for the default)")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -218,42 +263,15 @@ class PredictConfig(CommonConfig):
         return f"ci{round(100.0 * self.level, 6):g}"
 
 
-def check_common(inputs: tuple[str, ...], workers: int, timeout_s: float, reading: ReadingOptions) -> None:
-    """Checks shared by both commands.
-
-    Args:
-        inputs: as given.
-        workers: processes, 0 to 256.
-        timeout_s: time limit for one scan, above 0.
-        reading: how scans are read and checked.
+def check_reading(reading: ReadingOptions) -> None:
+    """Check how scans are to be read.
 
     Raises:
         UsageError: names the option.
     """
-    if not inputs:
-        raise UsageError("none given; name a zip, a folder, a projection or a list", field="inputs")
-    if not 0 <= workers <= 256:
-        raise UsageError(field="workers", got=workers, expected="0 to 256")
-    if not timeout_s > 0:
-        raise UsageError(field="timeout_s", got=timeout_s, expected="seconds above 0")
     if not 0 <= reading.expected_stations <= 20:
         raise UsageError(field="expected_stations", got=reading.expected_stations, expected="0 (any) to 20")
     if reading.expected_stations == 0 and reading.allow_missing_stations:
         raise UsageError(
             "`allow_missing_stations` is useless with `expected_stations` 0, which accepts any number; drop one of them"
         )
-
-
-def reading_identity(reading: ReadingOptions, recipe: str) -> dict[str, Any]:
-    """Recipe and reading options, which determine a projection.
-
-    Args:
-        reading: how scans are read and checked.
-        recipe: of the projections.
-    """
-    return {
-        "recipe": recipe,
-        "expected_stations": reading.expected_stations,
-        "allow_missing_stations": reading.allow_missing_stations,
-        "strict": reading.strict,
-    }

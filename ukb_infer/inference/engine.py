@@ -18,8 +18,9 @@ from ukb_infer.imaging.recipes import Recipe
 from ukb_infer.modules import Calibration, InferenceModule, ModuleTarget, find_module, load_module, read_manifest
 from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.find import default_modules
+from ukb_infer.modules.module import RawOutput
 from ukb_infer.networks.speed import Precision
-from ukb_infer.regression import Mixture, calibrate, combine_modules
+from ukb_infer.regression import calibrate, combine_modules
 from ukb_infer.targets import TARGETS
 from ukb_infer.text import suggest
 
@@ -33,11 +34,14 @@ def resolve_modules(names: Sequence[str]) -> list[Path]:
         ModuleError: no such module, or a damaged manifest.
     """
     folders = [find_module(name) for name in names] if names else default_modules()
-    found: dict[tuple[str, str], Path] = {}
+    found: dict[tuple[str, str], tuple[str, Path]] = {}
     for folder in folders:
         manifest = read_manifest(folder)
-        found.setdefault((manifest.name, manifest.hash), folder.resolve())
-    return [found[key] for key in sorted(found)]
+        reference = manifest.outputs.outliers.sha256 if manifest.outputs.outliers is not None else ""
+        key = (manifest.name, manifest.hash)
+        if key not in found or found[key][0] < reference:  # of two that differ in it alone the one that has it
+            found[key] = (reference, folder.resolve())
+    return [found[key][1] for key in sorted(found)]
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,10 @@ class OutputTarget:
 
 @dataclass(frozen=True)
 class Launched:
-    """A batch in flight: its number of scans, and each module's raw outputs on the device, (K, N, T, 2)."""
+    """A batch in flight: its number of scans, and each module's raw outputs on the device."""
 
     count: int
-    raws: list[torch.Tensor]
+    raws: list[RawOutput]
 
 
 class BatchBuffers:
@@ -170,7 +174,8 @@ class Engine:
 
         Returns:
             (N, 3 targets + 2 parts) float64 in natural units: mean, aleatoric and epistemic variance of every target,
-            then mean and total variance of each module's own prediction of every target with several modules.
+            then mean and total variance of each module's own prediction of every target with several modules, and last,
+            if a module has an outlier reference, the outlier percentile.
         """
         return self.collect(self.launch(images))
 
@@ -185,21 +190,38 @@ class Engine:
     def collect(self, launched: Launched) -> NDArray[np.float64]:
         """Wait for a batch and run the steps after the networks; returns the same as :meth:`predict`."""
         count = launched.count
-        raws = [np.asarray(raw.cpu().numpy()) for raw in launched.raws]
+        raws = [np.asarray(raw.heads.cpu().numpy()) for raw in launched.raws]
         mixtures = [m.to_estimates(raw) for m, raw in zip(self.modules, raws, strict=True)]
+        features = [None if raw.features is None else raw.features.cpu().numpy() for raw in launched.raws]
         columns, tail = [], []
         for target in self.targets:
-            parts = [
-                Mixture(mixtures[n].mean[:, p], mixtures[n].aleatoric[:, p], mixtures[n].epistemic[:, p])
-                for n, p in target.sources
-            ]
+            parts = [mixtures[n].select((slice(None), p)) for n, p in target.sources]
             whole = combine_modules(parts, self.weights(target))
             if target.combination is not None:
                 whole = calibrate(whole, np.asarray(target.combination.factor))
             columns += [whole.mean, whole.aleatoric, whole.epistemic]
             if len(parts) > 1:
                 tail += [column for part in parts for column in (part.mean, part.total_variance)]
-        return np.stack([*columns, *tail], axis=1)[:count]
+        return np.stack([*columns, *tail, *self._outlier_percentiles(features)], axis=1)[:count]
+
+    def _outlier_percentiles(self, features: Sequence[NDArray[Any] | None]) -> list[NDArray[np.float64]]:
+        """One array of (N,) in 0-100, none where no module knows ordinary scans.
+
+        Of several modules the most surprised one counts, its tail probability times their number (Bonferroni), so that
+        ordinary scans are not flagged more often the more modules there are.
+        """
+        found = [
+            m.outliers.percentile(f)
+            for m, f in zip(self.modules, features, strict=True)
+            if m.outliers is not None and f is not None
+        ]
+        return [np.maximum(0.0, 100.0 - len(found) * (100.0 - np.max(found, axis=0)))] if found else []
+
+    @property
+    def outlier_hashes(self) -> dict[str, str]:
+        """SHA-256 of the outlier reference by module; only of those that have one."""
+        entries = {f"{m.manifest.name} {m.hash[:8]}": m.manifest.outputs.outliers for m in self.modules}
+        return {name: entry.sha256 for name, entry in entries.items() if entry is not None}
 
     def weights(self, target: OutputTarget) -> list[int]:
         """Weight of each source of a target: the number of its module's members."""

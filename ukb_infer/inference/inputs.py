@@ -26,10 +26,8 @@ _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
 _SCAN_SUFFIXES = (".zip", ".npy")
 #: Errors of a single file, not of its storage.
 OF_THE_FILE = frozenset(
-    {
-        errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ,
-    }
-)  # fmt: skip
+    (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ)
+)
 
 
 @dataclass(frozen=True)
@@ -417,7 +415,7 @@ def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
         other = by_key.get(identity) or by_scan.get(key.scan)
         if other is None:
             by_key[identity] = by_scan[key.scan] = item
-        elif _same_file(other.path, item.path):
+        elif os.path.realpath(other.path) == os.path.realpath(item.path):
             continue
         elif item.problem is None and other.problem is None:
             raise UsageError(
@@ -429,17 +427,9 @@ def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
             del by_scan[other.key.scan]
             by_key[identity] = by_scan[better.key.scan] = better
             if worse.problem is not Reason.INPUT_MISSING:  # listed, and found in another input
-                spare |= {worse.given: _named_by_its_path(worse)}
+                by_its_path = replace(worse.key, scan=worse.given.replace("/", ":"))  # a row of its own
+                spare |= {worse.given: replace(worse, key=by_its_path)}
     return sorted((*by_key.values(), *spare.values()), key=lambda item: item.key.sort_key)
-
-
-def _named_by_its_path(item: ScanInput) -> ScanInput:
-    """Name an unusable file by its path, because another file has its scan's name."""
-    return replace(item, key=replace(item.key, scan=item.given.replace("/", ":")))
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 # -- exclusions --------------------------------------------------------------------------------------------------------

@@ -32,8 +32,19 @@ def output_spec(config: PredictConfig, engine: Engine) -> OutputSpec:
     stored = tuple(t.spec.name for t in engine.targets)
     return OutputSpec(
         stored=stored, targets=written, level=config.level, level_name=config.level_name,
-        uncertainty=config.uncertainty, parquet=config.parquet,
+        uncertainty=config.uncertainty, parquet=config.parquet, outliers=_outlier_words(engine),
+        has_percentile=bool(engine.outlier_hashes),
     )  # fmt: skip
+
+
+def _outlier_words(engine: Engine) -> str:
+    """What the outlier percentile of the run is, for the dictionary."""
+    without = [m.manifest.name for m in engine.modules if m.outliers is None]
+    if len(without) == len(engine.modules):
+        return "not available: the modules have no outlier reference (ukb-infer modules fit-outliers adds one)"
+    known = [f"{m.manifest.name}: {e.fitted_on}" for m in engine.modules if (e := m.manifest.outputs.outliers)]
+    words = f"reference scans of {'; '.join(known)}"
+    return words + (f"; not available for {', '.join(without)}" if without else "")
 
 
 def _written(config: PredictConfig, engine: Engine, target: OutputTarget, tail: int) -> WrittenTarget:

@@ -6,13 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, TracebackType
 from typing import Any
 
 from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.inputs import ScanInput
-from ukb_infer.inference.work import Job, Outcome, failed, from_failure, process_scan
+from ukb_infer.inference.work import Outcome, ScanJob, failed, from_failure, process_scan
 from ukb_infer.reasons import Reason
 
 #: Consecutive storage failures after which the storage counts as lost.
@@ -32,23 +31,21 @@ class StopOnTerminate:
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, *_: object) -> None:
         self.requested = True
 
     def __call__(self) -> bool:
         """Whether to stop."""
         return self.requested
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Restore the previous handler."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
 
 def outcomes(
-    jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
 ) -> Iterator[tuple[ScanInput, Outcome]]:
     """Process scans; each is returned at most once, in order of completion.
 
@@ -96,7 +93,9 @@ def _pause(seconds: float, stop: Callable[[], bool]) -> None:
         time.sleep(min(0.2, max(0.0, end - time.monotonic())))
 
 
-def _one_pass(jobs: Sequence[Job], config: CommonConfig, stop: Callable[[], bool]) -> Iterator[tuple[Job, Outcome]]:
+def _one_pass(
+    jobs: Sequence[ScanJob], config: CommonConfig, stop: Callable[[], bool]
+) -> Iterator[tuple[ScanJob, Outcome]]:
     """Process every job once, locally or on a cluster."""
     if not jobs:
         return

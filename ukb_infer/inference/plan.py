@@ -23,16 +23,9 @@ from ukb_infer.text import format_duration
 
 #: Machine failures: the same command retries these scans.
 TRANSIENT = frozenset(
-    {
-        Reason.WORKER_DIED,
-        Reason.TIMED_OUT,
-        Reason.INTERNAL_ERROR,
-        Reason.INPUT_CHANGED,
-        Reason.INPUT_MISSING,
-        Reason.INPUT_UNREADABLE,
-        Reason.STORAGE_FAILED,
-    }
-)
+    (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.INTERNAL_ERROR, Reason.INPUT_CHANGED, Reason.INPUT_MISSING,
+     Reason.INPUT_UNREADABLE, Reason.STORAGE_FAILED)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,13 +79,8 @@ def load_engine(config: PredictConfig) -> Engine:
     folders = resolve_modules([_place_of(name, config) for name in config.modules])
     device = choose_device(config.device)
     prepare_device(device)
-    return Engine(
-        folders,
-        device,
-        choose_precision(config.precision, device),
-        choose_batch_size(config.batch_size, device),
-        config.backend,
-    )
+    precision, batch_size = choose_precision(config.precision, device), choose_batch_size(config.batch_size, device)
+    return Engine(folders, device, precision, batch_size, config.backend)
 
 
 def _place_of(module: str, config: PredictConfig) -> str:
@@ -143,6 +138,7 @@ def run_identity(config: PredictConfig, engine: Engine) -> dict[str, Any]:
             "precision": engine.precision,
             "batch_size": engine.batch_size,
         }
+        | ({"outliers": engine.outlier_hashes, "ood_threshold": config.ood_threshold} if engine.outlier_hashes else {})
     )
 
 
@@ -174,9 +170,8 @@ class Batches:
         broken: list[JournalRow] = []
         report = progress or (lambda *_: None)
         report(done, total, failures)
-        for scan, outcome in outcomes(
-            [_job(config, scan, engine.recipe.name) for scan in todo], config, self.session.stop
-        ):
+        jobs = [_job(config, scan, engine.recipe.name) for scan in todo]
+        for scan, outcome in outcomes(jobs, config, self.session.stop):
             if outcome.image is None:
                 failures += 1
                 broken.append(journal_row(scan, outcome))
@@ -211,7 +206,7 @@ class Batches:
         if launched is not None:
             values = self.engine.collect(launched)
             for (scan, outcome), estimate in zip(ready, values, strict=True):
-                judged = _judge(outcome, estimate, self.engine.targets, strict=self.config.reading.strict)
+                judged = _judge(outcome, estimate, self.engine, self.config)
                 failures += judged.image is None
                 rows.append(journal_row(scan, judged, b"" if judged.image is None else estimate.tobytes()))
         self.session.commit(rows)
@@ -225,10 +220,8 @@ def _job(config: PredictConfig, scan: ScanInput, recipe: str) -> Job:
     return Job(scan, config.reading, recipe, config.at(config.projections), digest=config.verify)
 
 
-def _judge(
-    outcome: Outcome, estimate: NDArray[np.float64], targets: Sequence[OutputTarget], *, strict: bool
-) -> Outcome:
-    """Fail estimates that are not finite; flag means outside their physical limits.
+def _judge(outcome: Outcome, estimate: NDArray[np.float64], engine: Engine, config: PredictConfig) -> Outcome:
+    """Fail estimates that are not finite; flag means outside their physical limits, and outliers.
 
     A 0/1 regression is reported as a clipped probability; its mean is slightly outside 0-1 in half the scans and is not
     flagged for that.
@@ -237,19 +230,40 @@ def _judge(
     if not np.isfinite(estimate).all():
         text = "the networks returned NaN or infinity; try precision fp32"
         return _refused(outcome, Reason.NON_FINITE_ESTIMATE, text)
+    found = [
+        (reason, text)
+        for reason, text in (
+            (Reason.MEAN_OUTSIDE_LIMITS, _outside_limits(estimate, engine.targets)),
+            (Reason.OUT_OF_DISTRIBUTION, _unlike(estimate, engine, config.ood_threshold)),
+        )
+        if text
+    ]
+    if not found:
+        return outcome
+    message = "; ".join(text for _, text in found)
+    if config.reading.strict:
+        return _refused(outcome, found[0][0], f"{message} (strict: a flag is a failure)")
+    joined = "; ".join(part for part in (result.message, message) if part)
+    return outcome.changed(
+        status="flagged", reasons=(*result.reasons, *(reason for reason, _ in found)), message=joined
+    )
+
+
+def _outside_limits(estimate: NDArray[np.float64], targets: Sequence[OutputTarget]) -> str:
+    """Names of the targets whose mean is outside, as a sentence; "" for none."""
     outside = [
         t.spec.name
         for t, mean in zip(targets, estimate[0 : 3 * len(targets) : 3], strict=True)
         if t.spec.kind == "continuous" and not _within(float(mean), t.spec.lower, t.spec.upper)
     ]
-    if not outside:
-        return outcome
-    reason = Reason.MEAN_OUTSIDE_LIMITS
-    message = f"mean outside its physical limits: {', '.join(outside)}"
-    if strict:
-        return _refused(outcome, reason, f"{message} (strict: a flag is a failure)")
-    joined = "; ".join(part for part in (result.message, message) if part)
-    return outcome.changed(status="flagged", reasons=(*result.reasons, reason), message=joined)
+    return f"mean outside its physical limits: {', '.join(outside)}" if outside else ""
+
+
+def _unlike(estimate: NDArray[np.float64], engine: Engine, threshold: float) -> str:
+    """That the scan is an outlier, as a sentence; "" where it is not, or no module can tell."""
+    if not engine.outlier_hashes or threshold >= 100.0 or estimate[-1] < threshold:
+        return ""
+    return f"more unusual than {estimate[-1]:.4g} % of ordinary scans (limit {threshold:g} %)"
 
 
 def _refused(outcome: Outcome, reason: Reason, message: str) -> Outcome:

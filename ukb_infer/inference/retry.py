@@ -10,7 +10,7 @@ from typing import Any
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.lock import LockMode
-from ukb_infer.inference.config import PredictConfig, ProjectConfig
+from ukb_infer.inference.config import PredictConfig, ProjectConfig, StitchConfig
 from ukb_infer.reasons import Reason
 from ukb_infer.runs.summary import Progress, RunSummary
 from ukb_infer.text import suggest
@@ -40,7 +40,7 @@ def run_retry(
             raise UsageError(f"unknown reason {code!r}{suggest(code, known)}", field="codes")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a run; expected a folder written by `predict` or `project`")
+        raise RunError(f"{folder} is not a run; expected a folder written by `predict`, `project` or `stitch`")
     with RunLock(folder, lock) as held, Journal(folder, read_only=True, locks=held.locks_work) as journal:
         command = journal.get("command")
         if command is None:
@@ -69,6 +69,10 @@ def _repetition(folder: Path, command: dict[str, Any], shard: str) -> Callable[[
         from ukb_infer.inference.project import run_project
 
         return partial(run_project, ProjectConfig.from_journal(plain, base))
+    if command["name"] == "stitch":
+        from ukb_infer.inference.stitch import run_stitch
+
+        return partial(run_stitch, StitchConfig.from_journal(plain, base))
     from ukb_infer.inference.predict import run_predict
 
     return partial(run_predict, PredictConfig.from_journal(plain, base))

@@ -1,12 +1,13 @@
-"""The work on one scan: read, check, project."""
+"""What a worker process does with one scan: read, check, compute, write."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ukb_infer.execution import Failure
 from ukb_infer.inference.fingerprints import content_digest, fingerprint
 from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Projection, ReadingOptions, ScanResult, Volume
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult
 from ukb_infer.runs.files import SCANS
 
 Done = TypeVar("Done")
@@ -25,29 +26,25 @@ READINGS = 2
 
 
 class OutputError(OSError):
-    """Writing a projection failed."""
+    """Writing a result failed."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One scan to project.
+class ScanJob(Protocol):
+    """What a worker does with one scan: ``make`` reads it, ``keep`` writes what came of it."""
 
-    Attributes:
-        scan: to read.
-        options: reading options.
-        recipe: name of the recipe.
-        cache: folder of cached projections to write to, or None.
-        png: also write a picture; ``volumes``: also write the fused volumes.
-        digest: also compute the SHA-256 of the input.
-    """
+    @property
+    def scan(self) -> ScanInput:
+        """What to read."""
 
-    scan: ScanInput
-    options: ReadingOptions
-    recipe: str
-    cache: Path | None = None
-    png: bool = False
-    volumes: bool = False
-    digest: bool = False
+    @property
+    def digest(self) -> bool:
+        """Whether to compute the SHA-256 of the input."""
+
+    def make(self) -> Any:
+        """Read and compute; what comes back goes to ``keep`` if the file has not changed meanwhile."""
+
+    def keep(self, made: Any) -> Outcome:
+        """Write what is to be kept, and say what became of the scan."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +75,21 @@ def from_failure(failure: Failure) -> Outcome:
     return failed(reason, f"{failure.detail}; {reason.advice}")
 
 
-def process_scan(job: Job) -> Outcome:
-    """Read, check and project one scan; every problem of the scan becomes an outcome.
+def process_scan(job: ScanJob) -> Outcome:
+    """Do a job; every problem of the scan becomes an outcome.
 
     A file that is replaced while it is read is read again; the outcome belongs to the file with its fingerprint.
     """
     for _ in range(READINGS):
         mark = fingerprint(job.scan.path)
         digest = content_digest(job.scan.path) if job.digest else ""
-        made = _guard(lambda: _project(job))
+        made = _guard(job.make)
         if fingerprint(job.scan.path) == mark:
             break
     else:
         made = failed(Reason.INPUT_CHANGED)
-    if isinstance(made, Made):
-        kept = made
-        made = _guard(lambda: _keep(job, kept))
-    return made.changed(fingerprint=mark, digest=digest)
+    outcome: Outcome = made if isinstance(made, Outcome) else _guard(lambda: job.keep(made))
+    return outcome.changed(fingerprint=mark, digest=digest)
 
 
 def _guard(step: Callable[[], Done]) -> Done | Outcome:
@@ -114,80 +109,100 @@ def _guard(step: Callable[[], Done]) -> Done | Outcome:
         )
 
 
+def finished(
+    flags: Sequence[Reason],
+    messages: Sequence[str],
+    stations: int,
+    *,
+    measures: Measures | None = None,
+    image: NDArray[Any] | None = None,
+) -> Outcome:
+    """Outcome of a scan that was used.
+
+    Args:
+        flags: raised on the way.
+        messages: one a flag.
+        stations: fused.
+        measures: the scan's quality, by name.
+        image: of the recipe.
+    """
+    reasons = tuple(dict.fromkeys(flags))
+    result = ScanResult(
+        status="flagged" if reasons else "ok", reasons=reasons, message="; ".join(messages), stations=stations,
+        measures=measures or {},
+    )  # fmt: skip
+    return Outcome(result, image)
+
+
+@contextmanager
+def writing(scan: str) -> Iterator[None]:
+    """Tell failures to write from failures to read.
+
+    Raises:
+        OutputError: the output's storage failed.
+        ScanError: the scan's name is too long for a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _of_writing(error, scan) from error
+
+
 @dataclass(frozen=True)
-class Made:
-    """A projection, and the fused volumes if requested."""
+class Job:
+    """One scan to project.
 
-    projection: Projection
-    volume: Volume | None = None
+    Attributes:
+        scan: what to read.
+        options: how.
+        recipe: name of the recipe to project by.
+        cache: folder of cached projections to write to, or None.
+        png: write a picture beside it.
+        digest: also compute the SHA-256 of the input.
+    """
 
+    scan: ScanInput
+    options: ReadingOptions
+    recipe: str
+    cache: Path | None = None
+    png: bool = False
+    digest: bool = False
 
-def _project(job: Job) -> Made:
-    from ukb_infer.imaging.readers.projection_file import read_projection
-    from ukb_infer.imaging.reading import project_path
-    from ukb_infer.imaging.recipes import get_recipe
-    from ukb_infer.quality import measure_stations
+    def make(self) -> Projection:
+        """Read, check and project the scan."""
+        from ukb_infer.imaging.readers.projection_file import read_projection
+        from ukb_infer.imaging.reading import project_path
+        from ukb_infer.imaging.recipes import get_recipe
+        from ukb_infer.quality import measure_stations
 
-    scan = job.scan
-    if scan.kind == "projection" and scan.known is not None:
+        scan = self.scan
+        if scan.kind != "projection" or scan.known is None:
+            return project_path(scan.path, self.options, self.recipe, measure_stations)
         known = scan.known
-        if job.options.strict and known.reasons:
+        if self.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"
             raise ScanError(known.reasons[0], f"flagged in {beside} (strict: a flag is a failure)")
         messages = tuple(flag.meaning for flag in known.reasons)
-        image = read_projection(scan.path, get_recipe(job.recipe))
-        return Made(Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures))
-    if job.volumes and scan.kind != "projection":
-        return _project_with_volumes(job)
-    return Made(project_path(scan.path, job.options, job.recipe, measure_stations))
+        image = read_projection(scan.path, get_recipe(self.recipe))
+        return Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures)
 
+    def keep(self, made: Projection) -> Outcome:
+        """Write the projection where it is to be cached."""
+        if self.cache is not None:
+            with writing(self.scan.key.scan):
+                self._write(made, self.cache)
+        return finished(made.flags, made.messages, made.stations, measures=made.measures, image=made.image)
 
-def _project_with_volumes(job: Job) -> Made:
-    from ukb_infer.imaging.reading import read_stations
-    from ukb_infer.imaging.recipes import get_recipe
-    from ukb_infer.quality import measure_stations
+    def _write(self, made: Projection, folder: Path) -> None:
+        from ukb_infer.imaging.recipes import get_recipe
+        from ukb_infer.imaging.volumes.export import save_png
+        from ukb_infer.storage import atomic_path
 
-    recipe = get_recipe(job.recipe)
-    read = read_stations(job.scan.path, job.options)
-    if job.options.strict and read.flags:
-        raise ScanError(read.flags[0], f"{read.messages[0]} (strict: a flag is a failure)")
-    image = recipe.project(read.stations)
-    measures = measure_stations(read.stations)
-    projection = Projection(image, read.flags, read.messages, len(read.stations), job.scan.key, measures)
-    return Made(projection, recipe.fuse(read.stations) if job.cache is not None else None)
-
-
-def _keep(job: Job, made: Made) -> Outcome:
-    """Write what is to be cached, and return the outcome."""
-    projection = made.projection
-    if job.cache is not None:
-        _write(made, job, job.cache)
-    flags = tuple(dict.fromkeys(projection.flags))
-    result = ScanResult(
-        status="flagged" if flags else "ok",
-        reasons=flags,
-        message="; ".join(projection.messages),
-        stations=projection.stations,
-        measures=projection.measures,
-    )
-    return Outcome(result, projection.image)
-
-
-def _write(made: Made, job: Job, folder: Path) -> None:
-    from ukb_infer.imaging.recipes import get_recipe
-    from ukb_infer.imaging.volumes.export import save_png, write_volumes
-    from ukb_infer.storage import atomic_path
-
-    scan = job.scan.key.scan
-    try:
-        if made.volume is not None:
-            write_volumes(made.volume, folder, scan)
+        scan = self.scan.key.scan
         with atomic_path(folder / f"{scan}.npy") as partial:
-            np.save(partial, made.projection.image)
-        if job.png:
-            save_png(made.projection.image, folder / f"{scan}.png", get_recipe(job.recipe))
-    except OSError as error:
-        raise _of_writing(error, scan) from error
+            np.save(partial, made.image)
+        if self.png:
+            save_png(made.image, folder / f"{scan}.png", get_recipe(self.recipe))
 
 
 def _of_writing(error: OSError, scan: str) -> Exception:

@@ -194,41 +194,39 @@ def _split(line: str, separator: str) -> list[str]:
 # -- which column ------------------------------------------------------------------------------------------------------
 
 
+def _tried(cell: str) -> tuple[NamedId | None, bool]:
+    """What a cell names, and whether it would be an id but for a problem."""
+    try:
+        return parse_id(cell), False
+    except IdError:
+        return None, True
+
+
 def _is_number(cell: str) -> bool:
     """Whether a cell is a participant's number, possibly a faulty one."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return True
-    return named is not None and named.eid != ""
+    named, faulty = _tried(cell)
+    return faulty or (named is not None and named.eid != "")
 
 
 def _names_scan(cell: str) -> bool:
     """Whether a cell names a UK Biobank participant or scan rather than being arbitrary text."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return True
-    return named is not None and (named.eid != "" or ScanKey.from_name(named.scan).eid != "")
+    named, faulty = _tried(cell)
+    return faulty or (named is not None and (named.eid != "" or ScanKey.from_name(named.scan).eid != ""))
 
 
 def _is_sure(cell: str) -> bool:
     """Whether a cell is an id whatever its column: a scan's key, or enough digits that are not a date."""
-    if not _names_scan(cell):
-        return False
-    try:
-        named = parse_id(cell)
-    except IdError:  # too long for anything but an id, or a rounded id
+    named, faulty = _tried(cell)
+    if faulty:  # too long for anything but an id, or a rounded id
         return sum(c.isdigit() for c in cell) >= _ID_DIGITS or "e" in cell.lower()
-    return named is not None and (not named.eid or (len(named.scan) >= _ID_DIGITS and not _DATE.match(named.scan)))
+    if named is None or not _names_scan(cell):
+        return False
+    return not named.eid or (len(named.scan) >= _ID_DIGITS and not _DATE.match(named.scan))
 
 
 def _participant(cell: str) -> str:
     """Participant named by a cell, by number or scan key; "" for none."""
-    try:
-        named = parse_id(cell)
-    except IdError:
-        return ""
+    named, _ = _tried(cell)
     return "" if named is None else named.eid or plain_eid(ScanKey.from_name(named.scan).eid)
 
 

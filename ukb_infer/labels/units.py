@@ -25,7 +25,8 @@ _ALIASES = {
     "millilitres": "mL", "milliliters": "mL", "cc": "cm3", "ccm": "cm3", "cm^3": "cm3", "cm³": "cm3", "mm^3": "mm3",
     "mm³": "mm3", "percent": "%", "pct": "%", "share": "fraction", "ratio": "fraction", "year": "years", "yr": "years",
     "yrs": "years", "month": "months", "L/m^2": "L/m2", "L/m²": "L/m2", "l/m2": "L/m2", "mL/m²": "mL/m2",
-    "beats/min": "bpm",
+    "beats/min": "bpm", "1/min": "bpm", "y": "years", "l/m²": "L/m2", "milliliter": "mL", "centimetre": "cm",
+    "centimetres": "cm", "centimeter": "cm", "centimeters": "cm",
 }  # fmt: skip
 #: Advice if a mass is given as a volume or vice versa (ICRP publication 89, table 2.3).
 DENSITIES = "about 1.05 g/cm3 for organs and muscle, 0.95 for adipose tissue"
@@ -34,6 +35,13 @@ DENSITIES = "about 1.05 g/cm3 for organs and muscle, 0.95 for adipose tissue"
 def unit_name(unit: str) -> str:
     """The standard spelling of a unit: ``litres`` is ``L``."""
     return _ALIASES.get(unit, _ALIASES.get(unit.lower(), unit))
+
+
+def published_unit(text: str) -> str:
+    """The unit that a published table means: ``Litres`` and ``[l]`` are ``L``; one not known comes in small letters."""
+    plain = text.strip(" []()").replace("^", "")
+    lower = plain.casefold()
+    return plain if plain in UNITS else {name.casefold(): name for name in UNITS}.get(lower) or unit_name(lower)
 
 
 def conversion(spec: TargetSpec, unit: str, option: str) -> float:

@@ -17,24 +17,9 @@ from pydantic import AfterValidator, Field, Strict, ValidationInfo
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.imaging.recipes import RECIPES
-from ukb_infer.modules import version1
+from ukb_infer.modules import checks, version1
 from ukb_infer.modules.calibration import Calibration
-from ukb_infer.modules.checks import (
-    Line,
-    LineOrNothing,
-    Number,
-    Positive,
-    Prose,
-    Setting,
-    each_once,
-    expected,
-    from_json,
-    load_json,
-    read_object,
-    shown,
-    unknown_key,
-    wrong,
-)
+from ukb_infer.modules.checks import Line, LineOrNothing, Number, Positive, Prose, Setting, expected, from_json, wrong
 from ukb_infer.regression.log_variance import LOG_VARIANCES, LogVariance
 from ukb_infer.storage import sha256_file
 from ukb_infer.text import suggest
@@ -62,6 +47,21 @@ class MemberFile:
         expected("a plain name ending in .safetensors"),
     ]
     sha256: Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$"), expected("64 hexadecimal digits")]
+
+
+@from_json
+@dataclass(frozen=True)
+class OutlierFile:
+    """What ordinary scans look like to the networks: file name, its SHA-256, and which scans those were."""
+
+    file: Annotated[
+        str,
+        Strict(),
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"),
+        expected("a plain name ending in .safetensors"),
+    ]
+    sha256: Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$"), expected("64 hexadecimal digits")]
+    fitted_on: Line
 
 
 def _above_lower(upper: float | None, info: ValidationInfo) -> float | None:
@@ -170,15 +170,21 @@ class ModuleNetwork:
     dimension: Annotated[Literal[2], expected("2")] = 2
     head: Annotated[Literal["mean-variance"], expected("mean-variance")] = "mean-variance"
     dtype: Annotated[Literal["float32"], expected("float32")] = "float32"
-    members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("file")] = ()
+    members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("file")] = ()
 
 
 @from_json
 @dataclass(frozen=True)
 class ModuleOutputs:
-    """Outputs: targets in the order of the head."""
+    """Outputs of a module.
 
-    targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), each_once("name")]
+    Attributes:
+        targets: in the order of the head.
+        outliers: reference of ordinary scans; None if the module has none.
+    """
+
+    targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("name")]
+    outliers: OutlierFile | None = None
 
 
 @from_json
@@ -225,14 +231,23 @@ class ModuleManifest:
         """Weight files."""
         return self.network.members
 
+    @property
+    def files(self) -> tuple[MemberFile | OutlierFile, ...]:
+        """All files beside the manifest."""
+        return (*self.members, *([self.outputs.outliers] if self.outputs.outliers is not None else []))
+
     def with_targets(self, targets: Sequence[ModuleTarget]) -> ModuleManifest:
         """The manifest with other targets, for example calibrated ones."""
-        return replace(self, outputs=ModuleOutputs(tuple(targets)))
+        return replace(self, outputs=replace(self.outputs, targets=tuple(targets)))
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that affects the estimates: manifest and, through it, every weight file."""
-        plain = {k: v for k, v in self.to_dict().items() if k not in ("schema_version", "training")}
+        """SHA-256 of everything that affects the estimates: manifest and, through it, every weight file.
+
+        The outlier reference does not, and is left out.
+        """
+        bare = replace(self, outputs=ModuleOutputs(self.targets))
+        plain = {k: v for k, v in bare.to_dict().items() if k not in ("schema_version", "training")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,6 +257,8 @@ class ModuleManifest:
             entry["calibration"] = target.calibration.to_dict()
         if not self.training:
             del plain["training"]
+        if self.outputs.outliers is None:
+            del plain["outputs"]["outliers"]
         version = {"schema_version": plain.pop("schema_version")}
         return version | (version1.from_sections(plain) if self.schema_version == 1 else plain)
 
@@ -260,21 +277,21 @@ def parse_manifest(text: str, file: str = MANIFEST_NAME) -> ModuleManifest:
     Raises:
         ModuleError: not JSON, invalid, of an unknown schema version or recipe.
     """
-    value = load_json(text, file)
+    value = checks.load_json(text, file)
     version = value.get("schema_version")
     if type(version) is not int or version not in (1, SCHEMA_VERSION):
         raise ModuleError(
-            f"{file}: schema_version is {shown(version)}, expected 1 or {SCHEMA_VERSION}; a newer module needs a newer "
-            "ukb-infer"
+            f"{file}: schema_version is {checks.shown(version)}, expected 1 or {SCHEMA_VERSION}; a newer module needs "
+            "a newer ukb-infer"
         )
     if version == 1:
-        if unknown := unknown_key(value, version1.PLACES):
+        if unknown := checks.unknown_key(value, version1.PLACES):
             key, words = unknown
-            raise ModuleError(f"{file}: {ascii(key[:60])[1:-1]} is {shown(value[key])}, expected {words}")
+            raise ModuleError(f"{file}: {ascii(key[:60])[1:-1]} is {checks.shown(value[key])}, expected {words}")
         recipe = RECIPES.get(str(value.get("recipe")))
         value = version1.to_sections(value, recipe.channels if recipe is not None else ())
-        return read_object(ModuleManifest, value, file, version1.place_of)
-    return read_object(ModuleManifest, value, file)
+        return checks.read_object(ModuleManifest, value, file, version1.place_of)
+    return checks.read_object(ModuleManifest, value, file)
 
 
 def read_manifest(folder: Path) -> ModuleManifest:
@@ -298,8 +315,8 @@ def read_manifest(folder: Path) -> ModuleManifest:
     return parse_manifest(text, str(path))
 
 
-def check_member_file(folder: Path, member: MemberFile) -> str | None:
-    """Problem of one weight file (missing, or another SHA-256), or None.
+def check_member_file(folder: Path, member: MemberFile | OutlierFile) -> str | None:
+    """Problem of one file beside the manifest (missing, or another SHA-256), or None.
 
     Args:
         folder: of the module.
@@ -326,4 +343,4 @@ def verify_module(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except ModuleError as error:
         return [str(error)]
-    return [problem for member in manifest.members if (problem := check_member_file(folder, member))]
+    return [problem for member in manifest.files if (problem := check_member_file(folder, member))]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.imaging.recipes.mimir1 import MIMIR_1
+from ukb_infer.labels.units import published_unit
 from ukb_infer.modules.calibration import Calibration
 from ukb_infer.modules.checks import MAX_NUMBER
 from ukb_infer.modules.manifest import ModuleInput, ModuleManifest, ModuleNetwork, ModuleOutputs, ModuleTarget
@@ -25,19 +26,10 @@ from ukb_infer.modules.module import save_module
 from ukb_infer.networks import MeanVarianceNetwork, build_network
 from ukb_infer.targets import find_target
 
-SNAPSHOT, STANDARDIZATION, CALIBRATION, METADATA = (
-    "snapshot.pth.tar",
-    "standardization_parameters.txt",
-    "calibration_factors.txt",
-    "metadata.txt",
-)
+SNAPSHOT, METADATA = "snapshot.pth.tar", "metadata.txt"
+STANDARDIZATION, CALIBRATION = "standardization_parameters.txt", "calibration_factors.txt"
 BACKBONE = "resnet50"
 _MAX_TEXT_BYTES = 1 << 20
-#: Spellings of the registry's units.
-_SPELLINGS = {
-    "litre": "l", "litres": "l", "liter": "l", "liters": "l", "percent": "%", "pct": "%", "year": "years", "y": "years",
-    "yr": "years", "yrs": "years", "beats/min": "bpm", "1/min": "bpm", "l/m²": "l/m2",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,17 +93,13 @@ def _read_targets(folder: Path) -> list[_MimirTarget]:
         line = k + 2
         if len(m) < 4 or not m[0]:
             _fail(folder / METADATA, f"line {line} is {','.join(m)[:60]!r}", "Name,Field,Unit,Divisor")
-        targets.append(
-            _MimirTarget(
-                m[0],
-                m[1],
-                m[2],
-                _number(folder / METADATA, m, 3, line, positive=True),
-                _number(folder / STANDARDIZATION, s, 0, line, positive=False),
-                _number(folder / STANDARDIZATION, s, 1, line, positive=True),
-                _number(folder / CALIBRATION, f, 0, line, positive=True),
-            )
+        numbers = (
+            _number(folder / METADATA, m, 3, line, positive=True),
+            _number(folder / STANDARDIZATION, s, 0, line, positive=False),
+            _number(folder / STANDARDIZATION, s, 1, line, positive=True),
+            _number(folder / CALIBRATION, f, 0, line, positive=True),
         )
+        targets.append(_MimirTarget(m[0], m[1], m[2], *numbers))
     return targets
 
 
@@ -124,7 +112,7 @@ def _own_name(name: str) -> str:
 
 def _same_unit(one: str, other: str) -> bool:
     """Whether two spellings are the same unit; a missing unit is assumed to be the registry's."""
-    spelled = [_SPELLINGS.get(u, u) for u in (one.casefold().strip(" []()").replace("^", ""), other.casefold())]
+    spelled = [published_unit(unit).casefold() for unit in (one, other)]
     return not spelled[0] or spelled[0] == spelled[1]
 
 

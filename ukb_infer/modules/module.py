@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,19 +26,15 @@ from ukb_infer.modules.manifest import (
     SCHEMA_VERSION,
     MemberFile,
     ModuleManifest,
+    ModuleOutputs,
+    OutlierFile,
     check_member_file,
     parse_manifest,
     read_manifest,
 )
-from ukb_infer.networks import (
-    WORTH_COMPILING,
-    CompiledMembers,
-    InputScaling,
-    MeanVarianceNetwork,
-    build_network,
-    choose_backend,
-    speed,
-)
+from ukb_infer.modules.outliers import OutlierReference, read_outliers
+from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
+from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose_backend
 from ukb_infer.networks.speed import DTYPES, Call, Precision
 from ukb_infer.regression import Mixture, calibrate, combine_members, convert_units, destandardize, variance_from_raw
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
@@ -57,6 +54,18 @@ class NetworkOutput(NamedTuple):
     features: Tensor | None
 
 
+class RawOutput(NamedTuple):
+    """Outputs of K members for N images as :meth:`InferenceModule.launch` leaves them on the device.
+
+    Attributes:
+        heads: (K, N, T, 2) float32: mean and raw log-variance in standardized units.
+        features: (K, N, F) float32 where the module has an outlier reference; else None.
+    """
+
+    heads: Tensor
+    features: Tensor | None
+
+
 class InferenceModule:
     """Released weights with their manifest, ready to predict.
 
@@ -65,6 +74,7 @@ class InferenceModule:
         members: the networks.
         device: torch device.
         backend: ``torch``, or ``openvino`` (CPU, fp32): compiled for each batch size on first use.
+        outliers: what its reference scans look like; None where the module does not say.
 
     Attributes:
         members: networks in evaluation mode on ``device``, their parameters frozen.
@@ -76,13 +86,14 @@ class InferenceModule:
         members: Sequence[MeanVarianceNetwork],
         device: torch.device,
         backend: str = "torch",
+        outliers: OutlierReference | None = None,
     ) -> None:
-        self.manifest, self.device, self.backend = manifest, device, backend
+        self.manifest, self.device, self.backend, self.outliers = manifest, device, backend, outliers
         self.recipe = get_recipe(manifest.input.recipe)
         self.scaling = InputScaling(manifest.input.scale, manifest.input.offset, manifest.input.size)
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
-        self._compiled = CompiledMembers(self.members)
+        self._compiled = {wanted: CompiledMembers(self.members, features=wanted) for wanted in (False, True)}
 
     @property
     def hash(self) -> str:
@@ -112,6 +123,10 @@ class InferenceModule:
         """(N, channels, rows, cols) of the input size -> (K, N, T, 2)."""
         return torch.stack([member(scaled).float() for member in self.members])
 
+    def _evaluate_with_features(self, scaled: Tensor) -> Tensor:
+        """(N, channels, rows, cols) of the input size -> (K, N, 2T + F)."""
+        return torch.stack([member.with_features(scaled).float() for member in self.members])
+
     def _check(self, images: Tensor, *, exact: bool) -> None:
         """Refuse images of another shape than the recipe's and, if ``exact``, of another type."""
         shape, dtype = tuple(images.shape), f"torch.{self.recipe.dtype}"
@@ -135,9 +150,25 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        return np.asarray(self.launch(images, precision).cpu().numpy())
+        return np.asarray(self._call(images, precision, features=False).cpu().numpy())
 
-    def launch(self, images: Tensor, precision: Precision = "fp32") -> Tensor:
+    def predict_features(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
+        """Features of every member between encoder and head, with the speed wrappers that :meth:`launch` has.
+
+        Args:
+            images: (N, channels, rows, cols) of the recipe, on any device.
+            precision: arithmetic of the networks.
+
+        Returns:
+            (K, N, F) float32.
+
+        Raises:
+            UsageError: images of another type or shape, or an unknown precision.
+        """
+        packed = self._call(images, precision, features=True)
+        return np.asarray(packed[..., 2 * len(self.manifest.targets) :].cpu().numpy())
+
+    def launch(self, images: Tensor, precision: Precision = "fp32") -> RawOutput:
         """As :meth:`predict_standardized`, without waiting for a GPU: the result stays on the device.
 
         Args:
@@ -146,23 +177,30 @@ class InferenceModule:
             precision: arithmetic of the networks.
 
         Returns:
-            (K, N, T, 2) float32 on the module's device.
+            Heads and, for a module with an outlier reference, features, on the module's device.
 
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
+        if self.outliers is None:
+            return RawOutput(self._call(images, precision, features=False), None)
+        packed = self._call(images, precision, features=True)
+        numbers = 2 * len(self.manifest.targets)
+        return RawOutput(packed[..., :numbers].reshape(*packed.shape[:2], -1, 2), packed[..., numbers:])
+
+    def _call(self, images: Tensor, precision: Precision, *, features: bool) -> Tensor:
         self._check(images, exact=True)
         if precision not in DTYPES:
             raise UsageError(field="precision", got=precision, expected=", ".join(DTYPES))
-        fast = self._fast(precision)
+        fast = self._fast(precision, features)
         call = speed.on_device(lambda batch: fast(self.scaling.apply(batch)), self.device)
         return speed.without_gradients(call)(images)
 
-    def _fast(self, precision: Precision) -> Call:
+    def _fast(self, precision: Precision, features: bool) -> Call:
         """The networks in the speed wrappers for device, backend and precision."""
         if self.backend == "openvino" and precision == "fp32":
-            return self._compiled
-        call: Call = self._evaluate
+            return self._compiled[features]
+        call: Call = self._evaluate_with_features if features else self._evaluate
         if precision != "fp32":
             call = speed.mixed_precision(call, self.device, precision)
         if self.device.type == "cuda":
@@ -228,6 +266,15 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     return network
 
 
+def _load_outliers(
+    folder: Path, manifest: ModuleManifest, members: Sequence[MeanVarianceNetwork]
+) -> OutlierReference | None:
+    if manifest.outputs.outliers is None:
+        return None
+    width = sum(member.head.in_features for member in members)
+    return read_outliers(folder / manifest.outputs.outliers.file, width)
+
+
 def load_module(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",
@@ -250,7 +297,7 @@ def load_module(
     """
     folder = find_module(name_or_path)
     manifest = read_manifest(folder)
-    for member in manifest.members if verify else ():
+    for member in manifest.files if verify else ():
         problem = check_member_file(folder, member)
         if problem:
             raise ModuleError(problem)
@@ -262,8 +309,9 @@ def load_module(
         raise ModuleError(f"{folder / MANIFEST_NAME}: {error}") from error
     device = torch.device(device)
     return InferenceModule(
-        manifest, members, device, choose_backend(backend, manifest.network.encoder, device, precision)
-    )
+        manifest, members, device, choose_backend(backend, manifest.network.encoder, device, precision),
+        _load_outliers(folder, manifest, members),
+    )  # fmt: skip
 
 
 def _to_store(value: Tensor, half: bool) -> Tensor:
@@ -309,8 +357,24 @@ def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNet
                 )
 
 
+def _write_outliers(
+    folder: Path, manifest: ModuleManifest, reference: OutlierReference, fitted_on: str
+) -> ModuleOutputs:
+    """Write a reference; the file's name says its content, so that a manifest never meets another's file."""
+    data = reference.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"outliers-{digest[:8]}.safetensors"
+    atomic_write_bytes(folder / name, data)
+    return replace(manifest.outputs, outliers=OutlierFile(name, digest, fitted_on))
+
+
 def _write_files(
-    new: Path, manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork], half: bool, extra: Mapping[str, str]
+    new: Path,
+    manifest: ModuleManifest,
+    networks: Sequence[MeanVarianceNetwork],
+    half: bool,
+    extra: Mapping[str, str],
+    outliers: tuple[OutlierReference, str] | None,
 ) -> ModuleManifest:
     """Write all files of a module into an empty folder and read the manifest back."""
     files = []
@@ -319,7 +383,10 @@ def _write_files(
         state = {name: _to_store(value, half) for name, value in network.model.state_dict().items()}
         atomic_write_bytes(path, to_bytes(state))
         files.append(MemberFile(path.name, sha256_file(path)))
-    manifest = replace(manifest, network=replace(manifest.network, members=tuple(files)), schema_version=SCHEMA_VERSION)
+    manifest = replace(
+        manifest, network=replace(manifest.network, members=tuple(files)), schema_version=SCHEMA_VERSION,
+        outputs=_write_outliers(new, manifest, *outliers) if outliers else replace(manifest.outputs, outliers=None),
+    )  # fmt: skip
     try:
         text = manifest.to_json()
     except ValueError as error:
@@ -353,7 +420,7 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
     Raises:
         ModuleError: the members differ, or the file cannot be written.
     """
-    if read_manifest(folder).members != manifest.members:
+    if read_manifest(folder).files != manifest.files:
         raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
     try:
         text = manifest.to_json()
@@ -361,6 +428,36 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
         atomic_write_text(folder / MANIFEST_NAME, text)
     except (OSError, ValueError) as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
+
+
+def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> ModuleManifest:
+    """Give a module an outlier reference, in place of an earlier one; the manifest is written last.
+
+    Args:
+        folder: of the module.
+        reference: of its networks' features.
+        fitted_on: what the reference scans were, for the manifest.
+
+    Returns:
+        The manifest as written, in the newest version.
+
+    Raises:
+        ModuleError: the module cannot be read or written.
+    """
+    manifest = read_manifest(folder)
+    try:
+        outputs = _write_outliers(folder, manifest, reference, fitted_on)
+        changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
+        text = changed.to_json()
+        parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
+        atomic_write_text(folder / MANIFEST_NAME, text)
+        if (before := manifest.outputs.outliers) is not None and before != outputs.outliers:
+            (folder / before.file).unlink(missing_ok=True)
+    except OSError as error:
+        raise ModuleError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
+        ) from error
+    return changed
 
 
 def save_module(
@@ -371,6 +468,7 @@ def save_module(
     half: bool = False,
     overwrite: bool = False,
     extra: Mapping[str, str] | None = None,
+    outliers: tuple[OutlierReference, str] | None = None,
 ) -> ModuleManifest:
     """Write a complete module atomically.
 
@@ -381,6 +479,7 @@ def save_module(
         half: store weights as fp16 (they are used as fp32).
         overwrite: replace an existing module.
         extra: further text files, name to content (a README).
+        outliers: reference of ordinary scans, and which those are.
 
     Returns:
         The manifest as written.
@@ -396,7 +495,7 @@ def save_module(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             new = Path(work) / "module"
             new.mkdir()
-            manifest = _write_files(new, manifest, networks, half, extra or {})
+            manifest = _write_files(new, manifest, networks, half, extra or {}, outliers)
             _exchange(new, folder, Path(work) / "replaced")
     except OSError as error:
         raise ModuleError(

@@ -54,6 +54,11 @@ class MeanVarianceNetwork(nn.Module):
         output: Tensor = self.head(features)
         return output.reshape(-1, self.n_targets, 2)
 
+    def with_features(self, images: Tensor) -> Tensor:
+        """(N, 3, rows, cols) float -> (N, 2T + F): the flat output of :meth:`forward`, then the features."""
+        features = self.encode(images)
+        return torch.cat([self.head(features), features.float()], dim=1)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, rows, cols) float -> (N, T, 2): mean and log-variance in standardized units.
 

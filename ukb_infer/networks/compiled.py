@@ -56,22 +56,36 @@ def choose_backend(name: str, backbone: str, device: torch.device, precision: st
     return "torch"
 
 
+class _WithFeatures(torch.nn.Module):
+    """What is compiled where features are wanted: the whole batch at once, for every backbone."""
+
+    def __init__(self, network: MeanVarianceNetwork) -> None:
+        super().__init__()
+        self.model, self._encode, self._head = network.model, network.spec.encode, network.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self._encode(self.model, images)
+        return torch.cat([self._head(features), features], dim=1)
+
+
 class CompiledNetwork:
     """One member compiled for batches of one shape.
 
     Args:
         network: in evaluation mode, on the CPU.
         shape: (N, 3, rows, cols) of every batch.
+        features: also return the features.
     """
 
-    def __init__(self, network: MeanVarianceNetwork, shape: tuple[int, ...]) -> None:
+    def __init__(self, network: MeanVarianceNetwork, shape: tuple[int, ...], *, features: bool = False) -> None:
         import openvino
 
-        self.n_targets = network.n_targets
+        self._form = (-1,) if features else (network.n_targets, 2)
+        traced = _WithFeatures(network) if features else network.model
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(
-                network.model, example_input=torch.zeros(shape), input=[openvino.PartialShape(list(shape))]
+                traced, example_input=torch.zeros(shape), input=[openvino.PartialShape(list(shape))]
             )
         settings: dict[str, Any] = dict(_SETTINGS)
         if threads := os.environ.get("OMP_NUM_THREADS"):
@@ -79,9 +93,9 @@ class CompiledNetwork:
         self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) float32 -> (N, T, 2) float32."""
+        """(N, 3, rows, cols) float32 -> (N, T, 2) float32; with features (N, 2T + F)."""
         output = self._request.infer({0: np.ascontiguousarray(images.numpy())})[0]
-        return torch.from_numpy(np.array(output, np.float32)).reshape(-1, self.n_targets, 2)
+        return torch.from_numpy(np.array(output, np.float32)).reshape(len(images), *self._form)
 
 
 class CompiledMembers:
@@ -89,15 +103,18 @@ class CompiledMembers:
 
     Args:
         members: in evaluation mode, on the CPU.
+        features: also return the features.
     """
 
-    def __init__(self, members: Sequence[MeanVarianceNetwork]) -> None:
-        self._members = members
+    def __init__(self, members: Sequence[MeanVarianceNetwork], *, features: bool = False) -> None:
+        self._members, self._features = members, features
         self._compiled: dict[tuple[int, ...], list[CompiledNetwork]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) float32 -> (K, N, T, 2) float32."""
+        """(N, 3, rows, cols) float32 -> (K, N, T, 2) float32; with features (K, N, 2T + F)."""
         shape = tuple(images.shape)
         if shape not in self._compiled:
-            self._compiled[shape] = [CompiledNetwork(member, shape) for member in self._members]
+            self._compiled[shape] = [
+                CompiledNetwork(member, shape, features=self._features) for member in self._members
+            ]
         return torch.stack([member(images) for member in self._compiled[shape]])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ukb_infer.errors import UsageError
 
 if TYPE_CHECKING:  # manifests contain scalings and are read without torch
-    import torch
     from torch import Tensor
 
 #: Shortest side of a network's input, pixels.
@@ -57,20 +56,11 @@ class InputScaling:
                 f"input scaling: got size {self.size}, expected sides of at least {MIN_SIDE} that divide {tuple(full)}"
             )
 
-    def apply(self, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Scale a batch on its device; differentiable if the images are floats.
-
-        Args:
-            images: (N, channels, rows, cols).
-            dtype: of the result, float32 by default.
-
-        Returns:
-            (N, channels, rows, cols).
-        """
-        import torch
+    def apply(self, images: Tensor) -> Tensor:
+        """Scale a batch on its device: (N, channels, rows, cols) float32; differentiable if the images are floats."""
         from torch.nn import functional
 
-        values = images.to(torch.float32 if dtype is None else dtype)
+        values = images.float()
         if self.size is not None:
             kernel = (values.shape[2] // self.size[0], values.shape[3] // self.size[1])
             if kernel != (1, 1):

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ukb_infer.execution import usable_cores as cores
 from ukb_infer.performance.measures import machine
-from ukb_infer.performance.timing import cores, in_process
+from ukb_infer.performance.timing import in_process
 from ukb_infer.phantom import write_cohort
 from ukb_infer.storage import atomic_write_text
 
@@ -147,7 +148,7 @@ def _measure(
         step("cuda_end_to_end", "cuda_end_to_end", scans=full, count=count, work=str(work / "gpu"), workers=workers)
     else:
         results |= dict.fromkeys(("cuda_inference", "cuda_end_to_end"), _NO_CUDA)
-    step("projecting_alone", "project_run", scans=full, count=min(count, 40), work=str(work))
+    step("projecting_alone", "project_run", scans=full, count=min(count, 40))
     step("inference", "infer_run", points=[(8, 0, count), *(p for _, _, p in _growth(config))])
     for scans in config.memory:
         step(f"memory_{scans}", "predict_run", scans=small, count=scans, work=str(work / f"m{scans}"), workers=workers)
@@ -232,23 +233,14 @@ def _end_to_end_rows(results: dict[str, Any], row: Callable[[str, float, str, bo
     few, many = results["memory_scans"]
     peaks = [results[f"memory_{n}"]["peak_mb"] for n in (few, many)]
     detail = f"{peaks[0]:.0f} MB at {few} scans, {peaks[1]:.0f} MB at {many}"
-    row(
-        "peak memory of many scans / few scans",
-        peaks[1] / peaks[0],
-        "at most 1.05",
-        peaks[1] <= 1.05 * peaks[0],
-        detail,
-    )
+    ratio = peaks[1] / peaks[0]
+    row("peak memory of many scans / few scans", ratio, "at most 1.05", ratio <= 1.05, detail)
 
 
 def _measure_scaling(
-    config: BenchConfig,
-    work: Path,
-    small: list[str],
-    inference: list[dict[str, float]],
-    measure: _Once,
+    config: BenchConfig, work: Path, small: list[str], inference: list[dict[str, float]], measure: _Once,
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """How cost grows: seconds per scan by scans, workers, members and batch size (small scans)."""
     say("how cost grows ...")
     points: list[dict[str, Any]] = []

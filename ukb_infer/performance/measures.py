@@ -7,13 +7,15 @@ import multiprocessing
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from isal import isal_zlib
 
+from ukb_infer.execution import usable_cores as cores
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, RECIPES
-from ukb_infer.performance.timing import alternate, cores, cpu_seconds, on_one_core, peak_memory_mb
+from ukb_infer.performance.timing import alternate, cpu_seconds, on_one_core, peak_memory_mb
 from ukb_infer.records import ReadingOptions
 
 #: What is measured: projecting by this recipe, and networks on its projections.
@@ -56,10 +58,6 @@ def inflate(path: Path, members: frozenset[str]) -> int:
     return total
 
 
-def _sample(sample: Any) -> dict[str, float]:
-    return {"median_s": sample.median_s, "low_s": sample.low_s, "high_s": sample.high_s, "count": sample.count}
-
-
 def projecting(zips: Sequence[str], repeats: int) -> dict[str, Any]:
     """`project(path)` and inflating the same members, alternating, on one core.
 
@@ -80,7 +78,7 @@ def projecting(zips: Sequence[str], repeats: int) -> dict[str, Any]:
         ],
         repeats,
     )
-    return {"floor": _sample(floor), "project": _sample(whole), "ratio": whole.median_s / floor.median_s}
+    return {"floor": asdict(floor), "project": asdict(whole), "ratio": whole.median_s / floor.median_s}
 
 
 def projecting_memory(zips: Sequence[str]) -> dict[str, float]:
@@ -137,7 +135,7 @@ def measuring(zips: Sequence[str], repeats: int) -> dict[str, Any]:
         ],
         repeats,
     )
-    return {"project": _sample(whole), "measure": _sample(part), "ratio": part.median_s / whole.median_s}
+    return {"project": asdict(whole), "measure": asdict(part), "ratio": part.median_s / whole.median_s}
 
 
 def _inflate_job(job: tuple[str, frozenset[str]]) -> int:
@@ -159,7 +157,7 @@ def _throughput(function: Callable[[Any], Any], jobs: Sequence[Any], workers: in
         return len(jobs) / (time.perf_counter() - started)
 
 
-def worker_scaling(zips: Sequence[str], scans: int, rounds: int = 3) -> dict[str, Any]:
+def worker_scaling(zips: Sequence[str], scans: int, rounds: int) -> dict[str, Any]:
     """Throughput of projecting and of pure inflating with 1 and 2 workers.
 
     Args:
@@ -177,15 +175,11 @@ def worker_scaling(zips: Sequence[str], scans: int, rounds: int = 3) -> dict[str
                 best[name][workers] = max(rate, best[name].get(workers, 0.0))
     scaling = {name: rates[2] / rates[1] for name, rates in best.items()}
     rates = {f"{name}_{w}": rate for name, found in best.items() for w, rate in found.items()}
-    return {
-        "rates_per_s": rates,
-        "scaling": scaling,
-        "ratio": scaling["project"] / scaling["inflate"],
-        "cores": cores(),
-    }
+    ratio = scaling["project"] / scaling["inflate"]
+    return {"rates_per_s": rates, "scaling": scaling, "ratio": ratio, "cores": cores()}
 
 
-def _lively_resnet50(n_targets: int = 12) -> Any:
+def _lively_resnet50() -> Any:
     """Random ResNet-50 whose norms are fitted to its input, so that outputs are about one standardized unit."""
     import torch
     from torch import nn
@@ -193,7 +187,7 @@ def _lively_resnet50(n_targets: int = 12) -> Any:
     from ukb_infer.networks import build_network
 
     torch.manual_seed(0)
-    network = build_network("resnet50", n_targets)
+    network = build_network("resnet50", 12)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -224,21 +218,17 @@ def cpu_inference(batch_size: int, repeats: int) -> dict[str, Any]:
         if not openvino_is_installed():
             (only,) = alternate([eager], repeats)
             return {
-                "eager": _sample(only), "ratio": 1.0, "backend": "torch", "largest_difference": 0.0,
+                "eager": asdict(only), "ratio": 1.0, "backend": "torch", "largest_difference": 0.0,
                 "cuda": torch.cuda.is_available(),
             }  # fmt: skip
         compiled = CompiledNetwork(network, tuple(images.shape))
         difference = float((compiled(images) - plain).abs().max())
         before, after = alternate([eager, lambda _: compiled(images)], repeats)
     return {
-        "eager": _sample(before),
-        "compiled": _sample(after),
-        "ratio": before.median_s / after.median_s,
-        "backend": "openvino",
-        "largest_difference": difference,
-        "scans_per_s": batch_size / after.median_s,
+        "eager": asdict(before), "compiled": asdict(after), "ratio": before.median_s / after.median_s,
+        "backend": "openvino", "largest_difference": difference, "scans_per_s": batch_size / after.median_s,
         "cuda": torch.cuda.is_available(),
-    }
+    }  # fmt: skip
 
 
 def cuda_inference(batch_size: int, repeats: int) -> dict[str, Any]:
@@ -356,13 +346,12 @@ def cuda_end_to_end(scans: Sequence[str], count: int, work: str, workers: int) -
     }
 
 
-def project_run(scans: Sequence[str], count: int, work: str) -> dict[str, float]:
+def project_run(scans: Sequence[str], count: int) -> dict[str, float]:
     """CPU seconds of projecting and measuring linked scans in one process, without start-up.
 
     Args:
         scans: paths of zips, used in turn.
         count: projections that count, after one to warm up.
-        work: not used.
     """
     from ukb_infer.imaging.reading import project_path
     from ukb_infer.quality import measure_stations
@@ -414,12 +403,8 @@ def machine() -> dict[str, str]:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.startswith("model name")
-        ]
-        model = lines[0] if lines else model
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     from importlib.metadata import PackageNotFoundError, version
 
     further = {}

@@ -23,59 +23,30 @@ from ukb_infer.phantom.population import Subject
 class Tissue(IntEnum):
     """Low four bits of a label."""
 
-    AIR = 0
-    SUBCUTANEOUS_FAT = 1
-    MUSCLE = 2
-    ANTERIOR_THIGH_MUSCLE = 3
-    POSTERIOR_THIGH_MUSCLE = 4
-    VISCERAL_FAT = 5
-    LIVER = 6
-    KIDNEY = 7
-    LUNG = 8
-    HEART = 9
-    MARROW = 10
-    CORTICAL_BONE = 11
-    TABLE = 12
-    BOWEL = 13
-    SPLEEN = 14
-    BLADDER = 15
+    AIR, SUBCUTANEOUS_FAT, MUSCLE, ANTERIOR_THIGH_MUSCLE, POSTERIOR_THIGH_MUSCLE, VISCERAL_FAT = range(6)
+    LIVER, KIDNEY, LUNG, HEART, MARROW, CORTICAL_BONE, TABLE, BOWEL, SPLEEN, BLADDER = range(6, 16)
 
 
 class Region(IntEnum):
     """High bits of a label."""
 
-    NONE = 0
-    TRUNK = 1
-    ARM_LEFT = 2
-    ARM_RIGHT = 3
-    LEG_LEFT = 4
-    LEG_RIGHT = 5
+    NONE, TRUNK, ARM_LEFT, ARM_RIGHT, LEG_LEFT, LEG_RIGHT = range(6)
 
 
 N_LABELS = 16 * len(Region)
-#: Paint code for the visceral mixture; the kernel chooses visceral fat or bowel per voxel.
-VISCERAL_MIXTURE = 255
+Values = NDArray[np.float64] | float
 
 #: Landmarks as fractions of standing height.
-ANKLE, KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, DIAPHRAGM, SHOULDER, CHIN = (
-    0.045,
-    0.285,
-    0.47,
-    0.52,
-    0.60,
-    0.70,
-    0.818,
-    0.87,
-)
+KNEE, CROTCH, HIP_JOINT, ILIAC_CREST, SHOULDER, CHIN = 0.285, 0.47, 0.52, 0.60, 0.818, 0.87
 #: End of the neck; the head above is outside the field of a well-placed scan and not counted in the true values.
 NECK_TOP = 0.90
 #: Body height for which all lengths below are given, mm.
 REFERENCE_HEIGHT_MM = 1750.0
 #: Back of the body above the table, mm from the front edge of a 174-row station.
 BACK_Y_MM = 336.0
-#: Columns of a shape: centre x, y; half axes a, b; power; label; region it may paint on (0 any); x and y limits;
+#: Columns of a shape: centre x, y; half axes a, b; power; label; region it may paint on (0 any); x limits; end in y;
 #: mixture.
-SHAPE_COLUMNS = 12
+SHAPE_COLUMNS = 11
 
 
 @dataclass(frozen=True)
@@ -194,27 +165,21 @@ class Body:
     # -- painting ------------------------------------------------------------------------------------------------
 
     def _paint(
-        self,
-        cx: NDArray[np.float64] | float,
-        cy: NDArray[np.float64] | float,
-        a: NDArray[np.float64] | float,
-        b: NDArray[np.float64] | float,
-        label: int,
-        *,
-        power: NDArray[np.float64] | float = 2.0,
-        on: int = 0,
-        x_min: NDArray[np.float64] | float = -1e4,
-        x_max: NDArray[np.float64] | float = 1e4,
-        y_min: NDArray[np.float64] | float = -1e4,
-        y_max: NDArray[np.float64] | float = 1e4,
-        mixture: NDArray[np.float64] | float = 0.0,
+        self, cx: Values, cy: Values, a: Values, b: Values, label: int, *, on: int = 0, power: Values = 2.0,
+        x_min: Values = -1e4, x_max: Values = 1e4, y_max: Values = 1e4, mixture: Values = 0.0,
         where: NDArray[np.bool_] | None = None,
-    ) -> None:
-        columns = (cx, cy, a, b, power, label, on, x_min, x_max, y_min, y_max, mixture)
+    ) -> None:  # fmt: skip
+        columns = (cx, cy, a, b, power, label, on, x_min, x_max, y_max, mixture)
         shape = np.stack([np.broadcast_to(np.asarray(c, np.float64), self.z_mm.shape) for c in columns], axis=1).copy()
         if where is not None:
             shape[~where, 2] = 0.0
         self._shapes.append(shape)
+
+    def _paint_inside(
+        self, region: Region, tissue: Tissue, cx: Values, cy: Values, a: Values, b: Values, **how: Any
+    ) -> None:
+        """Paint a tissue over others of its region only."""
+        self._paint(cx, cy, a, b, 16 * region + tissue, on=region, **how)
 
     def shapes(self) -> NDArray[np.float32]:
         """All shapes in painting order.
@@ -246,10 +211,10 @@ class Body:
             x = self.x + side * (hang * (1.0 - near_shoulder) + (self.lean_a * 0.98 + 0.45 * a) * near_shoulder)
             y = self.back_y - 62.0 * self.scale - 0.25 * self.outer_b
             self._paint(x, y, a + fat, b + fat, 16 * region + Tissue.SUBCUTANEOUS_FAT, where=is_arm)
-            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_arm, on=region)
+            self._paint_inside(region, Tissue.MUSCLE, x, y, a, b, where=is_arm)
             bone = 9.0 * self.scale * s.bone**0.5
-            self._paint(x, y, bone, bone, 16 * region + Tissue.CORTICAL_BONE, where=is_arm, on=region)
-            self._paint(x, y, 0.6 * bone, 0.6 * bone, 16 * region + Tissue.MARROW, where=is_arm, on=region)
+            self._paint_inside(region, Tissue.CORTICAL_BONE, x, y, bone, bone, where=is_arm)
+            self._paint_inside(region, Tissue.MARROW, x, y, 0.6 * bone, 0.6 * bone, where=is_arm)
 
     def _paint_legs(self) -> None:
         s, h = self.subject, self.h
@@ -263,47 +228,31 @@ class Body:
             x = self.x + side * (_at(h, *LEG_CENTRE_X_MM) * self.scale * s.leg_spread * s.frame + 0.35 * fat)
             y = self.back_y - b - fat - 10.0
             x_min, x_max = (self.x, 1e4) if side > 0 else (-1e4, self.x)
-            self._paint(
-                x,
-                y,
-                a + fat,
-                b + fat,
-                16 * region + Tissue.SUBCUTANEOUS_FAT,
-                where=is_leg,
-                power=2.25,
-                x_min=x_min,
-                x_max=x_max,
-            )
-            self._paint(x, y, a, b, 16 * region + Tissue.MUSCLE, where=is_leg, on=region, power=2.25)
-            self._paint(
-                x, y, 0.95 * a, 0.95 * b, 16 * region + Tissue.POSTERIOR_THIGH_MUSCLE, where=is_thigh, on=region
-            )
-            self._paint(
-                x,
-                y,
-                0.95 * a,
-                0.95 * b,
-                16 * region + Tissue.ANTERIOR_THIGH_MUSCLE,
-                where=is_thigh,
-                on=region,
-                y_max=y - 0.05 * b,
-            )
+            skin = 16 * region + Tissue.SUBCUTANEOUS_FAT
+            self._paint(x, y, a + fat, b + fat, skin, where=is_leg, power=2.25, x_min=x_min, x_max=x_max)
+            self._paint_inside(region, Tissue.MUSCLE, x, y, a, b, where=is_leg, power=2.25)
+            back, front = Tissue.POSTERIOR_THIGH_MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE
+            self._paint_inside(region, back, x, y, 0.95 * a, 0.95 * b, where=is_thigh)
+            self._paint_inside(region, front, x, y, 0.95 * a, 0.95 * b, where=is_thigh, y_max=y - 0.05 * b)
             joint = 1.0 + 1.1 * _bump(h, KNEE - 0.03, KNEE + 0.03, 0.5) + 0.3 * _smooth_step(h, 0.44, 0.47)
             bone = 14.5 * self.scale * s.bone**0.5 * joint
             marrow = bone * np.where(joint > 1.2, 0.9, 0.62)
-            self._paint(x, y - 0.1 * b, bone, bone, 16 * region + Tissue.CORTICAL_BONE, where=is_leg, on=region)
-            self._paint(x, y - 0.1 * b, marrow, marrow, 16 * region + Tissue.MARROW, where=is_leg, on=region)
+            self._paint_inside(region, Tissue.CORTICAL_BONE, x, y - 0.1 * b, bone, bone, where=is_leg)
+            self._paint_inside(region, Tissue.MARROW, x, y - 0.1 * b, marrow, marrow, where=is_leg)
 
     def _paint_trunk(self) -> None:
         is_trunk = (self.h > CROTCH) & (self.h < NECK_TOP)
         trunk = 16 * Region.TRUNK
         power = 1.9 + 0.6 * _smooth_step(self.h, CROTCH, 0.53)
-        skin, wall = trunk + Tissue.SUBCUTANEOUS_FAT, trunk + Tissue.MUSCLE
+        skin = trunk + Tissue.SUBCUTANEOUS_FAT
         self._paint(self.x, self.outer_y, self.outer_a, self.outer_b, skin, power=power, where=is_trunk)
-        self._paint(self.x, self.lean_y, self.lean_a, self.lean_b, wall, power=power, where=is_trunk, on=1)
+        self._organ(Tissue.MUSCLE, 0.0, self.lean_y, self.lean_a, self.lean_b, power=power, where=is_trunk)
         self._paint_head(skin)
-        cleft = is_trunk & (self.h < 0.515)
-        self._paint(self.x, self.back_y, 5.0, 38.0, trunk + Tissue.SUBCUTANEOUS_FAT, where=cleft, on=1)
+        self._organ(Tissue.SUBCUTANEOUS_FAT, 0.0, self.back_y, 5.0, 38.0, where=is_trunk & (self.h < 0.515))
+
+    def _organ(self, tissue: Tissue, dx: Values, cy: Values, a: Values, b: Values, **how: Any) -> None:
+        """Paint a tissue of the trunk, ``dx`` to the left of its axis."""
+        self._paint_inside(Region.TRUNK, tissue, self.x + dx, cy, a, b, **how)
 
     def _paint_head(self, skin: int) -> None:
         """Skin, skull and brain above the neck; only a field moved up (``knee_missing``) includes them."""
@@ -317,115 +266,54 @@ class Body:
             self._paint(self.x, self.outer_y - 10.0, size, 1.25 * size, label, where=self.h >= NECK_TOP)
 
     def _paint_thorax(self) -> None:
-        s, h = self.subject, self.h
-        trunk = 16 * Region.TRUNK
+        h, y, cavity_a, cavity_b = self.h, self.lean_y, self.cavity_a, self.cavity_b
         size = _bump(h, 0.655, 0.825, 0.45)
-        inside = size > 0
+        a, b = 0.43 * cavity_a * size, 0.83 * cavity_b * size
         for side in (1.0, -1.0):
-            self._paint(
-                self.x + side * 0.46 * self.cavity_a,
-                self.lean_y - 2.0,
-                0.43 * self.cavity_a * size,
-                0.83 * self.cavity_b * size,
-                trunk + Tissue.LUNG,
-                power=2.4,
-                where=inside,
-                on=1,
-            )
-        heart = 56.0 * self.scale * s.heart_scale * _bump(h, 0.690, 0.757)
-        self._paint(self.x + 20.0, self.lean_y - 0.30 * self.cavity_b, heart, 0.82 * heart, trunk + Tissue.HEART, on=1)
+            self._organ(Tissue.LUNG, side * 0.46 * cavity_a, y - 2.0, a, b, power=2.4, where=size > 0)
+        heart = 56.0 * self.scale * self.subject.heart_scale * _bump(h, 0.690, 0.757)
+        self._organ(Tissue.HEART, 20.0, y - 0.30 * cavity_b, heart, 0.82 * heart)
         vessel = (h > 0.50) & (h < 0.77)
-        self._paint(
-            self.x + 8.0, self.lean_y + 0.32 * self.lean_b, 11.0, 11.0, trunk + Tissue.HEART, where=vessel, on=1
-        )
+        self._organ(Tissue.HEART, 8.0, y + 0.32 * self.lean_b, 11.0, 11.0, where=vessel)
 
     def _paint_abdomen(self) -> None:
-        s, h = self.subject, self.h
-        trunk = 16 * Region.TRUNK
+        s, h, y, cavity_a, cavity_b = self.subject, self.h, self.lean_y, self.cavity_a, self.cavity_b
         cavity = _bump(h, 0.488, 0.712, 0.22)
         share = self.visceral_share * (0.75 + 0.25 * _bump(h, 0.52, 0.70, 1.0))
-        self._paint(
-            self.x,
-            self.lean_y - 0.04 * self.cavity_b,
-            self.cavity_a * cavity,
-            self.cavity_b * cavity,
-            trunk + Tissue.VISCERAL_FAT,
-            power=2.3,
-            mixture=share,
-            where=cavity > 0,
-            on=1,
-        )
+        fat = {"power": 2.3, "mixture": share, "where": cavity > 0}
+        self._organ(Tissue.VISCERAL_FAT, 0.0, y - 0.04 * cavity_b, cavity_a * cavity, cavity_b * cavity, **fat)
         grow = self.scale * s.liver_scale
-        liver = _bump(h, 0.612, 0.715, 0.42)
-        self._paint(
-            self.x - 60.0 * grow,
-            self.lean_y - 8.0,
-            66.0 * grow * liver,
-            66.0 * grow * liver,
-            trunk + Tissue.LIVER,
-            power=2.3,
-            on=1,
-        )
+        size = 66.0 * grow * _bump(h, 0.612, 0.715, 0.42)
+        self._organ(Tissue.LIVER, -60.0 * grow, y - 8.0, size, size, power=2.3)
         lobe = _bump(h, 0.645, 0.71, 0.5)
-        self._paint(
-            self.x + 14.0 * grow,
-            self.lean_y - 30.0 * grow,
-            56.0 * grow * lobe,
-            38.0 * grow * lobe,
-            trunk + Tissue.LIVER,
-            on=1,
-        )
+        self._organ(Tissue.LIVER, 14.0 * grow, y - 30.0 * grow, 56.0 * grow * lobe, 38.0 * grow * lobe)
         spleen = 30.0 * self.scale * _bump(h, 0.645, 0.695)
-        self._paint(
-            self.x + 0.72 * self.cavity_a,
-            self.lean_y + 0.38 * self.cavity_b,
-            0.8 * spleen,
-            1.3 * spleen,
-            trunk + Tissue.SPLEEN,
-            on=1,
-        )
+        self._organ(Tissue.SPLEEN, 0.72 * cavity_a, y + 0.38 * cavity_b, 0.8 * spleen, 1.3 * spleen)
         grow = self.scale * s.kidney_scale
         for side, low, high in ((1.0, 0.598, 0.664), (-1.0, 0.592, 0.656)):
             kidney = grow * _bump(h, low, high)
-            x, y = self.x + side * 56.0 * self.scale, self.lean_y + 0.42 * self.cavity_b
-            self._paint(x, y, 29.0 * kidney, 25.0 * kidney, trunk + Tissue.KIDNEY, on=1)
+            self._organ(Tissue.KIDNEY, side * 56.0 * self.scale, y + 0.42 * cavity_b, 29.0 * kidney, 25.0 * kidney)
         bladder = 33.0 * _bump(h, 0.497, 0.533)
-        self._paint(self.x, self.lean_y - 0.25 * self.cavity_b, 1.15 * bladder, bladder, trunk + Tissue.BLADDER, on=1)
+        self._organ(Tissue.BLADDER, 0.0, y - 0.25 * cavity_b, 1.15 * bladder, bladder)
 
     def _paint_skeleton(self) -> None:
-        s, h = self.subject, self.h
-        trunk = 16 * Region.TRUNK
+        s, h, cortex, marrow = self.subject, self.h, Tissue.CORTICAL_BONE, Tissue.MARROW
         bone = s.bone**0.5 * self.scale
         spine = h > 0.505
         y = self.lean_y + 0.52 * self.lean_b
         size = (21.0 - 7.0 * _smooth_step(h, 0.72, 0.86)) * bone
-        self._paint(self.x, y, size + 2.5, size + 2.5, trunk + Tissue.CORTICAL_BONE, where=spine, on=1)
-        self._paint(self.x, y, size, size, trunk + Tissue.MARROW, where=spine, on=1)
+        self._organ(cortex, 0.0, y, size + 2.5, size + 2.5, where=spine)
+        self._organ(marrow, 0.0, y, size, size, where=spine)
         wing = _bump(h, 0.505, 0.598, 0.6)
         head = _bump(h, 0.497, 0.531, 0.5)
+        y = self.lean_y + 0.20 * self.lean_b
         for side in (1.0, -1.0):
-            x = self.x + side * 0.60 * self.lean_a
-            self._paint(
-                x,
-                self.lean_y + 0.20 * self.lean_b,
-                11.0 * bone,
-                40.0 * bone * wing,
-                trunk + Tissue.CORTICAL_BONE,
-                on=1,
-                where=wing > 0,
-            )
-            self._paint(
-                x,
-                self.lean_y + 0.20 * self.lean_b,
-                8.0 * bone,
-                36.0 * bone * wing,
-                trunk + Tissue.MARROW,
-                on=1,
-                where=wing > 0,
-            )
-            x = self.x + side * 0.63 * self.lean_a
-            self._paint(x, self.lean_y, 26.0 * bone * head, 26.0 * bone * head, trunk + Tissue.CORTICAL_BONE, on=1)
-            self._paint(x, self.lean_y, 23.5 * bone * head, 23.5 * bone * head, trunk + Tissue.MARROW, on=1)
+            x = side * 0.60 * self.lean_a
+            self._organ(cortex, x, y, 11.0 * bone, 40.0 * bone * wing, where=wing > 0)
+            self._organ(marrow, x, y, 8.0 * bone, 36.0 * bone * wing, where=wing > 0)
+            x = side * 0.63 * self.lean_a
+            self._organ(cortex, x, self.lean_y, 26.0 * bone * head, 26.0 * bone * head)
+            self._organ(marrow, x, self.lean_y, 23.5 * bone * head, 23.5 * bone * head)
 
 
 @compiled
@@ -460,9 +348,9 @@ def paint_level(shapes: Any, z_mm: Any, x0_mm: Any, y0_mm: Any, step_mm: Any, se
         if a < 0.5 or b < 0.5:
             continue
         cx, cy, power = shapes[k, 0], shapes[k, 1], shapes[k, 4]
-        label, on, share = int(shapes[k, 5]), int(shapes[k, 6]), shapes[k, 11]
-        first = max(0, int(np.ceil((max(cy - b, shapes[k, 9]) - y0_mm) / step_mm)))
-        last = min(rows - 1, int(np.floor((min(cy + b, shapes[k, 10]) - y0_mm) / step_mm)))
+        label, on, share = int(shapes[k, 5]), int(shapes[k, 6]), shapes[k, 10]
+        first = max(0, int(np.ceil((cy - b - y0_mm) / step_mm)))
+        last = min(rows - 1, int(np.floor((min(cy + b, shapes[k, 9]) - y0_mm) / step_mm)))
         for r in range(first, last + 1):
             v = abs((y0_mm + r * step_mm - cy) / b)
             if v >= 1.0:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ukb_infer.errors import UsageError
-from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, SlicePlan
+from ukb_infer.phantom.plan import CONTRASTS, ScanPlan, SeriesPlan, SlicePlan
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
 from ukb_infer.text import suggest
@@ -39,10 +41,10 @@ class Anomaly:
     effect: bool = False
 
 
-def _shift(series: SeriesPlan, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> None:
+def _shift(series: SeriesPlan, dx: float = 0.0, dz: float = 0.0) -> None:
     for item in series.slices:
         x, y, z = item.position_mm
-        item.position_mm = (x + dx, y + dy, z + dz)
+        item.position_mm = (x + dx, y, z + dz)
 
 
 def _copy_of(series: SeriesPlan, number: int, time: str) -> SeriesPlan:
@@ -64,14 +66,6 @@ def _repeat(plan: ScanPlan, seed: int, dz: float) -> None:
         plan.series.append(again)
         for item in series.slices:
             item.pixels = np.asarray(0.6 * item.pixels + 0.4 * np.roll(item.pixels, 12, axis=0), np.uint16)
-
-
-def _duplicate_station(plan: ScanPlan, seed: int) -> None:
-    _repeat(plan, seed, 0.0)
-
-
-def _near_duplicate_station(plan: ScanPlan, seed: int) -> None:
-    _repeat(plan, seed, -2.5)
 
 
 def _station_missing(plan: ScanPlan, seed: int) -> None:
@@ -101,55 +95,59 @@ def _station_too_short(plan: ScanPlan, seed: int) -> None:
             _shift(series, dz=bottom + 0.7 * length - top_below)
 
 
-def _water_fat_mismatch(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
-        _shift(series, dx=3.1)
+def _in_middle(change: Callable[[SeriesPlan, int], None], contrasts: Sequence[str] = CONTRASTS) -> Alter:
+    """Change the series of a middle station that have some contrasts."""
+
+    def alter(plan: ScanPlan, seed: int) -> None:
+        for series in plan.of_station(_middle_station(plan, seed), contrasts):
+            change(series, seed)
+
+    return alter
 
 
-def _size_mismatch(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
-        for item in series.slices:
-            item.pixels = item.pixels[:-2, :-3]
+def _with(contrasts: Sequence[str] = CONTRASTS, **values: Any) -> Alter:
+    """Give these series of a middle station other attributes."""
+
+    def change(series: SeriesPlan, _: int) -> None:
+        for name, value in values.items():
+            setattr(series, name, value)
+
+    return _in_middle(change, contrasts)
 
 
-def _slice_missing(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
-        at = len(series.slices) // 2
-        del series.slices[at : at + 3]
+def _cut_matrix(series: SeriesPlan, _: int) -> None:
+    for item in series.slices:
+        item.pixels = item.pixels[:-2, :-3]
+
+
+def _lose_slices(series: SeriesPlan, _: int) -> None:
+    at = len(series.slices) // 2
+    del series.slices[at : at + 3]
 
 
 def _slice_interpolated(plan: ScanPlan, seed: int) -> None:
-    contrasts = ("W",) if seed % 2 else ("W", "F")
-    for series in plan.of_station(_middle_station(plan, seed), contrasts):
+    for series in plan.of_station(_middle_station(plan, seed), "W" if seed % 2 else ("W", "F")):
         del series.slices[len(series.slices) // 3]
 
 
-def _slice_duplicate(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
-        item = series.slices[len(series.slices) // 2]
-        series.slices.append(SlicePlan(item.position_mm, item.pixels))
+def _repeat_slice(series: SeriesPlan, _: int) -> None:
+    item = series.slices[len(series.slices) // 2]
+    series.slices.append(SlicePlan(item.position_mm, item.pixels))
 
 
-def _end_slices_cropped(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("F",)):
-        series.slices = series.slices[1:] if seed % 2 else series.slices[:-1]
+def _crop_end(series: SeriesPlan, seed: int) -> None:
+    series.slices = series.slices[1:] if seed % 2 else series.slices[:-1]
 
 
-def _geometry_inconsistent(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("W", "F")):
-        for item in series.slices[::2]:
-            x, y, z = item.position_mm
-            item.position_mm = (x + 7.0, y, z)
+def _move_every_other(series: SeriesPlan, _: int) -> None:
+    for item in series.slices[::2]:
+        x, y, z = item.position_mm
+        item.position_mm = (x + 7.0, y, z)
 
 
-def _not_axial(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed)):
-        series.orientation = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-
-
-def _implausible_geometry(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed)):
-        series.pixel_spacing_mm = ("0.01", "0.01")
+def _empty(series: SeriesPlan, seed: int) -> None:
+    for item in series.slices:
+        item.pixels = np.full_like(item.pixels, 77 if seed % 2 else 0)
 
 
 def _without(contrast: str) -> Alter:
@@ -158,16 +156,6 @@ def _without(contrast: str) -> Alter:
         plan.series = [s for s in plan.series if s.contrast != contrast or (only is not None and s.station != only)]
 
     return alter
-
-
-def _no_dicom(plan: ScanPlan, seed: int) -> None:
-    plan.series = []
-
-
-def _empty_image(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
-        for item in series.slices:
-            item.pixels = np.full_like(item.pixels, 77 if seed % 2 else 0)
 
 
 def _other_protocol(plan: ScanPlan, seed: int) -> None:
@@ -193,21 +181,14 @@ def _rescale_applied(plan: ScanPlan, seed: int) -> None:
         series.extra |= {"RescaleSlope": "2", "RescaleIntercept": "0"}
 
 
-def _encode(encoding: str, *, everywhere: bool) -> Alter:
-    def alter(plan: ScanPlan, seed: int) -> None:
-        station = _middle_station(plan, seed)
+def _encode(encoding: str) -> Alter:
+    def alter(plan: ScanPlan, _: int) -> None:
         for series in plan.series:
-            if everywhere or series.station == station:
-                series.encoding = encoding  # type: ignore[assignment]
-                if encoding == "multiframe":
-                    series.extra["NumberOfFrames"] = 2
+            series.encoding = encoding  # type: ignore[assignment]
+            if encoding == "multiframe":
+                series.extra["NumberOfFrames"] = 2
 
     return alter
-
-
-def _unreadable_dicom(plan: ScanPlan, seed: int) -> None:
-    for series in plan.of_station(_middle_station(plan, seed), ("W",)):
-        series.encoding = "cut_short"
 
 
 def _no_preamble(plan: ScanPlan, seed: int) -> None:
@@ -216,77 +197,67 @@ def _no_preamble(plan: ScanPlan, seed: int) -> None:
         series.encoding = "no_preamble" if seed % 2 else "bare"
 
 
-def _manifest(style: str) -> Alter:
-    def alter(plan: ScanPlan, seed: int) -> None:
-        plan.manifest = style  # type: ignore[assignment]
+def _plan_with(**values: Any) -> Alter:
+    """Give the scan other attributes."""
 
-    return alter
-
-
-def _container(kind: str) -> Alter:
-    def alter(plan: ScanPlan, seed: int) -> None:
-        plan.container = kind  # type: ignore[assignment]
+    def alter(plan: ScanPlan, _: int) -> None:
+        for name, value in values.items():
+            setattr(plan, name, value)
 
     return alter
 
 
 _NIFTI, _ZIP, _ALL = ("nifti",), ("zip",), ("zip", "dicom", "nifti")
+#: What :func:`ukb_infer.phantom.sampling.render` draws into the picture.
+EFFECTS = (
+    Reason.FAT_WATER_SWAP, Reason.FAT_WATER_SWAP_LEG, Reason.KNEE_MISSING, Reason.SHOULDER_MISSING, Reason.FOLDING,
+    Reason.METAL, Reason.MOTION, Reason.LOW_SIGNAL_TO_NOISE, Reason.SATURATED, Reason.EMPTY_SLICES,
+    Reason.SEAM_MISMATCH, Reason.TRUNK_CUT, Reason.OFF_CENTRE,
+)  # fmt: skip
 
 #: Every anomaly a phantom can have, by reason code.
 ANOMALIES: dict[Reason, Anomaly] = {
-    Reason.DUPLICATE_STATION: Anomaly(_duplicate_station),
-    Reason.NEAR_DUPLICATE_STATION: Anomaly(_near_duplicate_station),
+    Reason.DUPLICATE_STATION: Anomaly(partial(_repeat, dz=0.0)),
+    Reason.NEAR_DUPLICATE_STATION: Anomaly(partial(_repeat, dz=-2.5)),
     Reason.STATION_MISSING: Anomaly(_station_missing, _ALL),
     Reason.STATIONS_DO_NOT_OVERLAP: Anomaly(_stations_do_not_overlap),
     Reason.STATION_TOO_SHORT: Anomaly(_station_too_short),
-    Reason.WATER_FAT_MISMATCH: Anomaly(_water_fat_mismatch),
-    Reason.SIZE_MISMATCH: Anomaly(_size_mismatch),
-    Reason.SLICE_MISSING: Anomaly(_slice_missing),
+    Reason.WATER_FAT_MISMATCH: Anomaly(_in_middle(lambda series, _: _shift(series, dx=3.1), "F")),
+    Reason.SIZE_MISMATCH: Anomaly(_in_middle(_cut_matrix, "F")),
+    Reason.SLICE_MISSING: Anomaly(_in_middle(_lose_slices, "W")),
     Reason.SLICE_INTERPOLATED: Anomaly(_slice_interpolated),
-    Reason.SLICE_DUPLICATE: Anomaly(_slice_duplicate),
-    Reason.END_SLICES_CROPPED: Anomaly(_end_slices_cropped),
-    Reason.GEOMETRY_INCONSISTENT: Anomaly(_geometry_inconsistent),
-    Reason.NOT_AXIAL: Anomaly(_not_axial),
-    Reason.IMPLAUSIBLE_GEOMETRY: Anomaly(_implausible_geometry),
+    Reason.SLICE_DUPLICATE: Anomaly(_in_middle(_repeat_slice, "W")),
+    Reason.END_SLICES_CROPPED: Anomaly(_in_middle(_crop_end, "F")),
+    Reason.GEOMETRY_INCONSISTENT: Anomaly(_in_middle(_move_every_other, ("W", "F"))),
+    Reason.NOT_AXIAL: Anomaly(_with(orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0))),
+    Reason.IMPLAUSIBLE_GEOMETRY: Anomaly(_with(pixel_spacing_mm=("0.01", "0.01"))),
     Reason.NO_WATER_SERIES: Anomaly(_without("W")),
     Reason.NO_FAT_SERIES: Anomaly(_without("F")),
-    Reason.NO_DICOM: Anomaly(_no_dicom, _ZIP),
-    Reason.UNREADABLE_ZIP: Anomaly(_container("truncated"), _ZIP),
-    Reason.ENCRYPTED_ZIP: Anomaly(_container("encrypted"), _ZIP),
-    Reason.UNREADABLE_DICOM: Anomaly(_unreadable_dicom),
-    Reason.UNSUPPORTED_TRANSFER_SYNTAX: Anomaly(_encode("undecodable", everywhere=True)),
-    Reason.COMPRESSED_TRANSFER_SYNTAX: Anomaly(_encode("rle", everywhere=False)),
-    Reason.MULTIFRAME: Anomaly(_encode("multiframe", everywhere=True)),
+    Reason.NO_DICOM: Anomaly(lambda plan, _: plan.series.clear(), _ZIP),
+    Reason.UNREADABLE_ZIP: Anomaly(_plan_with(container="truncated"), _ZIP),
+    Reason.ENCRYPTED_ZIP: Anomaly(_plan_with(container="encrypted"), _ZIP),
+    Reason.UNREADABLE_DICOM: Anomaly(_with("W", encoding="cut_short")),
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: Anomaly(_encode("undecodable")),
+    Reason.COMPRESSED_TRANSFER_SYNTAX: Anomaly(_with(encoding="rle")),
+    Reason.MULTIFRAME: Anomaly(_encode("multiframe")),
     Reason.SEVERAL_SCANS: Anomaly(_several_scans),
-    Reason.EMPTY_IMAGE: Anomaly(_empty_image, _ALL),
+    Reason.EMPTY_IMAGE: Anomaly(_in_middle(_empty, "W"), _ALL),
     Reason.RESCALE_APPLIED: Anomaly(_rescale_applied),
-    Reason.MANIFEST_MISSPELLED: Anomaly(_manifest("misspelled")),
-    Reason.MANIFEST_MISSING: Anomaly(_manifest("missing")),
-    Reason.MANIFEST_CRLF: Anomaly(_manifest("crlf")),
-    Reason.MANIFEST_NO_NEWLINE: Anomaly(_manifest("no_newline")),
-    Reason.MANIFEST_WRONG: Anomaly(_manifest("wrong")),
-    Reason.IMPLICIT_VR: Anomaly(_encode("implicit", everywhere=True)),
+    Reason.MANIFEST_MISSPELLED: Anomaly(_plan_with(manifest="misspelled")),
+    Reason.MANIFEST_MISSING: Anomaly(_plan_with(manifest="missing")),
+    Reason.MANIFEST_CRLF: Anomaly(_plan_with(manifest="crlf")),
+    Reason.MANIFEST_NO_NEWLINE: Anomaly(_plan_with(manifest="no_newline")),
+    Reason.MANIFEST_WRONG: Anomaly(_plan_with(manifest="wrong")),
+    Reason.IMPLICIT_VR: Anomaly(_encode("implicit")),
     Reason.NO_PREAMBLE: Anomaly(_no_preamble),
-    Reason.MISLABELLED_TRANSFER_SYNTAX: Anomaly(_encode("mislabelled", everywhere=True)),
-    Reason.OBLIQUE: Anomaly(None, _NIFTI),
-    Reason.MISSING_AFFINE: Anomaly(None, _NIFTI),
-    Reason.UNREADABLE_NIFTI: Anomaly(None, _NIFTI),
-    Reason.NON_FINITE_VALUES: Anomaly(None, _NIFTI),
+    Reason.MISLABELLED_TRANSFER_SYNTAX: Anomaly(_encode("mislabelled")),
+    **dict.fromkeys(
+        (Reason.OBLIQUE, Reason.MISSING_AFFINE, Reason.UNREADABLE_NIFTI, Reason.NON_FINITE_VALUES),
+        Anomaly(None, _NIFTI),
+    ),
     Reason.OTHER_PROTOCOL: Anomaly(_other_protocol),
     Reason.LONG_PAUSE: Anomaly(_long_pause),
-    Reason.FAT_WATER_SWAP: Anomaly(None, _ALL, effect=True),
-    Reason.FAT_WATER_SWAP_LEG: Anomaly(None, _ALL, effect=True),
-    Reason.KNEE_MISSING: Anomaly(None, _ALL, effect=True),
-    Reason.SHOULDER_MISSING: Anomaly(None, _ALL, effect=True),
-    Reason.FOLDING: Anomaly(None, _ALL, effect=True),
-    Reason.METAL: Anomaly(None, _ALL, effect=True),
-    Reason.MOTION: Anomaly(None, _ALL, effect=True),
-    Reason.LOW_SIGNAL_TO_NOISE: Anomaly(None, _ALL, effect=True),
-    Reason.SATURATED: Anomaly(None, _ALL, effect=True),
-    Reason.EMPTY_SLICES: Anomaly(None, _ALL, effect=True),
-    Reason.SEAM_MISMATCH: Anomaly(None, _ALL, effect=True),
-    Reason.TRUNK_CUT: Anomaly(None, _ALL, effect=True),
-    Reason.OFF_CENTRE: Anomaly(None, _ALL, effect=True),
+    **dict.fromkeys(EFFECTS, Anomaly(None, _ALL, effect=True)),
 }
 
 

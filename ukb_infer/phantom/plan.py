@@ -106,17 +106,7 @@ def make_plan(stations: Sequence[Station], scan: str) -> ScanPlan:
         prefix = PROTOCOL[k].description if len(stations) == len(PROTOCOL) else "Dixon_noBH"
         spacing = (f"{station.spacing_mm[0]:.9g}", f"{station.spacing_mm[1]:.9g}")
         for j, volume in enumerate((total, difference, fat, water)):
-            contrast = CONTRASTS[j]
-            series.append(
-                SeriesPlan(
-                    4 * k + j + 1,
-                    k + 1,
-                    contrast,
-                    f"{prefix}_{contrast}",
-                    f"10{2 * k:02d}30",
-                    spacing,
-                    float(station.spacing_mm[2]),
-                    _slices(volume, station),
-                )
-            )
+            contrast, time, step = CONTRASTS[j], f"10{2 * k:02d}30", float(station.spacing_mm[2])
+            name, slices = f"{prefix}_{contrast}", _slices(volume, station)
+            series.append(SeriesPlan(4 * k + j + 1, k + 1, contrast, name, time, spacing, step, slices))
     return ScanPlan(scan, series)

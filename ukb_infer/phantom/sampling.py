@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.compiling import compiled
 from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, paint_level
+from ukb_infer.phantom.anomalies import EFFECTS
 from ukb_infer.phantom.population import Subject
 from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
 from ukb_infer.reasons import Reason
@@ -27,23 +28,13 @@ FIRST_SLICE_Z_MM = 180.0
 
 #: Signal of pure tissue in the water and in the fat image, arbitrary units of the 12-bit scanner scale.
 _SIGNAL: dict[Tissue, tuple[float, float]] = {
-    Tissue.AIR: (0.0, 0.0),
-    Tissue.SUBCUTANEOUS_FAT: (58.0, 560.0),
-    Tissue.MUSCLE: (300.0, 12.0),
-    Tissue.ANTERIOR_THIGH_MUSCLE: (304.0, 12.0),
-    Tissue.POSTERIOR_THIGH_MUSCLE: (292.0, 12.0),
-    Tissue.VISCERAL_FAT: (70.0, 520.0),
-    Tissue.LIVER: (430.0, 0.0),
-    Tissue.KIDNEY: (520.0, 18.0),
-    Tissue.LUNG: (26.0, 5.0),
-    Tissue.HEART: (390.0, 14.0),
-    Tissue.MARROW: (140.0, 330.0),
-    Tissue.CORTICAL_BONE: (36.0, 20.0),
-    Tissue.TABLE: (5.0, 3.0),
-    Tissue.BOWEL: (250.0, 25.0),
-    Tissue.SPLEEN: (400.0, 10.0),
-    Tissue.BLADDER: (330.0, 4.0),
-}
+    Tissue.AIR: (0.0, 0.0), Tissue.SUBCUTANEOUS_FAT: (58.0, 560.0), Tissue.MUSCLE: (300.0, 12.0),
+    Tissue.ANTERIOR_THIGH_MUSCLE: (304.0, 12.0), Tissue.POSTERIOR_THIGH_MUSCLE: (292.0, 12.0),
+    Tissue.VISCERAL_FAT: (70.0, 520.0), Tissue.LIVER: (430.0, 0.0), Tissue.KIDNEY: (520.0, 18.0),
+    Tissue.LUNG: (26.0, 5.0), Tissue.HEART: (390.0, 14.0), Tissue.MARROW: (140.0, 330.0),
+    Tissue.CORTICAL_BONE: (36.0, 20.0), Tissue.TABLE: (5.0, 3.0), Tissue.BOWEL: (250.0, 25.0),
+    Tissue.SPLEEN: (400.0, 10.0), Tissue.BLADDER: (330.0, 4.0),
+}  # fmt: skip
 _MUSCLES = (Tissue.MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE, Tissue.POSTERIOR_THIGH_MUSCLE)
 #: Standard deviation of the noise in each contrast, same units; and of a scan with little signal.
 NOISE_SD, LOUD_NOISE_SD = 9.0, 54.0
@@ -51,24 +42,6 @@ NOISE_SD, LOUD_NOISE_SD = 9.0, 54.0
 CLIPPED_AT = 400
 #: How far from the middle a participant lies, to the side or (cut at the front) towards the magnet's ceiling, mm.
 ASIDE_MM, RAISED_MM = 60.0, 150.0
-
-_IMPLEMENTED = frozenset(
-    {
-        Reason.FAT_WATER_SWAP,
-        Reason.FAT_WATER_SWAP_LEG,
-        Reason.KNEE_MISSING,
-        Reason.SHOULDER_MISSING,
-        Reason.FOLDING,
-        Reason.METAL,
-        Reason.MOTION,
-        Reason.LOW_SIGNAL_TO_NOISE,
-        Reason.SATURATED,
-        Reason.EMPTY_SLICES,
-        Reason.SEAM_MISMATCH,
-        Reason.TRUNK_CUT,
-        Reason.OFF_CENTRE,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -196,7 +169,7 @@ def _render_station(
     table_row = int(np.ceil((344.0 - grid.y0_mm) / grid.spacing_mm))
     state = np.uint64(rng.integers(1, 2**63))
     for k in range(grid.slices):
-        labels[:] = 0
+        labels[:] = Tissue.AIR
         labels[table_row:] = Tissue.TABLE
         paint_level(shapes[k], grid.z_mm[k], grid.x0_mm, grid.y0_mm, grid.spacing_mm, subject.index % 1000, labels)
         state = np.uint64(
@@ -286,7 +259,7 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     Raises:
         ValueError: an effect that is not an appearance anomaly.
     """
-    unknown = set(effects) - _IMPLEMENTED
+    unknown = set(effects) - set(EFFECTS)
     if unknown:
         raise ValueError(f"not an appearance anomaly: {', '.join(sorted(unknown))}")
     shift = 230.0 if Reason.KNEE_MISSING in effects else -190.0 if Reason.SHOULDER_MISSING in effects else 0.0
@@ -301,8 +274,7 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
         grid = replace(grid, y0_mm=grid.y0_mm + raised)
         water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]), noise_sd)
         _apply_effects(number, water, fat, effects, subject.index)
-        spacing = np.array(
-            [np.float32(grid.spacing_mm), np.float32(grid.spacing_mm), grid.slice_spacing_mm], np.float64
-        )
+        in_plane = np.float32(grid.spacing_mm)
+        spacing = np.array([in_plane, in_plane, grid.slice_spacing_mm], np.float64)
         stations.append(Station(number, water.transpose(1, 2, 0), fat.transpose(1, 2, 0), grid.position_mm, spacing))
     return Acquisition(tuple(stations))

@@ -9,6 +9,7 @@ instrument noise).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,17 +70,8 @@ class TissueVolumes:
         z = np.arange(0.03 * subject.height_mm, 0.888 * subject.height_mm, LEVEL_MM)
         body = Body(subject, z)
         counts = np.zeros((z.size, N_LABELS), np.int64)
-        _count_levels(
-            body.shapes(),
-            z,
-            -360.0,
-            -90.0,
-            STEP_MM,
-            subject.index % 1000,
-            int(450 / STEP_MM),
-            int(720 / STEP_MM),
-            counts,
-        )
+        size = int(450 / STEP_MM), int(720 / STEP_MM)
+        _count_levels(body.shapes(), z, -360.0, -90.0, STEP_MM, subject.index % 1000, *size, counts)
         self.height = body.h
         self.circumference_m = self._circumference(body)
         self.litres = counts * (STEP_MM * STEP_MM * LEVEL_MM * 1e-6)
@@ -127,11 +119,13 @@ _ARMS, _LEGS = (Region.ARM_LEFT, Region.ARM_RIGHT), (Region.LEG_LEFT, Region.LEG
 _BODY = (*_TRUNK, *_ARMS, *_LEGS)
 
 
+@dataclass(frozen=True)
 class _Composition:
     """Fat, lean and bone of one part of the body, kg."""
 
-    def __init__(self, fat: float, lean: float, bone: float) -> None:
-        self.fat, self.lean, self.bone = fat, lean, bone
+    fat: float
+    lean: float
+    bone: float
 
     @property
     def tissue(self) -> float:

@@ -56,13 +56,8 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     ds.SOPClassUID = _ENHANCED_MR if series.encoding == "multiframe" else MRImageStorage
     ds.SOPInstanceUID = _uid(plan, series, 1)
     ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.ImageType = [
-        "DERIVED",
-        "PRIMARY",
-        "M",
-        "DIXON",
-        {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper()),
-    ]
+    contrast = {"F": "FAT", "W": "WATER"}.get(series.contrast, series.contrast.upper())
+    ds.ImageType = ["DERIVED", "PRIMARY", "M", "DIXON", contrast]
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
     ds.StudyTime, ds.SeriesTime, ds.AcquisitionTime, ds.ContentTime = "100000", series.time, series.time, series.time
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "MR", "SYNTHETIC", "ukb_infer phantom"
@@ -267,21 +262,11 @@ def _write_dicom_folder(plan: ScanPlan, folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def station_affine(station: Station) -> np.ndarray:
-    """RAS affine of a station's array turned to (x to the right, y to the front, z up): (4, 4) float64."""
-    rows, cols, slices = station.shape
-    row, col, step = (float(v) for v in station.spacing_mm)
-    x, y, z = (float(v) for v in station.position_mm)
-    affine = np.diag([col, row, step, 1.0])
-    affine[:3, 3] = (-(x + (cols - 1) * col), -(y + (rows - 1) * row), z - (slices - 1) * step)
-    return affine
-
-
 def _write_nifti_folder(stations: Sequence[Station], folder: Path, anomaly: Reason | None) -> None:
     for station in stations:
         for contrast, volume in (("W", station.water), ("F", station.fat)):
             data = np.ascontiguousarray(volume.transpose(1, 0, 2)[::-1, ::-1, ::-1])
-            affine = station_affine(station)
+            affine = station.affine
             first = station.number == 1
             if anomaly is Reason.NON_FINITE_VALUES and first:
                 data = data.astype(np.float32)

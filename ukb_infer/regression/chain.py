@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class Mixture:
     def total_variance(self) -> Float64:
         """Aleatoric + epistemic."""
         return self.aleatoric + self.epistemic
+
+    def select(self, chosen: Any) -> Mixture:
+        """Some of the numbers, by an index of NumPy."""
+        return Mixture(self.mean[chosen], self.aleatoric[chosen], self.epistemic[chosen])
 
 
 def combine_members(means: Float64, variances: Float64) -> Mixture:

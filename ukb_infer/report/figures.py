@@ -28,13 +28,8 @@ from ukb_infer.storage import atomic_path
 FEWEST_SCANS = 3
 #: Most points of a scatter plot; beyond that a seeded sample is drawn.
 MAX_POINTS = 5000
-_STYLE = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-}
+_STYLE: dict[str, Any] = {f"axes.spines.{side}": False for side in ("top", "right")}
+_STYLE |= {"font.size": 8, "legend.frameon": False, "pdf.fonttype": 42}
 _DOTS = {"s": 6, "c": "0.25", "alpha": 0.5, "linewidths": 0, "rasterized": True}
 
 
@@ -72,13 +67,8 @@ def draw_learning_curves(history: Path, folder: Path) -> list[Path]:
     with mpl.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.8), layout="constrained", sharex=True)
         for member, rows in table.groupby("member"):
-            style = {
-                "color": "0.2",
-                "linestyle": ["-", "--", ":", "-."][(int(str(member)) - 1) % 4],
-                "linewidth": 0.9,
-                "marker": ".",
-                "markersize": 3,
-            }
+            line = ["-", "--", ":", "-."][(int(str(member)) - 1) % 4]
+            style = {"color": "0.2", "linestyle": line, "linewidth": 0.9, "marker": ".", "markersize": 3}
             axes[0].plot(rows["iteration"], rows["train_loss"], label=f"member {member}", **style)
             axes[1].plot(rows["iteration"], rows["valid_nll"], **style)
         axes[0].set(xlabel="iteration", ylabel="training loss", title="Training")
@@ -180,11 +170,8 @@ def _bland_altman(axis: Any, result: TargetResult) -> None:
         (bias + 1.96 * spread, "--", None),
     ):
         axis.axhline(value, color="0.0", linestyle=style, linewidth=0.8, label=text)
-    axis.set(
-        xlabel=f"mean of estimate and label{_unit(result)}",
-        ylabel=f"estimate - label{_unit(result)}",
-        title="Bland-Altman",
-    )
+    unit = _unit(result)
+    axis.set(xlabel=f"mean of estimate and label{unit}", ylabel=f"estimate - label{unit}", title="Bland-Altman")
     axis.legend(loc="upper right", fontsize=6)
 
 
@@ -196,14 +183,8 @@ def _calibration(axis: Any, result: TargetResult) -> None:
     axis.plot(  # not drawn if there are no intervals
         [d.level], [inside], "ks", markersize=5, markerfacecolor="1.0", label=f"intervals of the run ({d.level:g})"
     )
-    axis.set(
-        xlabel="nominal coverage",
-        ylabel="observed coverage",
-        title="Calibration",
-        xlim=(0, 1),
-        ylim=(0, 1.02),
-        aspect="equal",
-    )
+    axis.set(xlabel="nominal coverage", ylabel="observed coverage", title="Calibration")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
     axis.legend(loc="upper left", fontsize=6)
 
 
@@ -213,12 +194,8 @@ def _sparsification(axis: Any, result: TargetResult) -> None:
     axis.plot(SPARSIFICATION_SHARES, by_sd, "k-", label="by predicted sd")
     axis.plot(SPARSIFICATION_SHARES, oracle, "k--", label="by true error (oracle)")
     axis.axhline(by_sd[0], color="0.6", linewidth=0.8, label="at random")
-    axis.set(
-        xlabel="share of scans removed",
-        ylabel=f"MAE of the rest{_unit(result)}",
-        title="Sparsification",
-        ylim=(0, None if by_sd.max() > 0 else 1),
-    )
+    axis.set(xlabel="share of scans removed", ylabel=f"MAE of the rest{_unit(result)}", title="Sparsification")
+    axis.set(ylim=(0, None if by_sd.max() > 0 else 1))
     axis.legend(loc="lower left", fontsize=6)
 
 

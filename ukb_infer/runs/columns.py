@@ -17,6 +17,10 @@ from ukb_infer.storage import from_plain
 Float64 = NDArray[np.float64]
 
 
+#: Column of the outlier percentile.
+OOD_PERCENTILE = "ood_percentile"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of ``estimates.csv`` and its line in ``dictionary.csv``."""
@@ -86,6 +90,8 @@ class OutputSpec:
         level: of the intervals; ``level_name``: as in the columns.
         uncertainty: total or full.
         parquet: also write Parquet.
+        outliers: what the outlier percentile is, or why there is none; "" in runs from before there was one.
+        has_percentile: whether it is the last of a scan's stored numbers.
     """
 
     stored: tuple[str, ...]
@@ -94,6 +100,8 @@ class OutputSpec:
     level_name: str
     uncertainty: str
     parquet: bool
+    outliers: str = ""
+    has_percentile: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         """Values for the journal."""
@@ -115,6 +123,9 @@ class OutputSpec:
 def estimate_columns(spec: OutputSpec) -> list[Column]:
     """Columns after the key, with their lines of the dictionary."""
     columns = []
+    if spec.outliers:
+        meaning = "share of ordinary scans that are less unusual to the networks than this one"
+        columns.append(Column(OOD_PERCENTILE, f"{meaning}; {spec.outliers}", "%"))
     for target in spec.targets:
         entries = _binary_entries(target) if target.kind == "binary" else _continuous_entries(spec, target)
         name, field = target.name, target.field
@@ -207,10 +218,12 @@ def estimate_cells(spec: OutputSpec, values: Float64) -> list[tuple[str, ...]]:
     Args:
         spec: of the columns.
         values: (N, stored numbers), natural units: mean, aleatoric and epistemic variance of each stored target, then
-            mean and variance by module of targets with several modules.
+            mean and variance by module of targets with several modules, and last the outlier percentile if any.
     """
     place = {name: 3 * k for k, name in enumerate(spec.stored)}
     columns: list[list[str]] = []
+    if spec.outliers:
+        columns.append([f"{v:.4g}" if spec.has_percentile and np.isfinite(v) else "" for v in values[:, -1]])
     for target in spec.targets:
         first = place[target.name]
         if target.kind == "binary":

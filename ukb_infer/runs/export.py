@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal
+from ukb_infer.runs.files import holds_run
 from ukb_infer.runs.summary import count_results
 from ukb_infer.runs.tables import write_facts, write_tables
 
@@ -19,11 +20,13 @@ def run_export(folder: Path, out: Path) -> list[Path]:
         out: folder for them.
 
     Raises:
-        UsageError: both are the same folder.
+        UsageError: both are the same folder, or ``out`` is that of another run.
         RunError: not a run, or the folder cannot be written.
     """
     if os.path.realpath(out) == os.path.realpath(folder):
         raise UsageError("`out` is the run itself, which writes its tables at its end; choose another folder")
+    if holds_run(out):
+        raise UsageError(f"`out` {out} contains another run, whose tables would be replaced; choose another folder")
     with Journal(folder, read_only=True) as journal:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from ukb_infer.errors import RunError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
+from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
+from ukb_infer.records import ScanKey
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
 QUALITY = "quality.csv"
@@ -17,10 +20,12 @@ PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATE
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans without result after a merge.
 MISSING = "missing.csv"
+#: What makes the folder of ``stitch`` a BIDS dataset.
+BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
 #: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
-    *PARQUET.values(), LOG, LOG_KEY, MISSING,
+    *PARQUET.values(), LOG, LOG_KEY, MISSING, *BIDS_FILES,
 )  # fmt: skip
 
 
@@ -42,6 +47,23 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
         scan: name.
     """
     return [folder / f"{scan}{suffix}" for suffix in (".npy", ".png", "_water.nii.gz", "_fat.nii.gz")]
+
+
+def fused_files(folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS) -> list[Path]:
+    """Images and sidecars that ``stitch`` may have written for a scan, whether or not they exist.
+
+    Args:
+        folder: of the run.
+        key: of the scan.
+        contrasts: their names.
+    """
+    images = [image_path(key, name) for name in contrasts]
+    return [folder / path for image in images for path in (image, sidecar_path(image))]
+
+
+def not_bids() -> tuple[str, ...]:
+    """Names of a run folder that are not BIDS."""
+    return (*(name for name in OWN_FILES if name not in BIDS_FILES), ".lock*")
 
 
 def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> None:

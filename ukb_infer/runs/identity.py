@@ -37,11 +37,15 @@ def identity_differences(before: dict[str, Any], now: dict[str, Any]) -> str:
         before: identity of the run.
         now: identity to compare.
     """
-    commands = ["predict" if "modules" in identity else "project" for identity in (before, now)]
+    commands = [_command_of(identity) for identity in (before, now)]
     if commands[0] != commands[1]:
         return f"{commands[0]} before, {commands[1]} now"
     keys = [k for k in sorted(set(before) | set(now)) if before.get(k) != now.get(k)]
     return "; ".join(f"`{k}`: {_brief(before.get(k))} before, {_brief(now.get(k))} now" for k in keys)
+
+
+def _command_of(identity: dict[str, Any]) -> str:
+    return "predict" if "modules" in identity else "stitch" if "contrasts" in identity else "project"
 
 
 def _brief(value: Any) -> str:

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from ukb_infer.execution import JournalRow
@@ -86,9 +85,7 @@ class RunLog:
             if row.result.status == "failed":
                 self.write(f"{self.names(row.scan)} failed: {describe(row.result, show_ids=self.show_ids)}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close, logging what ended the run early."""
         if kind is not None:
             self.write(f"ended by {kind.__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.records import ScanResult
-from ukb_infer.runs.files import open_run_folder, projection_files
+from ukb_infer.runs.files import BIDS_FILES, fused_files, open_run_folder, projection_files
 from ukb_infer.runs.identity import identity_differences
 from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.summary import EXIT_AGAIN, Counts, count_results
@@ -186,14 +186,28 @@ def _told(row: JournalRow) -> tuple[ScanResult, bytes]:
 
 
 def _bring_files(shards: Sequence[_ShardRun], out: Path) -> None:
-    """Projections and pictures of `project` runs: linked where possible, else copied."""
+    """Files of `project` and `stitch` runs: linked where possible, else copied."""
     for shard in shards:
         if shard.output is not None:
             continue
+        for path in _files_of(shard):
+            if path.is_file():
+                target = out / path.relative_to(shard.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _bring(path, target)
+
+
+def _files_of(shard: _ShardRun) -> Iterator[Path]:
+    """What a run may have written besides its tables."""
+    contrasts = shard.identity.get("contrasts")
+    if contrasts is None:
         for scan in shard.rows:
-            for path in projection_files(shard.folder, scan):
-                if path.is_file():
-                    _bring(path, out / path.name)
+            yield from projection_files(shard.folder, scan)
+        return
+    yield from (shard.folder / name for name in BIDS_FILES)
+    for item in shard.inputs:
+        if item.key.scan in shard.rows:
+            yield from fused_files(shard.folder, item.key, contrasts.split(","))
 
 
 def _bring(source: Path, target: Path) -> None:

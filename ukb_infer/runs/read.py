@@ -17,7 +17,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.quality.registry import is_text
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, ScanResult
-from ukb_infer.runs.columns import Column
+from ukb_infer.runs.columns import OOD_PERCENTILE, Column
 from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, QUALITY, SCANS
 from ukb_infer.runs.tables import (
     DICTIONARY_COLUMNS,
@@ -156,6 +156,12 @@ class Run:
             ScanKey(eid, None if pd.isna(instance) else int(instance), None if pd.isna(array) else int(array), scan)
             for eid, instance, array, scan in zip(*columns, strict=True)
         )
+
+    @property
+    def ood_percentile(self) -> Float64:
+        """(N,) outlier percentiles, 0-100; NaN where the modules could not tell."""
+        table, _ = self.estimated
+        return _numbers(table, self.folder, OOD_PERCENTILE, optional=True)
 
     def estimates(self, name: str) -> TargetEstimates:
         """Estimates of a target.
@@ -371,7 +377,7 @@ def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.Data
         return _long(run, table, facts)
     if by_field:
         return _by_field(table, facts)
-    return table.set_index(["eid", "instance"]).sort_index()
+    return table.set_index(["eid", "instance"]).sort_index().copy()  # in one piece: made by hundreds of insertions
 
 
 def _long(run: Run, table: pd.DataFrame, facts: RunFacts) -> pd.DataFrame:

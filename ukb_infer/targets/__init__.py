@@ -98,17 +98,11 @@ def _read_table() -> dict[str, TargetSpec]:
     for row in csv.DictReader(registry_csv().splitlines()):
         kind: Literal["continuous", "binary"] = "binary" if row["kind"] == "binary" else "continuous"
         table[row["name"]] = TargetSpec(
-            name=row["name"],
-            field=row["ukb_field"],
-            unit=row["unit"],
-            group=row["group"],
-            kind=kind,
-            lower=_number(row["lower_limit"]),
-            upper=_number(row["upper_limit"]),
-            plausible_min=_number(row["plausible_min"]),
-            plausible_max=_number(row["plausible_max"]),
+            name=row["name"], field=row["ukb_field"], unit=row["unit"], group=row["group"], kind=kind,
+            lower=_number(row["lower_limit"]), upper=_number(row["upper_limit"]),
+            plausible_min=_number(row["plausible_min"]), plausible_max=_number(row["plausible_max"]),
             published=_published(row),
-        )
+        )  # fmt: skip
     return table
 
 

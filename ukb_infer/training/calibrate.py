@@ -84,9 +84,10 @@ def run_calibrate(
     manifest = read_manifest(home)
     found = _read(folder, manifest, accept, say)
     places = [found.targets.index(target.name) for target in manifest.targets]
-    p, note = found.predictions, f"out-of-fold predictions, {found.facts['folds']} folds by participant"
-    predictions = Mixture(p.mean[:, places], p.aleatoric[:, places], p.epistemic[:, places])
-    calibrated, fitted = fit_module(manifest, predictions, found.labels[:, places], method=method, note=note)
+    note = f"out-of-fold predictions, {found.facts['folds']} folds by participant"
+    calibrated, fitted = fit_module(
+        manifest, found.predictions.select((slice(None), places)), found.labels[:, places], method=method, note=note
+    )
     _tell(fitted, folder, say)
     if not dry_run:
         update_manifest(home, replace(calibrated, warning=manifest.warning.replace(UNCALIBRATED, "").strip()))
@@ -201,10 +202,8 @@ class _Source:
         place = self.found.targets.index(name)
         rows = {key: row for row, key in enumerate(self.found.keys)}
         chosen = np.array([rows[key] for key in keys])
-        p = self.found.predictions
-        mixture = Mixture(p.mean[chosen, place], p.aleatoric[chosen, place], p.epistemic[chosen, place])
         factor = np.asarray(self.target(name).calibration.factor)
-        return calibrate(mixture, factor), self.found.labels[chosen, place]
+        return calibrate(self.found.predictions.select((chosen, place)), factor), self.found.labels[chosen, place]
 
 
 def _fit_together(name: str, sources: Sequence[_Source], method: str) -> tuple[Calibration, CalibratedTarget]:

@@ -241,18 +241,14 @@ PRESETS: dict[str, TrainConfig] = {
     "fast": TrainConfig(
         network=Network(backbone="mobilenet_v3_small", scaling=InputScaling(1.0 / 64.0, -1.0, (128, 128))),
         optimization=Optimization(
-            iterations=0,
-            optimizer="adamw",
-            learning_rate=3e-3,
-            schedule="one-cycle",
-            weight_decay=1e-4,
+            iterations=0, optimizer="adamw", learning_rate=3e-3, schedule="one-cycle", weight_decay=1e-4,
             gradient_clip=5.0,
         ),
         objective=Regression(warmup_mse=300, beta=0.5),
         augmentation=Augmentation(max_shift=4),
         validation=Validation(every=0, average_decay=0.998),
     ),
-}
+}  # fmt: skip
 
 
 def make_config(preset: str, **changes: Any) -> TrainConfig:

@@ -74,16 +74,11 @@ def _out_of_fold(prepared: Prepared, networks: Sequence[MeanVarianceNetwork], me
         predicted = predict_in_batches(module, images, rows=rows)
         for name, values in parts.items():
             values[rows] = getattr(predicted, name)
+    told = ("name", "unit", "field", "kind", "lower", "upper")
     facts = {
-        "targets": [
-            {name: getattr(target, name) for name in ("name", "unit", "field", "kind", "lower", "upper")}
-            for target in manifest.targets
-        ],
-        "folds": folds,
-        "members_per_fold": members_per_fold,
+        "targets": [{name: getattr(target, name) for name in told} for target in manifest.targets],
+        "folds": folds, "members_per_fold": members_per_fold,
         "config": json.loads(json.dumps(prepared.request.config.flat())),
-        "recipe": prepared.recipe(members_per_fold),
-        "version": __version__,
-        "warning": prepared.request.warning,
-    }
+        "recipe": prepared.recipe(members_per_fold), "version": __version__, "warning": prepared.request.warning,
+    }  # fmt: skip
     return CrossValidation(prepared.packed.keys, fold, Mixture(**parts), data.labels, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from ukb_infer.training.dataset import LabelledProjections, participant_folds, v
 from ukb_infer.training.progress import MemberDisplay
 from ukb_infer.training.trainer import Trainer
 
+#: Projections at a time.
+PREDICTED_AT_ONCE = 50
 #: Shown by every command until ``calibrate`` has run.
 UNCALIBRATED = "Not calibrated: its intervals use the networks' own sd; run `ukb-infer calibrate`."
 
@@ -48,11 +50,11 @@ class Standardization:
             targets: T names, for the message.
 
         Raises:
-            UsageError: all labels of a target are equal.
+            UsageError: a target has fewer than two different labels.
         """
         for name, values in zip(targets, labels.T, strict=True):
             if np.unique(values[np.isfinite(values)]).size < 2:
-                raise UsageError(f"all labels of {name} are equal; leave it out", field="targets")
+                raise UsageError(f"{name} has fewer than two different labels; leave it out", field="targets")
         return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -96,20 +98,10 @@ def _borrowed_torch(threads: int, deterministic: bool, device: str) -> Iterator[
 
 
 def _train_member(
-    member: int,
-    config: TrainConfig,
-    data: LabelledProjections,
-    standardization: Standardization,
-    folder: Path,
-    *,
-    images_path: Path | None,
-    fold: NDArray[np.int64] | None,
-    device: str,
-    init: Init,
-    threads: int,
-    parent: int,
+    member: int, config: TrainConfig, data: LabelledProjections, standardization: Standardization, folder: Path, *,
+    images_path: Path | None, fold: NDArray[np.int64] | None, device: str, init: Init, threads: int, parent: int,
     show: bool,
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[np.generic]]:  # fmt: skip
     """Train (or resume) one member and return its best weights."""
     display = MemberDisplay(member, config.validation.every, config.objective.measures[0], show=show)
 
@@ -194,18 +186,9 @@ def train_members(
 
 def _uncalibrated(spec: TargetSpec, standardization: Standardization, place: int) -> ModuleTarget:
     """Manifest entry of the target at a place of the head, before calibration."""
-    return ModuleTarget(
-        spec.name,
-        spec.unit,
-        spec.field,
-        spec.kind,
-        spec.lower,
-        spec.upper,
-        float(standardization.mean[place]),
-        float(standardization.sd[place]),
-        1.0,
-        Calibration("none"),
-    )
+    mean, sd = float(standardization.mean[place]), float(standardization.sd[place])
+    limits = (spec.lower, spec.upper)
+    return ModuleTarget(spec.name, spec.unit, spec.field, spec.kind, *limits, mean, sd, 1.0, Calibration("none"))
 
 
 def make_manifest(
@@ -241,41 +224,26 @@ def make_manifest(
     """
     found = [specs[t] if specs is not None and t in specs else get_target(t) for t in targets]
     entries = tuple(_uncalibrated(spec, standardization, k) for k, spec in enumerate(found))
-    scaling = config.network.scaling
+    channels = get_recipe(recipe).channels
     return ModuleManifest(
-        name=name,
-        version=version,
-        intended_use=intended_use,
-        provenance=provenance,
-        warning=warning,
-        licence=licence,
-        input=ModuleInput(
-            recipe=recipe,
-            channels=get_recipe(recipe).channels,
-            scale=scaling.scale,
-            offset=scaling.offset,
-            size=scaling.size,
-        ),
+        name=name, version=version, intended_use=intended_use, provenance=provenance, warning=warning, licence=licence,
+        input=ModuleInput(recipe=recipe, channels=channels, **asdict(config.network.scaling)),
         network=ModuleNetwork(encoder=config.network.backbone, log_variance="bounded"),
-        outputs=ModuleOutputs(entries),
-        training=dict(training or {}),
-    )
+        outputs=ModuleOutputs(entries), training=dict(training or {}),
+    )  # fmt: skip
 
 
-def predict_in_batches(
-    module: InferenceModule, images: NDArray[Any], batch_size: int = 50, rows: NDArray[np.int64] | None = None
-) -> Mixture:
+def predict_in_batches(module: InferenceModule, images: NDArray[Any], rows: NDArray[np.int64] | None = None) -> Mixture:
     """Estimates of many projections in natural units: (N, T) each part.
 
     Args:
         module: that predicts.
         images: (N, channels, rows, cols), possibly a memory map.
-        batch_size: projections at a time.
         rows: which of the images; None for all.
     """
     rows = np.arange(len(images)) if rows is None else rows
     parts = []
-    for start in range(0, len(rows), batch_size):
-        batch = torch.from_numpy(np.array(images[rows[start : start + batch_size]]))
+    for start in range(0, len(rows), PREDICTED_AT_ONCE):
+        batch = torch.from_numpy(np.array(images[rows[start : start + PREDICTED_AT_ONCE]]))
         parts.append(module.to_estimates(module.predict_standardized(batch)))
     return Mixture(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("mean", "aleatoric", "epistemic")))

@@ -68,9 +68,7 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
         say(f"packing {len(files)} projections")
         _write_pack(files, path)
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, "scans": [k.scan for k in keys]}) + "\n")
-    images = np.load(path, mmap_mode="r")
-    recipe = find_recipe(images.dtype, images.shape[1:])
-    assert recipe is not None  # it was read with that recipe
+    images, recipe = _read_pack(path, len(keys))
     data = LabelledProjections(
         images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
     )
@@ -92,8 +90,7 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
         raise RunError(
             f"`projections` {folder}: no such folder; make one with `ukb-infer project INPUT --out {folder}`"
         )
-    rows = read_scans(folder) if (folder / SCANS).is_file() else []
-    excluded = {row.key.scan for row in rows if row.result.status == "excluded"}
+    excluded = excluded_scans(folder)
     names = {path.stem for path in folder.glob("*.npy")}
     if left_out := len(names & excluded):
         say(f"{left_out} projections are left out because their {SCANS} says excluded")
@@ -112,6 +109,12 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
     if matching < listed:
         say(f"{matching} of {listed} labelled participants (or scans) have a projection, {listed - matching} have none")
     return found, values
+
+
+def excluded_scans(folder: Path) -> set[str]:
+    """Scans of a folder of projections that ``project --exclude`` left out afterwards."""
+    rows = read_scans(folder) if (folder / SCANS).is_file() else []
+    return {row.key.scan for row in rows if row.result.status == "excluded"}
 
 
 def _stamp(files: Sequence[Path]) -> str:
@@ -149,6 +152,25 @@ def _write_pack(files: Sequence[Path], path: Path) -> None:
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}); free space or choose another `work`"
         ) from error
+
+
+def _read_pack(path: Path, count: int) -> tuple[NDArray[Any], Recipe]:
+    """Map a pack; a damaged one must not be taken for scans.
+
+    Raises:
+        RunError: it is not the pack that was written.
+    """
+    try:
+        images = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); remove it, then run the same command again") from error
+    recipe = find_recipe(images.dtype, images.shape[1:])
+    if recipe is None or len(images) != count:
+        found, expected = form_of(images.dtype, images.shape), f"{count} projections of a recipe ({recipe_forms()})"
+        raise RunError(
+            f"{path}: holds {found}, expected {expected}; it was damaged: remove it, then run the same command again"
+        )
+    return images, recipe
 
 
 def _read_projection(file: Path) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
 from ukb_infer.errors import UsageError
+from ukb_infer.execution import usable_cores
 from ukb_infer.labels import Labels, read_definitions, read_labels
 from ukb_infer.modules import ModuleManifest
 from ukb_infer.networks import MeanVarianceNetwork
@@ -52,51 +52,33 @@ class Prepared:
 
     def train(self, *, show: bool = True) -> list[MeanVarianceNetwork]:
         """Train all members, or resume; ``show`` displays progress on stderr."""
+        request, packed = self.request, self.packed
         return train_members(
-            self.request.config,
-            self.packed.data,
-            self.standardization,
-            self.request.work_folder,
-            images_path=self.packed.images_path,
-            fold=self.fold,
-            device=self.device,
-            init=self.request.init,
-            processes=self.processes,
-            threads=self.threads,
+            request.config, packed.data, self.standardization, request.work_folder, images_path=packed.images_path,
+            fold=self.fold, device=self.device, init=request.init, processes=self.processes, threads=self.threads,
             show=show,
-        )
+        )  # fmt: skip
 
     def recipe(self, networks: int) -> dict[str, Any]:
         """Training recipe of the networks just trained; ``networks`` of them predict a scan."""
+        request, packed = self.request, self.packed
         return training_recipe(
-            self.request.config,
-            networks=networks,
-            targets=self.packed.data.targets,
-            keys=self.packed.keys,
-            labels=self.packed.data.labels,
-            projection_recipe=self.packed.recipe.name,
-            init=self.request.init,
-            stratify=self.request.stratify,
-        )
+            request.config, networks=networks, targets=packed.data.targets, keys=packed.keys, labels=packed.data.labels,
+            projection_recipe=packed.recipe.name, init=request.init, stratify=request.stratify,
+        )  # fmt: skip
 
     def manifest(self) -> ModuleManifest:
         """Manifest of the networks just trained."""
         request, data = self.request, self.packed.data
         scans, people = len(data.labels), np.unique(data.participants).size
         return make_manifest(
-            request.out.name,
-            "1.0.0",
-            request.config,
-            data.targets,
-            self.standardization,
+            request.out.name, "1.0.0", request.config, data.targets, self.standardization,
             intended_use=request.intended_use,
             provenance=f"Trained by `ukb-infer train` {__version__} on {scans} scans of {people} participants.",
-            warning=" ".join(part for part in (request.warning, UNCALIBRATED) if part),
-            licence="",
-            specs=self.labels.specs,
-            training=self.recipe(request.config.ensemble.members),
+            warning=" ".join(part for part in (request.warning, UNCALIBRATED) if part), licence="",
+            specs=self.labels.specs, training=self.recipe(request.config.ensemble.members),
             recipe=self.packed.recipe.name,
-        )
+        )  # fmt: skip
 
 
 def read_request_labels(request: TrainRequest, say: Say) -> Labels:
@@ -135,20 +117,15 @@ def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Pre
         raise UsageError("swaps left and right, but some targets are of one side; set it to false", field="flip")
     standardization = Standardization.fit(packed.data.labels, labels.targets)
     fold = _folds(request, packed)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     processes = request.processes or (min(config.ensemble.members, cores) if device == "cpu" else 1)
     if Ranks.current().world > 1:
         processes = 1
+    threads = claim_work(request, packed, request.threads or max(1, cores // processes))
     return Prepared(
-        request=request,
-        labels=labels,
-        packed=packed,
-        standardization=standardization,
-        fold=fold,
-        device=device,
-        processes=processes,
-        threads=claim_work(request, packed, request.threads or max(1, cores // processes)),
-    )
+        request=request, labels=labels, packed=packed, standardization=standardization, fold=fold, device=device,
+        processes=processes, threads=threads,
+    )  # fmt: skip
 
 
 def _describe(packed: Packed, say: Say) -> None:

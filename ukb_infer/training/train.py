@@ -7,8 +7,9 @@ import numpy as np
 from ukb_infer._version import __version__
 from ukb_infer.errors import RunError
 from ukb_infer.execution import RunLock
-from ukb_infer.modules import ModuleManifest, save_module, verify_module
+from ukb_infer.modules import InferenceModule, ModuleManifest, save_module, verify_module
 from ukb_infer.modules.manifest import MANIFEST_NAME
+from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, features_of, fit_outliers
 from ukb_infer.networks.device import choose_device
 from ukb_infer.training.distributed import Ranks, start_ranks, stop_ranks
 from ukb_infer.training.history import HISTORY_NAME, read_histories, warn_of_overfitting
@@ -65,7 +66,20 @@ def _train(prepared: Prepared, say: Say) -> ModuleManifest:
     curves = read_histories(request.work_folder, request.config.ensemble.members)
     warn_of_overfitting(curves, request.config.objective, say)
     extra = {"README.md": _readme(prepared), HISTORY_NAME: curves}
-    return save_module(request.out, prepared.manifest(), networks, overwrite=request.overwrite, extra=extra)
+    manifest = prepared.manifest()
+    return save_module(
+        request.out, manifest, networks, overwrite=request.overwrite, extra=extra,
+        outliers=_reference(InferenceModule(manifest, networks, choose_device(request.device)), prepared, say),
+    )  # fmt: skip
+
+
+def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[OutlierReference, str] | None:
+    """What the training scans look like to the networks, and which those are; None for too few."""
+    images = prepared.packed.data.images
+    if len(images) < MIN_SCANS:
+        say(f"no outlier reference: {len(images)} scans, {MIN_SCANS} are needed (`modules fit-outliers` adds it later)")
+        return None
+    return fit_outliers(features_of(module, images)), f"{len(images)} training scans"
 
 
 def _readme(prepared: Prepared) -> str:

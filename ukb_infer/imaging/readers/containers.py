@@ -17,17 +17,11 @@ from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.readers.zip_methods import (
-    AES,
-    DEFLATED,
-    STORED,
-    DamagedMemberError,
-    UnsupportedMethodError,
-    decompress_rare,
-)
+from ukb_infer.imaging.readers import zip_methods
+from ukb_infer.imaging.readers.zip_methods import AES, DEFLATED, STORED
 from ukb_infer.reasons import Reason
 
 _inflate: Any
@@ -73,26 +67,6 @@ _JOIN = "join them, unpack the zip and pass the folder"
 _DICOM_AT = 128
 _LOOK_BYTES = 512
 _ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
-
-
-class MemberSource(Protocol):
-    """A container of files: a zip or a folder."""
-
-    names: list[str]
-
-    def peek(self, index: int, size: int) -> bytes:
-        """Return the first bytes of a member.
-
-        Args:
-            index: of the member in ``names``.
-            size: bytes to return, or somewhat fewer.
-        """
-
-    def read(self, index: int) -> bytes:
-        """Return a whole member."""
-
-    def verify(self, index: int) -> None:
-        """Verify a member's checksum, if the container has one."""
 
 
 #: Returns a number of bytes (or fewer at the end) from an offset.
@@ -220,14 +194,16 @@ class ZipSource:
     def _read_other(self, info: zipfile.ZipInfo) -> bytes:
         """Read a member compressed by a rarer method."""
         try:
-            return decompress_rare(info.compress_type, self._packed(info, info.compress_size), info.file_size)
-        except UnsupportedMethodError as error:
+            return zip_methods.decompress_rare(
+                info.compress_type, self._packed(info, info.compress_size), info.file_size
+            )
+        except zip_methods.UnsupportedMethodError as error:
             raise ScanError(
                 Reason.UNSUPPORTED_COMPRESSION,
                 f"a member of the zip is compressed by {error}, expected Deflate, bzip2, LZMA, xz or none; unpack it "
                 "and pass the folder",
             ) from None
-        except DamagedMemberError as error:
+        except zip_methods.DamagedMemberError as error:
             raise _unreadable(f"a member's compressed data are damaged ({error})") from None
 
 
@@ -292,6 +268,10 @@ class FolderSource:
             return b""
         with path.open("rb") as file:
             return file.read(size)
+
+
+#: A container of files.
+MemberSource = ZipSource | FolderSource
 
 
 @contextmanager

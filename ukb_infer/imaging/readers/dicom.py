@@ -21,40 +21,23 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     RLELossless,
 )
 
 from ukb_infer.errors import ScanError
+from ukb_infer.imaging.readers import dicom_values
 from ukb_infer.imaging.readers.containers import MAX_MEMBER_BYTES
 from ukb_infer.imaging.readers.dicom_geometry import geometry_findings, optional_numbers
 from ukb_infer.imaging.readers.dicom_role import processing_of, role_of
-from ukb_infer.imaging.readers.dicom_values import (
-    OVERLAY_GROUPS,
-    UNUSED_BITS,
-    PixelForm,
-    Scaling,
-    check_dataset,
-    check_mapped,
-    check_signal,
-    mapping_of,
-    padding_finding,
-    replace_padding,
-    rescaling,
-    stored_values,
-    unsupported,
-    unused_rescale,
-    value_findings,
-)
+from ukb_infer.imaging.readers.dicom_values import OVERLAY_GROUPS, PADDED, UNUSED_BITS, PixelForm
 from ukb_infer.imaging.readers.dicom_walk import UNDEFINED, UNUSUAL, WALKED, alike, walk
-from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, SeriesHeader, Voxels, check_plausible
+from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, Scaling, SeriesHeader, Voxels, check_plausible
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Acquired
 from ukb_infer.text import shown
@@ -63,63 +46,22 @@ _PREAMBLE = 128
 _MAGIC = b"DICM"
 _ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})
 _EXPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2.1"
-_UNCOMPRESSED = frozenset(
-    str(uid)
-    for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
-)
-#: Extensions of DICOM: such a member that is not DICOM is damaged; any other is ignored.
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+#: Implicit and explicit VR, deflated, big endian.
+_UNCOMPRESSED = frozenset(f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 
-#: The elements that are read, ascending: (tag, pydicom keyword, value representation).
-_ELEMENTS: tuple[tuple[int, str, str], ...] = (
-    (0x00020010, "TransferSyntaxUID", "UI"),
-    (0x00080008, "ImageType", "CS"),
-    (0x00080016, "SOPClassUID", "UI"),
-    (0x00080031, "SeriesTime", "TM"),
-    (0x00080060, "Modality", "CS"),
-    (0x00080070, "Manufacturer", "LO"),
-    (0x0008103E, "SeriesDescription", "LO"),
-    (0x00081090, "ManufacturerModelName", "LO"),
-    (0x00089208, "ComplexImageComponent", "CS"),
-    (0x00100020, "PatientID", "LO"),
-    (0x00102210, "AnatomicalOrientationType", "CS"),
-    (0x00180050, "SliceThickness", "DS"),
-    (0x00180081, "EchoTime", "DS"),
-    (0x00180087, "MagneticFieldStrength", "DS"),
-    (0x00180088, "SpacingBetweenSlices", "DS"),
-    (0x00181020, "SoftwareVersions", "LO"),
-    (0x00181030, "ProtocolName", "LO"),
-    (0x00181120, "GantryDetectorTilt", "DS"),
-    (0x00181164, "ImagerPixelSpacing", "DS"),
-    (0x00181312, "InPlanePhaseEncodingDirection", "CS"),
-    (0x00185100, "PatientPosition", "CS"),
-    (0x0020000D, "StudyInstanceUID", "UI"),
-    (0x0020000E, "SeriesInstanceUID", "UI"),
-    (0x00200011, "SeriesNumber", "IS"),
-    (0x00200013, "InstanceNumber", "IS"),
-    (0x00200020, "PatientOrientation", "CS"),
-    (0x00200032, "ImagePositionPatient", "DS"),
-    (0x00200037, "ImageOrientationPatient", "DS"),
-    (0x00200052, "FrameOfReferenceUID", "UI"),
-    (0x00201041, "SliceLocation", "DS"),
-    (0x00280002, "SamplesPerPixel", "US"),
-    (0x00280004, "PhotometricInterpretation", "CS"),
-    (0x00280008, "NumberOfFrames", "IS"),
-    (0x00280010, "Rows", "US"),
-    (0x00280011, "Columns", "US"),
-    (0x00280030, "PixelSpacing", "DS"),
-    (0x00280034, "PixelAspectRatio", "IS"),
-    (0x00280100, "BitsAllocated", "US"),
-    (0x00280101, "BitsStored", "US"),
-    (0x00280102, "HighBit", "US"),
-    (0x00280103, "PixelRepresentation", "US"),
-    (0x00280301, "BurnedInAnnotation", "CS"),
-    (0x00281040, "PixelIntensityRelationship", "CS"),
-    (0x00281041, "PixelIntensityRelationshipSign", "SS"),
-    (0x00281052, "RescaleIntercept", "DS"),
-    (0x00281053, "RescaleSlope", "DS"),
-    (0x00281054, "RescaleType", "LO"),
-    (0x00282110, "LossyImageCompression", "CS"),
+#: The elements that are read: (tag, pydicom keyword, value representation), ascending as in the file.
+_KEYWORDS = (
+    "TransferSyntaxUID ImageType SOPClassUID SeriesTime Modality Manufacturer SeriesDescription ManufacturerModelName "
+    "ComplexImageComponent PatientID AnatomicalOrientationType SliceThickness EchoTime MagneticFieldStrength "
+    "SpacingBetweenSlices SoftwareVersions ProtocolName GantryDetectorTilt ImagerPixelSpacing "
+    "InPlanePhaseEncodingDirection PatientPosition StudyInstanceUID SeriesInstanceUID SeriesNumber InstanceNumber "
+    "PatientOrientation ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SliceLocation "
+    "SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing PixelAspectRatio "
+    "BitsAllocated BitsStored HighBit PixelRepresentation BurnedInAnnotation PixelIntensityRelationship "
+    "PixelIntensityRelationshipSign RescaleIntercept RescaleSlope RescaleType LossyImageCompression"
+)
+_ELEMENTS: tuple[tuple[int, str, str], ...] = tuple(
+    (tag_for_keyword(k), k, dictionary_VR(k)) for k in _KEYWORDS.split()
 )
 #: Redundant elements, which are only checked.
 _SECOND = (
@@ -156,15 +98,8 @@ _JUDGED_ROWS = np.array([_ROWS[keyword] for _, keyword, _ in _JUDGED])
 _HARMLESS_ROWS = frozenset(_ROWS[k] for _, k, _ in _JUDGED if k.startswith(("PixelPaddingValue", "OverlayBitPosition")))
 #: Elements that identify a member's series, all before group 0028: in the first kilobytes of any slice.
 _SHORTS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-_IDENTITY = (
-    "ImageType",
-    "SOPClassUID",
-    "Modality",
-    "SeriesDescription",
-    "ProtocolName",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-)
+_ROLE = ("ImageType", "SOPClassUID", "Modality", "SeriesDescription", "ProtocolName")
+_IDENTITY = (*_ROLE, "SeriesInstanceUID", "SeriesNumber")
 _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 
 #: What the values of InPlanePhaseEncodingDirection mean: the phase runs along a column, or along a row.
@@ -257,7 +192,7 @@ class SliceParser:
         pixels = words.reshape(header.rows, header.cols)
         if form.stored == form.allocated or words.max() <= form.largest:
             return Slice(header, position, instance, pixels, location)
-        return Slice(header, position, instance, stored_values(pixels, form)[0], location, (UNUSED_BITS,))
+        return Slice(header, position, instance, dicom_values.stored_values(pixels, form)[0], location, (UNUSED_BITS,))
 
     def _value(self, data: bytes, row: int) -> bytes:
         """Return an element's bytes without padding; empty if absent."""
@@ -289,8 +224,9 @@ class SliceParser:
         if head is None:
             return None
         if structure not in self.verified:
-            if head != _head_by_pydicom(data):
-                return None
+            with _quiet():
+                if head != _head_from_dataset(_read_dataset(data, pixels=False)):
+                    return None
             self.verified.add(structure)
         check_plausible(head.series)
         self._head, self._template, self._template_found = head, buffer, self._found.copy()
@@ -323,24 +259,12 @@ def parse_with_pydicom(data: bytes) -> Slice:
         dataset = _read_dataset(data, pixels=True)
         head = _head_from_dataset(dataset)
         check_plausible(head.series)
-        try:
+        with _as_unreadable():
             x, y, z = (float(value) for value in dataset.ImagePositionPatient)
             instance = _whole(_element_text(dataset, "InstanceNumber") or "0", "InstanceNumber")
             location = optional_numbers({"SliceLocation": _element_text(dataset, "SliceLocation")}, "SliceLocation")
-        except Exception as error:  # a damaged element may raise anything on access
-            raise _unreadable(error) from None
         pixels, findings = _decode_pixels(dataset, head)
         return Slice(head.series, (x, y, z), instance, pixels, location[0] if location else math.nan, findings)
-
-
-def _head_by_pydicom(data: bytes) -> _Head:
-    """Read only the header with pydicom, to verify the fast path.
-
-    Raises:
-        ScanError: as :meth:`SliceParser.parse`.
-    """
-    with _quiet():
-        return _head_from_dataset(_read_dataset(data, pixels=False))
 
 
 def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
@@ -350,22 +274,17 @@ def _read_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
         ScanError: ``unreadable_dicom`` or ``multiframe``.
     """
     dataset = _read_any_dataset(data, pixels)
-    try:
+    with _as_unreadable():
         frames = _frames(_element_text(dataset, "NumberOfFrames"))
         enhanced = str(dataset.get("SOPClassUID", "")) in _ENHANCED_MR
-    except Exception as error:  # a damaged element may raise anything on access
-        raise _unreadable(error) from None
     if frames > 1 or enhanced:
         raise _multiframe(frames, enhanced)
     return dataset
 
 
 def _read_any_dataset(data: bytes, pixels: bool) -> pydicom.Dataset:
-    plain = _undeflated(data)
-    try:
-        return pydicom.dcmread(BytesIO(plain), force=True, stop_before_pixels=not pixels)
-    except Exception as error:  # damaged bytes make pydicom raise nearly anything
-        raise _unreadable(error) from None
+    with _as_unreadable():
+        return pydicom.dcmread(BytesIO(_undeflated(data)), force=True, stop_before_pixels=not pixels)
 
 
 def _undeflated(data: bytes) -> bytes:
@@ -408,24 +327,20 @@ def _head_from_dataset(dataset: pydicom.Dataset) -> _Head:
     Raises:
         ScanError: ``unreadable_dicom`` if a required element is missing or damaged, ``unsupported_pixels``.
     """
-    try:
-        text = {keyword: _element_text(dataset, keyword) for _, keyword, _ in _ELEMENTS}
-        text["TransferSyntaxUID"] = _syntax_of(dataset)
-        short = {keyword: _whole(_element_text(dataset, keyword) or "-1", keyword) for keyword in _SHORTS}
-        for keyword in ("Rows", "Columns", "BitsAllocated"):
-            if short[keyword] == -1:
-                raise KeyError(keyword)
-        head = _make_head(text, short, dataset)
-        check_dataset(dataset, head.form)
+    with _as_unreadable():
+        try:
+            text = {keyword: _element_text(dataset, keyword) for _, keyword, _ in _ELEMENTS}
+            text["TransferSyntaxUID"] = _syntax_of(dataset)
+            short = {keyword: _whole(_element_text(dataset, keyword) or "-1", keyword) for keyword in _SHORTS}
+            for keyword in ("Rows", "Columns", "BitsAllocated"):
+                if short[keyword] == -1:
+                    raise KeyError(keyword)
+            head = _make_head(text, short, dataset)
+            dicom_values.check_dataset(dataset, head.form)
+        except KeyError as error:  # of ours by keyword, of pydicom's by tag
+            what = f"a slice lacks the element {error.args[0] if error.args else ''}"
+            raise ScanError(Reason.UNREADABLE_DICOM, f"{what}; export the scan again with it") from None
         return head
-    except ScanError:
-        raise
-    except KeyError as error:
-        raise ScanError(
-            Reason.UNREADABLE_DICOM, f"a slice lacks the element {_keyword(error)}; export the scan again with it"
-        ) from None
-    except Exception as error:  # a damaged element may raise anything on access
-        raise _unreadable(error) from None
 
 
 def _element_text(dataset: pydicom.Dataset, keyword: str) -> str:
@@ -493,13 +408,15 @@ def _make_head(text: Mapping[str, str], short: Mapping[str, int], dataset: pydic
         ValueError: an element is invalid.
         ScanError: ``unsupported_pixels``, or ``unreadable_dicom`` for bits that contradict each other.
     """
-    check_signal(text, short)
-    rescale = rescaling(text)
-    scaling = rescale if dataset is None else mapping_of(dataset, rescale)
+    dicom_values.check_signal(text, short)
+    rescale = dicom_values.rescaling(text)
+    scaling = rescale if dataset is None else dicom_values.mapping_of(dataset, rescale)
     series = _make_header(text, short, scaling)
-    unused = () if scaling is rescale else unused_rescale(rescale, scaling)
+    unused = () if scaling is rescale else dicom_values.unused_rescale(rescale, scaling)
     geometry = geometry_findings(text, series.pixel_spacing_mm, series.orientation)
-    return _Head(replace(series, findings=(*value_findings(text), *unused, *geometry)), PixelForm.of(short))
+    return _Head(
+        replace(series, findings=(*dicom_values.value_findings(text), *unused, *geometry)), PixelForm.of(short)
+    )
 
 
 def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Scaling) -> SeriesHeader:
@@ -510,8 +427,7 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
         ValueError: an element is invalid.
     """
     number = text["SeriesNumber"]
-    role = ("ImageType", "SOPClassUID", "Modality", "SeriesDescription", "ProtocolName")
-    contrast, marks = role_of(*(text[keyword] for keyword in role))
+    contrast, marks = role_of(*(text[keyword] for keyword in _ROLE))
     row_mm, col_mm = _floats(text, "PixelSpacing", 2)
     return SeriesHeader(
         number=_whole(number, "SeriesNumber") if number else None,
@@ -523,9 +439,7 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
         orientation=_floats(text, "ImageOrientationPatient", 6),
         pixel_spacing_mm=(row_mm, col_mm),
         time_s=_seconds(text["SeriesTime"]),
-        slope=scaling.slope,
-        intercept=scaling.intercept,
-        scaling=scaling.words,
+        scaling=scaling,
         marks=marks,
         processing=processing_of(text["ImageType"]),
         study_uid=text["StudyInstanceUID"],
@@ -580,16 +494,11 @@ def _decode_pixels(dataset: pydicom.Dataset, head: _Head) -> tuple[Voxels, tuple
     """
     header, form = head
     words = _read_words(dataset, head)
-    values, odd = stored_values(words, form)
-    try:
-        check_mapped(dataset, values)
-        scaling = Scaling(header.slope, header.intercept)
-        values, padded = replace_padding(dataset, words, values, form, scaling)
-    except ScanError:
-        raise
-    except Exception as error:  # a damaged element may raise anything on access
-        raise _unreadable(error) from None
-    findings = (*((UNUSED_BITS,) if odd else ()), *padding_finding(padded))
+    values, odd = dicom_values.stored_values(words, form)
+    with _as_unreadable():
+        dicom_values.check_mapped(dataset, values)
+        values, padded = dicom_values.replace_padding(dataset, words, values, form, header.scaling)
+    findings = (*((UNUSED_BITS,) if odd else ()), *((PADDED,) if padded else ()))
     if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= np.iinfo(np.uint16).max:
         return values.astype(np.uint16), findings
     return values.astype(np.float32), findings
@@ -606,10 +515,8 @@ def _read_words(dataset: pydicom.Dataset, head: _Head) -> NDArray[Any]:
     if syntax not in _UNCOMPRESSED:
         pixels = _decompress(dataset, syntax, form)
     else:
-        try:
+        with _as_unreadable():
             pixels = _native_words(dataset, head, big_endian=not dataset.original_encoding[1])
-        except Exception as error:  # a damaged element may raise anything on access
-            raise _unreadable(error) from None
     if pixels.shape != (header.rows, header.cols):
         raise ScanError(
             Reason.UNREADABLE_DICOM,
@@ -640,12 +547,12 @@ def _native_words(dataset: pydicom.Dataset, head: _Head, big_endian: bool) -> ND
 def _decompress(dataset: pydicom.Dataset, syntax: str, form: PixelForm) -> NDArray[Any]:
     """Decode compressed pixels with pydicom's plugins, as unsigned words."""
     if form.shift:
-        raise unsupported(f"compressed pixels with HighBit {form.high} and BitsStored {form.stored}")
+        raise dicom_values.unsupported(f"compressed pixels with HighBit {form.high} and BitsStored {form.stored}")
     try:
         pixels = np.asarray(pydicom.pixels.pixel_array(dataset, raw=True, correct_unused_bits=False))
         return np.ascontiguousarray(pixels).astype(f"i{form.allocated // 8}", copy=False).view(form.word)
     except Exception as error:  # plugins can raise anything
-        found = f"{UID(syntax).name} ({type(error).__name__})"
+        found = f"{pydicom.uid.UID(syntax).name} ({type(error).__name__})"
         if syntax == RLELossless:  # pydicom itself supports it fully
             raise _unreadable(_DamagedError(f"damaged pixels of {found}")) from None
         raise _unsupported(f"{found}{', or damaged' if _has_decoder(syntax) else ''}") from None
@@ -654,7 +561,7 @@ def _decompress(dataset: pydicom.Dataset, syntax: str, form: PixelForm) -> NDArr
 def _has_decoder(syntax: str) -> bool:
     """Whether an installed decoder supports the transfer syntax, at least in part."""
     try:
-        return bool(pydicom.pixels.get_decoder(UID(syntax)).is_available)
+        return bool(pydicom.pixels.get_decoder(pydicom.uid.UID(syntax)).is_available)
     except NotImplementedError:
         return False
 
@@ -665,6 +572,17 @@ def _quiet() -> Iterator[None]:
     with pydicom.config.disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _as_unreadable() -> Iterator[None]:
+    """Turn what pydicom raises, nearly anything on damaged bytes and elements, into ``unreadable_dicom``."""
+    try:
+        yield
+    except ScanError:
+        raise
+    except Exception as error:
+        raise _unreadable(error) from None
 
 
 def _unreadable(error: Exception) -> ScanError:
@@ -701,12 +619,6 @@ def _unsupported(found: str) -> ScanError:
         Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         f"no installed decoder reads the pixel data: {found}; install ukb-infer[codecs] or convert to explicit VR",
     )
-
-
-def _keyword(error: KeyError) -> str:
-    """Name the missing element of a KeyError, which pydicom raises with a tag."""
-    what = error.args[0] if error.args else ""
-    return what if isinstance(what, str) and what in _ROW else str(what)
 
 
 # -- what a file is ------------------------------------------------------------------------------------------------
@@ -782,20 +694,12 @@ def full_identity(data: bytes) -> Identity:
     Raises:
         ScanError: ``unreadable_dicom``.
     """
-    with _quiet():
-        return _identity_from_dataset(_read_any_dataset(data, pixels=False))
-
-
-def _identity_from_dataset(dataset: pydicom.Dataset) -> Identity:
-    try:
+    with _quiet(), _as_unreadable():
+        dataset = _read_any_dataset(data, pixels=False)
         identity = _make_identity(*(_element_text(dataset, keyword) for keyword in _IDENTITY))
         meta = getattr(dataset, "file_meta", {})
         directory = str(meta.get("MediaStorageSOPClassUID", "")) == MediaStorageDirectoryStorage
         of_series = "SeriesNumber" in dataset or "SeriesInstanceUID" in dataset
-    except ScanError:
-        raise
-    except Exception as error:  # a damaged element may raise anything on access
-        raise _unreadable(error) from None
     if not of_series and identity.marks.kind is None and not directory:
         raise _unreadable(_DamagedError("it belongs to no series, or is truncated"))
     return identity

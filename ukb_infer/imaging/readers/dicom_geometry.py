@@ -59,9 +59,7 @@ def geometry_findings(
     if len(letters) == 2 and all(letters) and letters != [_letter(orientation[:3]), _letter(orientation[3:])]:
         found.append(_disagrees("PatientOrientation", "ImageOrientationPatient"))
     if text["AnatomicalOrientationType"].upper() == "QUADRUPED":
-        found.append(
-            Finding(Reason.GEOMETRY_DISAGREES, "AnatomicalOrientationType says that the subject was not human")
-        )
+        found.append(Finding(Reason.GEOMETRY_DISAGREES, "AnatomicalOrientationType says that no person was scanned"))
     position = text["PatientPosition"].upper()
     if position and position not in _SUPINE:
         found.append(

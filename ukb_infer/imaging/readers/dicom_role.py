@@ -42,13 +42,7 @@ _MODALITIES = {
     "RTSTRUCT": "object without pixels (structure set)",
 }
 #: Values of ImageType of images that are not the magnitude of water or fat.
-_TYPES = {
-    "P": "phase, real or imaginary image",
-    "R": "phase, real or imaginary image",
-    "I": "phase, real or imaginary image",
-    "SUB": "difference image",
-    "ADC": "parameter map",
-}
+_TYPES = dict.fromkeys("PRI", "phase, real or imaginary image") | {"SUB": "difference image", "ADC": "parameter map"}
 _LOCALIZER = frozenset(DERIVED["localizer"].split())
 _COMPOSED_TYPES = ("COMP_", "COMPOSED", "COMPOSE")
 _PROCESSED_TYPES = frozenset({"resampled", "reformatted", "filtered", "processed"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,17 +43,20 @@ class _Plan:
     members: list[int] = field(default_factory=list)
 
 
-def read_series(source: MemberSource, use_fast_path: bool = True, left_out: LeftOut | None = None) -> list[Series]:
+def read_series(
+    source: MemberSource, use_fast_path: bool, left_out: LeftOut, also: Collection[Contrast] = ()
+) -> list[Series]:
     """Read the water and fat series of a zip or folder of DICOM slices.
 
     The first kilobytes of every member give its series and contrast, so in-phase and opposed-phase members are not
-    decoded. Checksums are verified for every decoded member, and for ignored ones that could be damaged slices. The
-    manifest is not used.
+    decoded unless requested. Checksums are verified for every decoded member, and for ignored ones that could be
+    damaged slices. The manifest is not used.
 
     Args:
         source: the zip or folder.
         use_fast_path: False sends every slice through pydicom (same result).
         left_out: counts series that are named like water or fat but are neither.
+        also: further contrasts to read.
 
     Returns:
         Series in the order of first appearance, slices in the order of the container.
@@ -62,23 +65,23 @@ def read_series(source: MemberSource, use_fast_path: bool = True, left_out: Left
         ScanError: ``no_dicom``, ``multiframe``, ``unreadable_dicom``, ``too_large`` and those of
             :class:`~ukb_infer.imaging.readers.dicom.SliceParser`.
     """
+    wanted = frozenset({Contrast.WATER, Contrast.FAT, *also})
     if use_fast_path:
         found = LeftOut()
-        plans = _identify(source, use_fast_path, _STRIDE, found)
+        plans = _identify(source, use_fast_path, _STRIDE, found, wanted)
         try:
             series = _decode(source, plans, use_fast_path)
         except ScanError:
             pass  # a member may differ from its neighbours: look at every one
         else:
-            if left_out is not None:
-                left_out.update(found)
+            left_out.update(found)
             return series
-    return _decode(
-        source, _identify(source, use_fast_path, 0, LeftOut() if left_out is None else left_out), use_fast_path
-    )
+    return _decode(source, _identify(source, use_fast_path, 0, left_out, wanted), use_fast_path)
 
 
-def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut) -> list[_Plan]:
+def _identify(
+    source: MemberSource, use_fast_path: bool, stride: int, left_out: LeftOut, wanted: frozenset[Contrast]
+) -> list[_Plan]:
     """Assign members to water and fat series, by their first bytes.
 
     Args:
@@ -87,6 +90,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
         stride: if three members of one series are this far apart, those in between are assumed to be of the same
             series; decoding verifies that. 0 looks at every member.
         left_out: counts series that are named like water or fat but are neither.
+        wanted: contrasts.
     """
     plans: dict[tuple[int | None, str, Contrast], _Plan] = {}
     peeker = _Peeker(source, use_fast_path)
@@ -105,7 +109,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
             any_dicom = True
             enhanced = index if identity.enhanced else enhanced
             _count_left_out(identity, left_out)
-        plan = _plan_of(identity, plans)
+        plan = _plan_of(identity, plans, wanted)
         if identity is not None and plan is None:
             ignored.setdefault(identity, []).append(index)
         if plan is not None:
@@ -113,7 +117,7 @@ def _identify(source: MemberSource, use_fast_path: bool, stride: int, left_out: 
             if plan is not last:
                 next_jump = at
             elif stride and at >= next_jump and at + stride < len(members):
-                if _plan_of(peeker.identity(members[at + stride]), plans) is plan:
+                if _plan_of(peeker.identity(members[at + stride]), plans, wanted) is plan:
                     plan.members.extend(members[at + 1 : at + stride])
                     at += stride - 1  # the member at the end of the jump is next
                 else:
@@ -177,11 +181,13 @@ def _count_left_out(identity: Identity, left_out: LeftOut) -> None:
         left_out.add(identity.marks.kind, f"{identity.uid} {identity.number} {identity.contrast}")
 
 
-def _plan_of(identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan]) -> _Plan | None:
-    """Find or create the plan of a member's series; None if it is neither water nor fat."""
+def _plan_of(
+    identity: Identity | None, plans: dict[tuple[int | None, str, Contrast], _Plan], wanted: frozenset[Contrast]
+) -> _Plan | None:
+    """Find or create the plan of a member's series; None if its contrast is not wanted."""
     if identity is None or identity.marks.kind is not None:
         return None
-    if identity.contrast is not Contrast.WATER and identity.contrast is not Contrast.FAT:
+    if identity.contrast is None or identity.contrast not in wanted:
         return None
     key = (identity.number, identity.uid, identity.contrast)
     plan = plans.get(key)
@@ -362,11 +368,11 @@ def _check_alike(header: SeriesHeader, first: SeriesHeader) -> None:
     """
     if (header.study_uid, header.patient_id) != (first.study_uid, first.patient_id):
         raise ScanError(Reason.SEVERAL_SCANS, f"{first.label} has slices of more than one examination; separate them")
-    if header.scaling != first.scaling:
+    if header.scaling.words != first.scaling.words:
         raise ScanError(
             Reason.GEOMETRY_INCONSISTENT,
-            f"values of slices of {first.label} cannot be compared: the {first.scaling} slope holds for some, the "
-            f"{header.scaling} slope for others; export them with the same elements",
+            f"values of slices of {first.label} cannot be compared: the {first.scaling.words} slope holds for some, "
+            f"the {header.scaling.words} slope for others; export them with the same elements",
         )
     for name in ("rows", "cols", "orientation", "pixel_spacing_mm"):
         found, expected = getattr(header, name), getattr(first, name)

@@ -16,7 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.series import Finding
+from ukb_infer.imaging.series import Finding, Scaling
 from ukb_infer.reasons import Reason
 
 #: Integer types by size in bytes; larger ones are not MR pixels.
@@ -101,21 +101,6 @@ class PixelForm:
         return f"u{_BYTES[self.allocated]}"
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """Scaling of stored values: slope * stored + intercept.
-
-    Attributes:
-        slope: not 0.
-        intercept: in units of the result.
-        words: its source, for messages.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    words: str = "rescale"
-
-
 # -- what the header says ---------------------------------------------------------------------------------------------
 
 
@@ -155,7 +140,7 @@ def unused_rescale(rescale: Scaling, used: Scaling) -> tuple[Finding, ...]:
         rescale: from RescaleSlope and RescaleIntercept.
         used: the scaling that was used instead.
     """
-    if (rescale.slope, rescale.intercept) == (1.0, 0.0) or (used.slope, used.intercept) != (1.0, 0.0):
+    if rescale.numbers == (1.0, 0.0) or used.numbers != (1.0, 0.0):
         return ()
     return (Finding(Reason.RESCALE_APPLIED, f"a {used.words} slope of 1 was used instead of the rescale slope"),)
 
@@ -291,7 +276,7 @@ def check_mapped(dataset: pydicom.Dataset, values: NDArray[Any]) -> None:
 
 #: Messages of the findings.
 UNUSED_BITS = Finding(Reason.UNUSED_BITS_MASKED, "bits outside BitsStored were set and were masked")
-_PADDED = Finding(Reason.PADDING_REPLACED, "pixels with the padding value were set to 0")
+PADDED = Finding(Reason.PADDING_REPLACED, "pixels with the padding value were set to 0")
 
 
 def stored_values(words: NDArray[Any], form: PixelForm) -> tuple[NDArray[Any], bool]:
@@ -364,8 +349,3 @@ def _as_stored(value: int, form: PixelForm) -> int:
     """Read a padding value like the pixels, since its sign may be lost in the file."""
     value %= 1 << form.allocated
     return value - (1 << form.allocated) if form.signed and value >> (form.allocated - 1) else value
-
-
-def padding_finding(replaced: bool) -> tuple[Finding, ...]:
-    """The finding for replaced padding."""
-    return (_PADDED,) if replaced else ()

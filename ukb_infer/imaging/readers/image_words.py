@@ -11,11 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from ukb_infer.imaging.series import Contrast, Marks
-
-_WATER, _FAT = ("w", "wat", "water"), ("f", "fat", "lipid")
-#: Contrast by word; single letters count only as separate words.
-CONTRAST_WORDS = dict.fromkeys(_WATER, Contrast.WATER) | dict.fromkeys(_FAT, Contrast.FAT)
+from ukb_infer.imaging.series import CONTRAST_WORDS, Marks
 
 #: Words of images that are never water or fat, by their description in messages.
 DERIVED: dict[str, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from ukb_infer.imaging.readers.containers import MAX_MEMBERS
 from ukb_infer.imaging.readers.gzipped import DamagedGzipError, open_contents
 from ukb_infer.imaging.readers.image_words import is_derived_folder
 from ukb_infer.imaging.readers.nifti_header import NiftiFields, choose_affine, read_fields
-from ukb_infer.imaging.readers.nifti_names import StationFile, choose_files, is_nifti
+from ukb_infer.imaging.readers.nifti_names import StationFile, choose_files, choose_phase_files, is_nifti
 from ukb_infer.imaging.series import (
     MAX_TILT_DEGREES,
     Budget,
     Contrast,
     LeftOut,
+    Scaling,
     Series,
     SeriesHeader,
     Voxels,
@@ -38,18 +39,21 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 #: Size of the longer of the two headers.
 _HEADER_BYTES = 540
+#: Largest label map, at two bytes per voxel: a body at 0.75 mm.
+_LABEL_MAP_BYTES = 1024**3
 #: Smallest volume spanned by an affine's three directions: 1 at right angles; about 1 for tilts of a degree.
 _LEAST_VOLUME = 0.9
 #: Array axes of a DICOM station in NIfTI terms: rows towards the back, columns towards the left, slices downwards.
 _DICOM_AXES = ("P", "L", "I")
 
 
-def read_series(folder: Path, left_out: LeftOut) -> list[Series]:
+def read_series(folder: Path, left_out: LeftOut, also: Collection[Contrast] = ()) -> list[Series]:
     """Read the water and fat files of a folder.
 
     Args:
         folder: with a water (``*_W*`` or ``*water*``) and a fat (``*_F*`` or ``*fat*``) file per station.
         left_out: counts files that are named like water or fat but are neither.
+        also: further contrasts to read: in-phase (``*_in*``), opposed-phase (``*_opp*``).
 
     Returns:
         Series in the convention of DICOM: (slices, rows, cols), positions in LPS mm, slices head first.
@@ -64,7 +68,30 @@ def read_series(folder: Path, left_out: LeftOut) -> list[Series]:
         for name in names:
             left_out.add("file in a folder named like derived images", name)
         return []
-    return [_read_file(folder, file, budget) for file in _pair_names(choose_files(names, left_out))]
+    files = [*_pair_names(choose_files(names, left_out)), *choose_phase_files(names, also)]
+    return [_read_file(folder, file, budget) for file in files]
+
+
+def read_label_map(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Read a label map, in any orientation and at most as many voxels as a fused body can have.
+
+    Args:
+        path: of a ``.nii`` or ``.nii.gz``.
+
+    Returns:
+        (i, j, k) values with the header's scaling applied, and their affine to RAS mm, (4, 4).
+
+    Raises:
+        ScanError: ``unreadable_nifti``, ``missing_affine``, ``geometry_inconsistent`` or ``too_large``.
+    """
+    label = "the label map"
+    image, fields = _load(path, label, Budget(_LABEL_MAP_BYTES), signal=False)
+    shape = image.shape[:3]
+    affine, _ = choose_affine(fields, image.header, shape)
+    _check_affine(affine, label)
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    values = _raw_voxels(image, label).reshape(shape)
+    return (values if (slope, intercept) == (1.0, 0.0) else values * slope + intercept), affine
 
 
 def _list_names(folder: Path) -> list[str]:
@@ -100,11 +127,12 @@ def _read_file(folder: Path, file: StationFile, budget: Budget) -> Series:
     _check_tilt(affine, label)
     raw = _raw_voxels(image, label).reshape(shape)
     voxels = np.ascontiguousarray(apply_orientation(raw, transform).transpose(2, 0, 1))
-    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, _scaling(image))
+    scaling = Scaling(float(image.dataobj.slope), float(image.dataobj.inter))  # 1 and 0 where the header has none
+    series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, scaling)
     return replace(series, findings=tuple(findings))
 
 
-def _load(path: Path, label: str, budget: Budget) -> tuple[Any, NiftiFields]:
+def _load(path: Path, label: str, budget: Budget, *, signal: bool = True) -> tuple[Any, NiftiFields]:
     """Read a file with size limits and verified gzip checksum, and parse it with nibabel.
 
     Raises:
@@ -114,7 +142,7 @@ def _load(path: Path, label: str, budget: Budget) -> tuple[Any, NiftiFields]:
         try:
             head = contents.read(_HEADER_BYTES)
             try:
-                fields = read_fields(head, label)
+                fields = read_fields(head, label, signal=signal)
                 kind, size = _plan(head, fields, label, budget)
             except ScanError:
                 contents.finish()  # reports a damaged header
@@ -197,12 +225,6 @@ def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
         raise _unreadable(label, error) from None
 
 
-def _scaling(image: Any) -> tuple[float, float]:
-    """(slope, intercept) of the header; identity if there is none."""
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    return float(slope), float(intercept)
-
-
 def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.float64]) -> tuple[float, float, float]:
     """(row, col, slice) spacing, mm: the header's exact float32 pixdim if it agrees with the affine."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -216,27 +238,15 @@ def _zooms(fields: NiftiFields, transform: NDArray[Any], affine: NDArray[np.floa
 
 
 def _to_series(
-    file: StationFile,
-    affine: NDArray[np.float64],
-    zooms: tuple[float, float, float],
-    voxels: NDArray[Any],
-    scaling: tuple[float, float],
-) -> Series:
+    file: StationFile, affine: NDArray[np.float64], zooms: tuple[float, float, float], voxels: NDArray[Any],
+    scaling: Scaling,
+) -> Series:  # fmt: skip
     """Convert a file to DICOM conventions."""
     slices, rows, cols = voxels.shape
     header = SeriesHeader(
-        number=file.number,
-        uid=file.stem,
-        description="NIfTI",
-        contrast=file.contrast,
-        rows=rows,
-        cols=cols,
-        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-        pixel_spacing_mm=zooms[:2],
-        slope=scaling[0],
-        intercept=scaling[1],
-        marks=file.marks,
-    )
+        number=file.number, uid=file.stem, description="NIfTI", contrast=file.contrast, rows=rows, cols=cols,
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), pixel_spacing_mm=zooms[:2], scaling=scaling, marks=file.marks,
+    )  # fmt: skip
     check_plausible(header)
     x, y, z = -affine[0, 3], -affine[1, 3], affine[2, 3]
     positions = np.stack([np.full(slices, x), np.full(slices, y), z - zooms[2] * np.arange(slices)], axis=1)

@@ -28,15 +28,9 @@ _MAX_OFFSET_BYTES = 1024**2
 #: Real numbers: datatype to bits.
 _REAL = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 #: Other datatypes, for messages.
-_OTHER = {
-    1: "single bits",
-    32: "complex numbers",
-    1792: "complex numbers",
-    2048: "complex numbers",
-    128: "colours (RGB)",
-    2304: "colours (RGBA)",
-    1536: "numbers of 128 bits",
-}
+_OTHER = dict.fromkeys((32, 1792, 2048), "complex numbers") | {
+    1: "single bits", 128: "colours (RGB)", 2304: "colours (RGBA)", 1536: "numbers of 128 bits"
+}  # fmt: skip
 #: xyzt_units, the three lowest bits: mm per unit. 0 is unknown, which all software treats as mm.
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _SPACE_UNITS = 7
@@ -101,12 +95,13 @@ class NiftiFields:
         return np.abs(np.asarray(self.record["pixdim"], np.float64)[1:4]) * self.mm
 
 
-def read_fields(head: bytes, label: str) -> NiftiFields:
+def read_fields(head: bytes, label: str, *, signal: bool = True) -> NiftiFields:
     """Read a header and check its fields about the voxels.
 
     Args:
         head: the first bytes of the file, inflated.
         label: names the file in messages.
+        signal: False for label maps, which may say so in their intent.
 
     Raises:
         ScanError: ``unreadable_nifti``, ``unsupported_pixels`` or ``non_finite_values``.
@@ -118,7 +113,7 @@ def read_fields(head: bytes, label: str) -> NiftiFields:
             record = np.frombuffer(head[:size], layout.newbyteorder(order))[0]
             fields = NiftiFields(record, 1 if size == 348 else 2, first_byte, label)
             _check_storage(fields, magic)
-            _check_meaning(fields)
+            _check_meaning(fields, signal=signal)
             return fields
     raise ScanError(
         Reason.UNREADABLE_NIFTI,
@@ -147,7 +142,7 @@ def _check_storage(fields: NiftiFields, magic: bytes) -> None:
         raise ScanError(Reason.UNREADABLE_NIFTI, f"{fields.label} {problem}; {_AGAIN}")
 
 
-def _check_meaning(fields: NiftiFields) -> None:
+def _check_meaning(fields: NiftiFields, *, signal: bool) -> None:
     """Refuse voxels that are not signal.
 
     Raises:
@@ -162,7 +157,7 @@ def _check_meaning(fields: NiftiFields) -> None:
             f"{fields.label} contains {what} (datatype {datatype}), expected real numbers of at most 64 bits; "
             "save the magnitude image",
         )
-    if intent:
+    if intent and signal:
         raise ScanError(
             Reason.UNSUPPORTED_PIXELS,
             f"{fields.label} is not signal according to its intent_code {intent}, expected 0; "

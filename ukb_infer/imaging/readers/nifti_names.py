@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ukb_infer.errors import ScanError
-from ukb_infer.imaging.readers.image_words import COMPOSED, CONTRAST_WORDS, COPY, base, read_marks, words_of
-from ukb_infer.imaging.series import UNMARKED, Contrast, LeftOut, Marks
+from ukb_infer.imaging.readers.image_words import COMPOSED, COPY, base, read_marks, words_of
+from ukb_infer.imaging.series import CONTRAST_WORDS, UNMARKED, Contrast, LeftOut, Marks
 from ukb_infer.reasons import Reason
 
 _SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 #: The number that dcm2niix appends: the series number, perhaps with a letter for repeats.
 _NUMBER = re.compile(r"_(\d{1,9})[a-z]?$")
 _PHASE_KIND = "in-phase or opposed-phase image"
+_PHASE_WORDS = dict.fromkeys(("in", "ip", "inphase"), Contrast.IN_PHASE) | dict.fromkeys(
+    ("opp", "op", "oop", "out", "outphase", "outofphase", "opposed", "opposedphase", "oppphase", "opphase"),
+    Contrast.OPPOSED_PHASE,
+)
 _LETTERS = ("w", "f")
 _UNDECIDED = "file named after both water and fat"
 
@@ -65,12 +69,6 @@ def is_nifti(name: str) -> bool:
     return bool(_SUFFIX.search(name)) and not name.startswith(".")
 
 
-def nifti_contrast(name: str) -> Contrast | None:
-    """Contrast of a single NIfTI file by its name; None if it is not water or fat of a station."""
-    chosen = choose_files([name], LeftOut())
-    return chosen[0].contrast if chosen else None
-
-
 def names_stations(names: Iterable[str]) -> bool:
     """Whether some file of a folder is named like water or fat of a station."""
     parsed = _parse_all(names)
@@ -104,7 +102,7 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
         if item.marks.kind is not None:
             left_out.add(item.marks.kind, item.name)
     candidates = [item for item in parsed if item.marks.kind is None and item.places]
-    shared = _shared_places(candidates)
+    shared = _SharedPlaces(candidates)
     stations = []
     for item in candidates:
         marks = read_marks(item.words, shared(item))
@@ -112,13 +110,26 @@ def choose_files(names: Sequence[str], left_out: LeftOut) -> list[StationFile]:
             stations.append(item)
         elif marks.aside != (_PHASE_KIND,):  # the other two Dixon contrasts are expected next to the stations
             left_out.add(marks.aside[0], item.name)
-    if not stations and not _has_other_contrast(candidates):
+    if not stations and not any(_PHASE_KIND in item.marks.aside for item in candidates):
         stations = [item for item in candidates if item.marks.aside == (COMPOSED,)]
     return _prefer(_decide(stations, left_out), left_out)
 
 
-def _has_other_contrast(candidates: Sequence[_Name]) -> bool:
-    return any(_PHASE_KIND in item.marks.aside for item in candidates)
+def choose_phase_files(names: Iterable[str], wanted: Collection[Contrast]) -> list[StationFile]:
+    """Choose the in-phase and opposed-phase files of a folder by the last word of their names that says so.
+
+    Args:
+        names: of all files of the folder.
+        wanted: contrasts.
+    """
+    chosen = []
+    for item in map(_parse, sorted(name for name in names if wanted and is_nifti(name))):
+        found = [_PHASE_WORDS[base(word)] for word in item.words if base(word) in _PHASE_WORDS]
+        if found and found[-1] in wanted and item.marks.kind is None and item.marks.aside == (_PHASE_KIND,):
+            stem = _SUFFIX.sub("", item.name)
+            number = _NUMBER.search(stem)
+            chosen.append(StationFile(item.name, found[-1], "", int(number[1]) if number else None, item.marks))
+    return chosen
 
 
 def _parse_all(names: Iterable[str]) -> list[_Name]:
@@ -195,13 +206,9 @@ def _alike(rows: Sequence[tuple[str, ...]]) -> set[int]:
     return {place for place, words in enumerate(zip(*rows, strict=False)) if len(set(words)) == 1}
 
 
-def _shared_places(names: Sequence[_Name]) -> _SharedPlaces:
-    return _SharedPlaces(names)
-
-
 def _decide(names: Sequence[_Name], left_out: LeftOut) -> list[StationFile]:
     """Find the word of each name that gives its contrast; skip names without one."""
-    shared = _shared_places(names)
+    shared = _SharedPlaces(names)
     varying = [_varying_places(names, numbers) for numbers in (True, False)]
     chosen: list[StationFile] = []
     undecided: list[_Name] = []

@@ -11,20 +11,9 @@ STORED, DEFLATED = 0, 8
 _BZIP2, _LZMA, _XZ = 12, 14, 95
 #: Unsupported methods, for messages. Python 3.11 to 3.13 cannot read them, and no further package is used.
 _NAMES = {
-    1: "Shrink",
-    6: "Implode",
-    9: "Deflate64",
-    16: "IBM CMPSC",
-    18: "IBM TERSE",
-    19: "IBM LZ77",
-    20: "Zstandard",
-    93: "Zstandard",
-    94: "MP3",
-    96: "JPEG",
-    97: "WavPack",
-    98: "PPMd",
-    99: "AES encryption",
-}
+    1: "Shrink", 6: "Implode", 9: "Deflate64", 16: "IBM CMPSC", 18: "IBM TERSE", 19: "IBM LZ77", 20: "Zstandard",
+    93: "Zstandard", 94: "MP3", 96: "JPEG", 97: "WavPack", 98: "PPMd", 99: "AES encryption",
+}  # fmt: skip
 AES = 99
 #: Largest dictionary, bytes; a member of a scan is smaller than this.
 _MAX_DICTIONARY_BYTES = 64 * 1024**2

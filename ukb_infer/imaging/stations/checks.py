@@ -223,6 +223,17 @@ def _shared_range(one: Series, other: Series) -> float:
     return shared / shorter if shorter > 0 else float(shared >= 0)
 
 
+def nearest_series(water: Series, series: Sequence[Series]) -> Series | None:
+    """Return the series that was acquired with a water series, by number, time and position; None where there is none.
+
+    Args:
+        water: of a station.
+        series: of one other contrast.
+    """
+    together = [item for item in series if _shared_range(water, item) >= SHARED_RANGE]
+    return min(together, key=lambda item: _distance(water, item), default=None)
+
+
 def _same_acquisition(water: Series, fat: Series) -> bool:
     """Whether the numbers of two series are in one group of four, or their NIfTI files share a name."""
     w, f = water.header.number, fat.header.number
@@ -325,7 +336,7 @@ def _is_newer(one: Pair, other: Pair) -> bool:
 def _same_voxels(one: Series, other: Series) -> bool:
     """Whether two series have identical slices."""
     order, other_order = _order(one), _order(other)
-    scalings = [(item.header.slope, item.header.intercept) for item in (one, other)]
+    scalings = [item.header.scaling.numbers for item in (one, other)]
     return one.voxels.shape == other.voxels.shape and bool(
         scalings[0] == scalings[1]
         and np.array_equal(one.voxels[order], other.voxels[other_order])
@@ -416,18 +427,7 @@ def repair_slices(number: int, series: Series, notes: Notes) -> Series:
 def _head_first(series: Series) -> Series:
     """Order slices by descending z, and repeated ones with the newest first."""
     order = np.lexsort((series.instances, -series.times_s, -series.positions_mm[:, 2]))
-    return series if (order == np.arange(len(order))).all() else _take(series, order)
-
-
-def _take(series: Series, chosen: NDArray[np.intp] | slice) -> Series:
-    """Choose slices by index."""
-    return replace(
-        series,
-        voxels=series.voxels[chosen],
-        positions_mm=series.positions_mm[chosen],
-        instances=series.instances[chosen],
-        times_s=series.times_s[chosen],
-    )
+    return series if (order == np.arange(len(order))).all() else series.take(order)
 
 
 def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
@@ -443,7 +443,7 @@ def _drop_repeated_slices(number: int, series: Series, notes: Notes) -> Series:
         Reason.SLICE_DUPLICATE,
         f"{len(z) - len(first)} slices of {series.header.label} (station {number}) occur twice; newest used",
     )
-    return _take(series, first)
+    return series.take(first)
 
 
 def _check_in_plane_positions(number: int, series: Series) -> None:
@@ -533,15 +533,14 @@ def crop_to_common_slices(number: int, water: Series, fat: Series, notes: Notes)
     n = len(shorter.positions_mm)
     excess = len(longer.positions_mm) - n
     start = int(np.argmin(np.abs(longer.positions_mm[:, 2] - shorter.positions_mm[0, 2])))
-    if start > excess:  # the shorter one extends lower: the position check will refuse it
-        start = excess
+    start = min(start, excess)  # if the shorter one extends lower, the position check will refuse it
     if excess > MAX_CROPPED_SLICES:
         raise ScanError(
             Reason.SLICE_MISSING,
             f"{shorter.header.label} (station {number}) lacks {excess} end slices that {longer.header.label} has, "
             f"at most {MAX_CROPPED_SLICES} can be cropped; {_LOOK_ALL}",
         )
-    cropped = _take(longer, slice(start, start + n))
+    cropped = longer.take(slice(start, start + n))
     notes.add(
         Reason.END_SLICES_CROPPED,
         f"{shorter.header.label} lacks {excess} end slices at station {number}; both were cropped to {n} slices",
@@ -589,26 +588,26 @@ def apply_rescale(number: int, water: Series, fat: Series, notes: Notes) -> tupl
         ScanError: ``non_finite_values`` if they are not finite, ``water_fat_mismatch`` if they give values of different
             kinds.
     """
-    kinds = [item.header.scaling for item in (water, fat)]
+    kinds = [item.header.scaling.words for item in (water, fat)]
     if kinds[0] != kinds[1]:
         raise ScanError(
             Reason.WATER_FAT_MISMATCH,
             f"values of water and fat are not comparable at station {number}: water has a {kinds[0]} slope, fat a "
             f"{kinds[1]} slope, expected one kind; export both with the same elements",
         )
-    scales = [(item.header.slope, item.header.intercept) for item in (water, fat)]
+    scales = [item.header.scaling.numbers for item in (water, fat)]
     if not np.isfinite(scales).all():
         raise ScanError(Reason.NON_FINITE_VALUES, f"the rescale slope of station {number} is not finite; {_EXPORT}")
     if scales == [(1.0, 0.0)] * 2:
         return water, fat
     (slope, intercept), (fat_slope, fat_intercept) = scales
-    what = f"{water.header.scaling} slope {slope:g} and intercept {intercept:g} were applied to"
+    what = f"{kinds[0]} slope {slope:g} and intercept {intercept:g} were applied to"
     if scales[0] == scales[1]:
         notes.add(Reason.RESCALE_APPLIED, f"{what} station {number}")
     else:
         notes.add(
             Reason.RESCALE_APPLIED,
-            f"{what} the water of station {number}, {fat.header.scaling} slope {fat_slope:g} and intercept "
+            f"{what} the water of station {number}, {kinds[1]} slope {fat_slope:g} and intercept "
             f"{fat_intercept:g} to its fat",
         )
     return scale(water), scale(fat)

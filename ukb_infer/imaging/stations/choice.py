@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import cast
+from typing import Any
 
 import numpy as np
 
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.image_words import COMPOSED, COPY
-from ukb_infer.imaging.series import MAX_TILT_DEGREES, LeftOut, Series, Voxels, scale_slices
+from ukb_infer.imaging.series import MAX_TILT_DEGREES, PER_SLICE, LeftOut, Series, scale_slices
 from ukb_infer.imaging.stations.checks import SPACING_TOLERANCE, Notes, Pair, tilt_degrees
 from ukb_infer.protocol import NEAR_DUPLICATE_MM, SAME_POSITION_TOLERANCE_MM
 from ukb_infer.reasons import Reason
@@ -54,7 +54,7 @@ def choose_series(series: Sequence[Series], notes: Notes, left_out: LeftOut) -> 
     Raises:
         ScanError: ``split_series`` if parts do not agree.
     """
-    chosen = _without(series, [not _is_axial(item) for item in series], NOT_AXIAL, left_out)
+    chosen = _without(series, [not tilt_degrees(item) <= MAX_TILT_DEGREES for item in series], NOT_AXIAL, left_out)
     chosen = join_parts(chosen, notes)
     chosen = _without(chosen, [COMPOSED in item.header.marks.aside for item in chosen], COMPOSED, left_out)
     return _without(chosen, [_is_composed(item, chosen) for item in chosen], COMPOSED, left_out)
@@ -69,10 +69,6 @@ def _without(series: Sequence[Series], is_extra: Sequence[bool], kind: str, left
         if extra:
             left_out.add(kind, f"{index} {item.header.uid}")
     return kept
-
-
-def _is_axial(item: Series) -> bool:
-    return tilt_degrees(item) <= MAX_TILT_DEGREES
 
 
 def _is_composed(item: Series, series: Sequence[Series]) -> bool:
@@ -167,22 +163,12 @@ def _fit_together(parts: Sequence[Series]) -> bool:
 
 
 def _concatenate(parts: Sequence[Series]) -> Series:
-    headers = [part.header for part in parts for _ in part.positions_mm]
-    joined, findings = scale_slices(_concatenate_stored(parts), headers)
-    return replace(joined, findings=(*joined.findings, *findings))
-
-
-def _concatenate_stored(parts: Sequence[Series]) -> Series:
-    first = parts[0]
-    return replace(
-        first,
-        header=replace(first.header, time_s=max(part.header.time_s for part in parts)),
-        voxels=cast(Voxels, np.concatenate([part.voxels for part in parts])),
-        positions_mm=np.concatenate([part.positions_mm for part in parts]),
-        instances=np.concatenate([part.instances for part in parts]),
-        times_s=np.concatenate([part.times_s for part in parts]),
-        findings=tuple(dict.fromkeys(finding for part in parts for finding in part.findings)),
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_SLICE}
+    header = replace(parts[0].header, time_s=max(part.header.time_s for part in parts))
+    stored, scaled = scale_slices(
+        replace(parts[0], header=header, **joined), [part.header for part in parts for _ in part.positions_mm]
     )
+    return replace(stored, findings=(*dict.fromkeys(finding for part in parts for finding in part.findings), *scaled))
 
 
 def _check_no_parts(series: Sequence[Series]) -> None:

@@ -1,1 +1,1 @@
-"""Fused volumes and pictures, exported for other programs."""
+"""Fused bodies on any grid: the grid, the stitch, its files, and label maps drawn on it."""

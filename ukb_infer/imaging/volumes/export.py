@@ -1,56 +1,128 @@
-"""Export of fused volumes as NIfTI and of projections as PNG."""
+"""What leaves the program for others: fused bodies as NIfTI with sidecars, and projections as PNG."""
 
 from __future__ import annotations
 
-import gzip
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ukb_infer._version import __version__
 from ukb_infer.imaging.recipe import Recipe, form_of
-from ukb_infer.records import Volume
-from ukb_infer.storage import atomic_path, atomic_write_bytes
+from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
+from ukb_infer.imaging.volumes.nifti import Storage, choose_storage, write_nifti
+from ukb_infer.imaging.volumes.stitch import Stitch
+from ukb_infer.storage import atomic_path, atomic_write_text
 
-#: zlib level of the volumes: 1 halves the size in a tenth of the time of level 6.
-GZIP_LEVEL = 1
-#: NIfTI code of an affine in scanner coordinates.
-_SCANNER_ANATOMICAL = 1
-
-
-def nifti_bytes(array: NDArray[np.floating], affine: NDArray[np.float64]) -> bytes:
-    """One contrast as a gzipped NIfTI-1 file, the same bytes for the same input.
-
-    Args:
-        array: (x, y, z) voxels, written as float32.
-        affine: (4, 4), voxel index to RAS mm; written as sform and qform in scanner coordinates.
-    """
-    import nibabel
-
-    image = nibabel.Nifti1Image(np.asarray(array, np.float32), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, _SCANNER_ANATOMICAL)
-    image.set_qform(affine, _SCANNER_ANATOMICAL)
-    return gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0)
+GENERATOR = {"Name": "ukb-infer", "Version": __version__}
 
 
-def write_volumes(volume: Volume, folder: Path, scan: str) -> tuple[Path, Path]:
-    """Write a fused pair as ``<scan>_water.nii.gz`` and ``<scan>_fat.nii.gz``, atomically.
+def write_stitch(stitch: Stitch, contrasts: Sequence[str], folder: Path) -> list[Path]:
+    """Write each contrast as a 3D NIfTI, then its sidecar.
 
     Args:
-        volume: from ``fuse_stations``.
-        folder: created if missing.
-        scan: the scan's name.
+        stitch: of the scan.
+        contrasts: names in ``CONTRASTS``.
+        folder: of the run.
 
     Returns:
-        Both paths, water first.
+        The images.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    water, fat = folder / f"{scan}_water.nii.gz", folder / f"{scan}_fat.nii.gz"
-    atomic_write_bytes(water, nifti_bytes(volume.water, volume.affine))
-    atomic_write_bytes(fat, nifti_bytes(volume.fat, volume.affine))
-    return water, fat
+    written = []
+    for name in contrasts:
+        image = image_path(stitch.key, name)
+        storage = choose_storage(stitch.largest(name))
+        path, sidecar = folder / image, folder / sidecar_path(image)
+        found = write_nifti(path, stitch.planes(name), stitch.grid.shape, stitch.grid.affine, storage)
+        atomic_write_text(sidecar, json.dumps(describe(stitch, name, found), indent=2) + "\n")
+        written.append(path)
+    return written
+
+
+def describe(stitch: Stitch, contrast: str, storage: Storage) -> dict[str, Any]:
+    """What the sidecar of a contrast says; ``docs/stitch.md`` lists the keys.
+
+    Args:
+        stitch: of the scan.
+        contrast: name in ``CONTRASTS``.
+        storage: as written.
+    """
+    grid, meaning = stitch.grid, CONTRASTS[contrast]
+    return {
+        "Description": f"{meaning.meaning} of a neck-to-knee Dixon scan, its stations fused",
+        "GeneratedBy": [GENERATOR],
+        "ScanName": stitch.key.scan,
+        "Contrast": contrast,
+        "Units": meaning.units,
+        "SpacingRule": stitch.rule,
+        "SpacingMm": list(grid.spacing_mm),
+        "Affine": grid.affine.tolist(),
+        "Orientation": "RAS",
+        "Storage": {
+            "DataType": storage.dtype,
+            "Slope": storage.slope,
+            "LargestRounding": storage.largest_rounding,
+            "Lossless": storage.largest_rounding == 0.0,
+        },
+        "Stations": _describe_stations(stitch),
+        "Seams": _describe_seams(stitch, contrast),
+        "Swaps": None if stitch.scan.swaps is None else [dict(swap) for swap in stitch.scan.swaps],
+        "Flags": [flag.value for flag in stitch.scan.flags],
+    }
+
+
+def _describe_stations(stitch: Stitch) -> list[dict[str, Any]]:
+    """Each station, head first: its own voxels, and the slices of the file that it gives something to."""
+    grid = stitch.grid
+    return [
+        {
+            "Number": station.number,
+            "Shape": list(station.shape),
+            "SpacingMm": [float(v) for v in station.spacing_mm],
+            "FirstVoxelMm": [float(v) for v in station.position_mm],
+            "Resampled": grid.boxes.needs_resampling(k),
+            "Slices": _file_range(stitch, first, end),
+        }
+        for k, (station, (first, end)) in enumerate(zip(stitch.scan.stations, grid.kept, strict=True))
+    ]
+
+
+def _describe_seams(stitch: Stitch, contrast: str) -> list[dict[str, Any]]:
+    """Each seam, head first: slices of the file, feet first, and the gains of these; a fraction has none."""
+    grid = stitch.grid
+    source = CONTRASTS[contrast].of_station
+    fuser = stitch.fusers[source] if source else None
+    stations = stitch.scan.stations
+    return [
+        {
+            "Upper": stations[k].number,
+            "Lower": stations[k + 1].number,
+            "AcquiredOverlapMm": float(grid.boxes.end[k, 2] - grid.boxes.start[k + 1, 2]) * grid.spacing_mm[2],
+            "Slices": _file_range(stitch, grid.kept[k + 1][0], grid.kept[k][1]),
+            "UpperWeights": [float(w) for w in grid.fades[k][len(grid.fades[k]) - trim.overlap_below :][::-1]],
+            "Gains": None if fuser is None else [float(g) for g in fuser.gains[k][::-1]],
+            "LowerOverUpper": None if fuser is None else fuser.steps[k],
+        }
+        for k, trim in enumerate(grid.trims[:-1])
+    ]
+
+
+def _file_range(stitch: Stitch, first: int, end: int) -> list[int]:
+    """[first, end) of the file for slices counted head first, as far as they were not cut off."""
+    low, high = stitch.grid.file_slice(end - 1), stitch.grid.file_slice(first) + 1
+    return [max(0, low), min(stitch.grid.shape[2], high)]
+
+
+def dataset_description() -> str:
+    """What a BIDS derivative dataset says of itself, JSON."""
+    plain = {
+        "Name": "Fused neck-to-knee Dixon MRI", "BIDSVersion": "1.9.0", "DatasetType": "derivative",
+        "GeneratedBy": [GENERATOR],
+    }  # fmt: skip
+    return json.dumps(plain, indent=2) + "\n"
 
 
 def save_png(image: NDArray[Any], path: Path, recipe: Recipe) -> None:

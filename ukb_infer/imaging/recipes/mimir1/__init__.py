@@ -16,19 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ukb_infer.records import Station, Volume
+    from ukb_infer.records import Station
 
 
 def _project(stations: Sequence[Station], size: int) -> NDArray[np.uint8]:
     from ukb_infer.imaging.recipes.mimir1.fast import project_stations
 
     return project_stations(stations, size)
-
-
-def _fuse(stations: Sequence[Station]) -> Volume:
-    from ukb_infer.imaging.recipes.mimir1.fusion import fuse_stations
-
-    return fuse_stations(stations)
 
 
 def _recipe(name: str, size: int) -> Recipe:
@@ -38,7 +32,6 @@ def _recipe(name: str, size: int) -> Recipe:
         dtype="uint8",
         channels=("water", "fat", "fat_fraction"),
         project=partial(_project, size=size),
-        fuse=_fuse,
     )
 
 

@@ -1,8 +1,8 @@
 """Steps 3 to 8 of recipe ``mimir-1``, exactly: stations to one fused pair of volumes.
 
-The specification in code: slow, explicit, plain NumPy. Exported volumes and the reference implementation use it; the
-fast path in ``fast`` shares its geometry and must equal its result. The recipe is
-described in ``docs/recipe.md``; step numbers refer to it.
+The specification in code: slow, explicit, plain NumPy. The reference implementation uses it; the fast path in
+``fast`` and ``ukb_infer.imaging.volumes``, which also fuses on other grids, share its geometry and must equal its
+result. The recipe is described in ``docs/recipe.md``; step numbers refer to it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Boxes:
         box_start: (stations, 3) int64, rounded start.
         box_end: (stations, 3) int64, rounded end.
         dims: (stations, 3) int64, input voxels.
+        spacing_mm: of the grid, (row, col, slice).
     """
 
     start: Float64
@@ -51,6 +52,7 @@ class Boxes:
     box_start: NDArray[np.int64]
     box_end: NDArray[np.int64]
     dims: NDArray[np.int64]
+    spacing_mm: tuple[float, float, float] = GRID_SPACING_MM
 
     @property
     def extent(self) -> tuple[int, int, int]:
@@ -83,25 +85,30 @@ class Boxes:
         return lower, np.minimum(lower + 1, n - 1), coordinate - lower
 
 
-def place_stations(stations: Sequence[Station]) -> Boxes:
+def place_stations(stations: Sequence[Station], spacing_mm: tuple[float, float, float] = GRID_SPACING_MM) -> Boxes:
     """Place stations on the output grid (step 3).
+
+    Args:
+        stations: head first.
+        spacing_mm: of the grid, (row, col, slice).
 
     Raises:
         ScanError: no station, or implausible positions or spacings.
     """
     if not stations:
         raise ScanError(Reason.STATION_MISSING, "no station to fuse, expected at least one")
-    spacing_out = np.array(GRID_SPACING_MM, np.float64)
+    spacing_out = np.array(spacing_mm, np.float64)
     positions = np.stack([np.asarray(s.position_mm, np.float32) for s in stations]).astype(np.float64)
     dims = np.array([s.shape for s in stations], np.int64)
     spacings = np.stack([np.asarray(s.spacing_mm, np.float64) for s in stations])
     with np.errstate(invalid="ignore"):
-        relative = (positions - positions[0]) / spacing_out
+        relative = (positions - positions[0]) / spacing_out[[1, 0, 2]]
         relative[:, :2] -= relative[:, :2].min(axis=0)
         start = np.stack([relative[:, 1], relative[:, 0], -relative[:, 2]], axis=1)
         end = start + dims * spacings / spacing_out
-    check_extent(start, end)
-    return Boxes(start, end, np.rint(start).astype(np.int64), np.rint(end).astype(np.int64), dims)
+    recipe_voxels = spacing_out / np.array(GRID_SPACING_MM)
+    check_extent(start * recipe_voxels, end * recipe_voxels)
+    return Boxes(start, end, np.rint(start).astype(np.int64), np.rint(end).astype(np.int64), dims, spacing_mm)
 
 
 def check_extent(start: Float64, end: Float64) -> None:
@@ -166,8 +173,13 @@ class Trim:
     overlap_below: int
 
 
-def trim_overlaps(boxes: Boxes) -> list[Trim]:
+def trim_overlaps(boxes: Boxes, least: int = 1, most: int = MAX_OVERLAP_SLICES) -> list[Trim]:
     """Cut overlaps down to at most 8 slices (step 5).
+
+    Args:
+        boxes: placement of all stations.
+        least: slices that two stations must share.
+        most: slices that remain of an overlap.
 
     Raises:
         ScanError: stations do not overlap, or one is too short for its two overlaps.
@@ -176,14 +188,14 @@ def trim_overlaps(boxes: Boxes) -> list[Trim]:
     head, foot, above, below = [0] * count, [0] * count, [0] * count, [0] * count
     for k in range(count - 1):
         overlap = int(boxes.box_end[k, 2] - boxes.box_start[k + 1, 2])
-        if overlap < 1:
-            gap_mm = (boxes.start[k + 1, 2] - boxes.end[k, 2]) * GRID_SPACING_MM[2]
+        if overlap < least:
+            gap_mm = (boxes.start[k + 1, 2] - boxes.end[k, 2]) * boxes.spacing_mm[2]
             raise ScanError(
                 Reason.STATIONS_DO_NOT_OVERLAP,
                 f"stations {k + 1} and {k + 2} are {max(gap_mm, 0.0):.1f} mm apart, expected an overlap; "
                 "a station between them may be missing: check the export or the unpacking of the scan",
             )
-        excess = max(0, overlap - MAX_OVERLAP_SLICES)
+        excess = max(0, overlap - most)
         foot[k], head[k + 1] = excess // 2, excess - excess // 2
         below[k] = above[k + 1] = overlap - excess
     trims = [Trim(head[k], foot[k], above[k], below[k]) for k in range(count)]
@@ -192,8 +204,8 @@ def trim_overlaps(boxes: Boxes) -> list[Trim]:
         if slices - trim.head - trim.foot < trim.overlap_above + trim.overlap_below + 1:
             raise ScanError(
                 Reason.STATION_TOO_SHORT,
-                f"station {k + 1} has {slices} slices of 3 mm on the fused grid, fewer than its overlaps need; "
-                f"{_CHECK}",
+                f"station {k + 1} has {slices} slices of {boxes.spacing_mm[2]:g} mm on the fused grid, fewer than its "
+                f"overlaps need; {_CHECK}",
             )
     return trims
 

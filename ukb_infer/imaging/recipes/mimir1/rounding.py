@@ -163,9 +163,9 @@ def rounded_mean(part: Part, contrast: int, kept: int) -> float:
         return known
     rows, cols, _ = part.shape
     plane = np.zeros((rows, 1, cols), np.float32)
-    z_pair, z_weight, *in_plane = part.interpolation
+    z_pair, z_weight, rows_pair, row_weight, cols_pair, col_weight = part.interpolation
     own, scale = slice(kept, kept + 1), np.array([[part.fade[kept], 1.0]], np.float32)
-    taps = (z_pair[:, own].copy(), z_weight[own], *in_plane)
+    taps = (z_pair[:, own].copy(), z_weight[own], rows_pair, row_weight, cols_pair, col_weight)
     first, sets = np.zeros(1, np.int64), np.zeros(1, bool)
     kernels.add_trilinear(plane, 0, part.sources[contrast], first, taps, scale, sets, (0, 0, 0))
     part.rounded_means[contrast, kept] = mean = slice_mean(plane[:, 0])

@@ -1,0 +1,124 @@
+"""Outliers from projections to tables: fit-outliers, the column, the flag, and modules that cannot tell."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ukb_infer.cli.app import app
+from ukb_infer.errors import UsageError
+from ukb_infer.inference import PredictConfig, run_predict
+from ukb_infer.inference.engine import resolve_modules
+from ukb_infer.modules import load_module, read_manifest
+from ukb_infer.records import ReadingOptions
+from ukb_infer.runs.read import read_run
+from ukb_infer.training.fit_outliers import run_fit_outliers
+
+
+def _blobs(folder: Path, first: int, count: int, seed: int, *, odd: bool = False) -> Path:
+    """Projections of bodies that differ in width: bright columns on a dark ground, and noise; odd ones the reverse."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    x = np.abs(np.arange(256) - 128.0)
+    for number in range(first, first + count):
+        column = 200.0 / (1.0 + np.exp((x - rng.uniform(40, 90)) / 8.0))
+        image = np.broadcast_to(column, (3, 256, 256)) * rng.uniform(0.8, 1.2, (3, 1, 1))
+        image = image + rng.normal(scale=4.0, size=image.shape)
+        image = 220.0 - image if odd else image
+        np.save(folder / f"{number:07d}_20201_2_0.npy", np.clip(image, 0, 255).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _blobs(tmp_path_factory.mktemp("ordinary"), 1, 80, 1)
+
+
+@pytest.fixture(scope="module")
+def knowing(tiny_module: Path, ordinary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny module with a reference of ordinary scans, made by the command."""
+    folder = tmp_path_factory.mktemp("knowing") / "tiny"
+    shutil.copytree(tiny_module, folder)
+    done = CliRunner().invoke(app, ["modules", "fit-outliers", str(folder), "--projections", str(ordinary)])
+    assert done.exit_code == 0, done.output
+    assert "knows ordinary scans by 80 projections" in done.output
+    assert "80 scans given to fit-outliers" in CliRunner().invoke(app, ["modules", "show", str(folder)]).output
+    return folder
+
+
+def _config(inputs: Path, out: Path, *modules: Path) -> PredictConfig:
+    return PredictConfig(
+        (str(inputs),), out, modules=tuple(map(str, modules)), workers=0, batch_size=8, device="cpu",
+        reading=ReadingOptions(0),
+    )  # fmt: skip
+
+
+def test_odd_scans_are_flagged_and_ordinary_ones_are_not(knowing: Path, tmp_path: Path) -> None:
+    inputs = _blobs(tmp_path / "in", 101, 20, 2)
+    _blobs(inputs, 201, 5, 3, odd=True)
+    run_predict(_config(inputs, tmp_path / "run", knowing))
+    table = pd.read_csv(tmp_path / "run" / "estimates.csv", dtype={"eid": str})
+    assert list(table.columns[:5]) == ["eid", "instance", "array", "scan", "ood_percentile"]
+    assert table["ood_percentile"].between(0, 100).all()
+    scans = pd.read_csv(tmp_path / "run" / "scans.csv", dtype=str, keep_default_na=False)
+    flagged = scans["reasons"].str.contains("out_of_distribution")
+    assert flagged[20:].all()
+    assert flagged[:20].sum() <= 1
+    assert "% of ordinary scans (limit 99.5 %)" in scans["message"].iloc[-1]
+    run = read_run(tmp_path / "run")
+    assert np.array_equal(run.ood_percentile, table["ood_percentile"])
+    words = next(column for column in run.dictionary if column.name == "ood_percentile")
+    assert "80 scans given to fit-outliers" in words.meaning
+
+
+def test_the_threshold_decides_the_flag_and_is_part_of_the_run(knowing: Path, tmp_path: Path) -> None:
+    inputs = _blobs(tmp_path / "in", 201, 2, 3, odd=True)
+    none = replace(_config(inputs, tmp_path / "run", knowing), ood_threshold=100.0)
+    assert "out_of_distribution" not in run_predict(none).reasons
+    with pytest.raises(UsageError, match="ood_threshold"):
+        run_predict(_config(inputs, tmp_path / "run", knowing))
+    with pytest.raises(UsageError, match="expected a percentile from 50 to 100"):
+        replace(none, ood_threshold=0.5)
+
+
+def test_a_reference_changes_no_estimate(knowing: Path, tiny_module: Path, tmp_path: Path) -> None:
+    inputs = _blobs(tmp_path / "in", 101, 5, 2)
+    tables = []
+    for name, module in (("with", knowing), ("without", tiny_module)):
+        run_predict(_config(inputs, tmp_path / name, module))
+        tables.append(pd.read_csv(tmp_path / name / "estimates.csv", dtype=str, keep_default_na=False))
+    assert tables[0].drop(columns="ood_percentile").equals(tables[1].drop(columns="ood_percentile"))
+    assert (tables[1]["ood_percentile"] == "").all()
+    dictionary = pd.read_csv(tmp_path / "without" / "dictionary.csv", index_col="column", keep_default_na=False)
+    assert "not available" in dictionary.loc["ood_percentile", "meaning"]
+    assert np.isnan(read_run(tmp_path / "without").ood_percentile).all()
+
+
+def test_of_one_module_with_and_without_a_reference_the_one_with_it_is_taken(knowing: Path, tiny_module: Path) -> None:
+    assert resolve_modules([str(tiny_module), str(knowing)]) == [knowing.resolve()]
+    assert resolve_modules([str(knowing), str(tiny_module)]) == [knowing.resolve()]
+    assert read_manifest(knowing).hash == read_manifest(tiny_module).hash
+
+
+def test_a_broken_projection_is_left_out_and_named_and_too_few_are_refused(
+    tiny_module: Path, ordinary: Path, tmp_path: Path
+) -> None:
+    module = Path(shutil.copytree(tiny_module, tmp_path / "tiny"))
+    given = Path(shutil.copytree(ordinary, tmp_path / "given"))
+    (given / "0000003_20201_2_0.npy").write_bytes(b"not an array")
+    lines = run_fit_outliers(str(module), given, "cpu")
+    assert "0000003_20201_2_0.npy" in lines[0]
+    assert lines[0].endswith("left out")
+    assert "by 79 projections" in lines[1]
+    assert load_module(module).outliers is not None
+    few = _blobs(tmp_path / "few", 1, 5, 1)
+    with pytest.raises(UsageError, match="5 projections, expected at least 40"):
+        run_fit_outliers(str(module), few, "cpu")
+    with pytest.raises(UsageError, match="is not a folder"):
+        run_fit_outliers(str(module), tmp_path / "nowhere", "cpu")

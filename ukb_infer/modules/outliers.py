@@ -1,0 +1,207 @@
+"""How unlike a module's reference scans a scan is, judged by the features of its networks.
+
+The features of every member (the pooled output of its encoder) are scaled to length one and joined. Their principal
+directions on reference scans give the score: the squared Mahalanobis distance within the first directions, a direction,
+plus the squared distance from them, relative to that of the reference scans (Lee et al. 2018; Moghaddam and Pentland
+1997). Distances to the nearest neighbours were compared and find less: see docs/quality.md.
+
+A score becomes a percentile by the scores of reference scans that had no part in the fit (cross-fitting in ten
+folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
+reference scans can flag a scan too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
+from scipy.linalg import eigh
+
+from ukb_infer.errors import ModuleError, UsageError
+
+if TYPE_CHECKING:
+    from ukb_infer.modules.module import InferenceModule
+
+Float64 = NDArray[np.float64]
+
+OUTLIERS_NAME = "outliers.safetensors"
+#: Principal directions kept, and reference scans needed for each.
+DIRECTIONS, SCANS_PER_DIRECTION = 64, 10
+#: Fewest reference scans, and most; of more these many are drawn.
+MIN_SCANS, MAX_SCANS = 40, 2000
+FOLDS = 10
+#: Share of the scores that the Pareto tail describes, and fewest of them.
+TAIL, MIN_TAIL = 0.05, 10
+_SEED = 20_201
+_BATCH = 16
+_VECTORS = ("mean", "variances", "rest", "scores")
+
+
+@dataclass(frozen=True)
+class OutlierReference:
+    """What the features of reference scans look like.
+
+    Attributes:
+        mean: (D,) of the joined features, D = members x features.
+        components: (C, D) orthonormal principal directions.
+        variances: (C,) along them.
+        rest: () variance outside them.
+        scores: (n,) rising: scores of reference scans that had no part in their fit.
+    """
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+    variances: NDArray[np.float32]
+    rest: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def score(self, features: NDArray[Any]) -> Float64:
+        """(K, N, F) features to (N,) scores: about 2 for an ordinary scan, NaN where a feature is not finite."""
+        return _score(join_features(features), self.mean, self.components, self.variances, float(self.rest))
+
+    def percentile(self, features: NDArray[Any]) -> Float64:
+        """(K, N, F) features to (N,) percentiles in 0-100, uniform on scans like the reference."""
+        return _percentile(self.score(features), self.scores.astype(np.float64))
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        return bytes(to_bytes({name: np.asarray(value, order="C") for name, value in asdict(self).items()}))
+
+
+def join_features(features: NDArray[Any]) -> Float64:
+    """(K, N, F) features to (N, K F): each member's scaled to length one, members side by side."""
+    values = np.moveaxis(np.asarray(features, np.float64), 0, 1)
+    lengths = np.linalg.norm(values, axis=-1, keepdims=True)
+    return np.reshape(values / np.where(lengths == 0.0, 1.0, lengths), (len(values), -1))
+
+
+def _score(joined: Float64, mean: Any, components: Any, variances: Any, rest: float) -> Float64:
+    offset = joined - mean
+    along = offset @ np.asarray(components, np.float64).T
+    outside = np.maximum((offset**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+    return np.asarray((along**2 / variances).mean(axis=1) + outside / rest)
+
+
+def _directions(joined: Float64, count: int) -> tuple[Float64, Float64, Float64, float]:
+    """Mean, the first principal directions, the variances along them and the variance outside."""
+    mean = joined.mean(axis=0)
+    offset = joined - mean
+    wide = len(joined) <= joined.shape[1]
+    products = offset @ offset.T if wide else offset.T @ offset
+    side = len(products)
+    lengths, vectors = eigh(products, subset_by_index=(max(0, side - count), side - 1))
+    rows = (vectors.T @ offset if wide else vectors.T)[::-1]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    variances = np.maximum(lengths[::-1], 0.0) / len(joined)
+    total = float((offset**2).sum()) / len(joined)
+    smallest = 1e-12 * max(total, 1e-30)  # identical scans have no variance at all
+    return mean, rows, np.maximum(variances, smallest), max(total - float(variances.sum()), smallest)
+
+
+def _percentile(score: Float64, reference: Float64) -> Float64:
+    """Rank among the reference scores; beyond the 95th percentile by a Pareto tail."""
+    n = len(reference)
+    rank = (np.searchsorted(reference, score, side="left") + np.searchsorted(reference, score, side="right")) / 2
+    ordinary = (rank + 0.5) / (n + 1)
+    share = max(TAIL, MIN_TAIL / n)
+    start = float(np.quantile(reference, 1.0 - share))
+    beyond = reference[reference > start]
+    exponent = 1.0 / max(float(np.log(beyond / start).mean()), 1e-9) if len(beyond) and start > 0 else np.inf
+    with np.errstate(divide="ignore"):
+        tail = 1.0 - share * np.exp(-exponent * np.log(np.maximum(score / start, 1.0)))
+    found = np.where(score > start, tail, np.minimum(ordinary, 1.0 - share))
+    return np.asarray(np.where(np.isfinite(score), 100.0 * found, np.nan))
+
+
+def fit_outliers(features: NDArray[Any]) -> OutlierReference:
+    """Reference of a module from the features of ordinary scans.
+
+    Args:
+        features: (K, N, F) of N scans, best ones that the module was not trained on.
+
+    Returns:
+        The same for the same scans in the same order.
+
+    Raises:
+        UsageError: fewer scans than ``MIN_SCANS``, or a feature that is not finite.
+    """
+    joined = join_features(features)
+    if len(joined) < MIN_SCANS:
+        raise UsageError(f"{len(joined)} scans, expected at least {MIN_SCANS} to know what an ordinary scan looks like")
+    if not np.isfinite(joined).all():
+        raise UsageError("the networks returned features that are NaN or infinite, expected finite ones")
+    order = np.random.default_rng(_SEED).permutation(len(joined))[:MAX_SCANS]
+    joined, fold = joined[order], np.arange(len(order)) % FOLDS
+    count = min(DIRECTIONS, int((fold != 0).sum()) // SCANS_PER_DIRECTION, max(1, joined.shape[1] // 2))
+    scores = np.empty(len(joined))
+    for k in range(FOLDS):
+        scores[fold == k] = _score(joined[fold == k], *_directions(joined[fold != k], count))
+    mean, components, variances, rest = _directions(joined, count)
+    small = np.float32
+    return OutlierReference(
+        mean.astype(small), components.astype(small), variances.astype(small), np.asarray(rest, small),
+        np.sort(scores).astype(small),
+    )  # fmt: skip
+
+
+def features_of(
+    module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float32]:
+    """Features of every member for some projections, in batches on the module's device.
+
+    Args:
+        module: whose networks are asked.
+        images: of the module's recipe, each (channels, rows, cols).
+        report: told how many are done, after each batch.
+
+    Returns:
+        (K, N, F) float32.
+    """
+    import torch
+
+    rest, parts, done = iter(images), [], 0
+    while batch := list(islice(rest, _BATCH)):
+        parts.append(module.predict_features(torch.from_numpy(np.stack(batch))))
+        done += len(batch)
+        report(done)
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32)
+
+
+def read_outliers(path: Path, width: int) -> OutlierReference:
+    """Read and check the reference of a module.
+
+    Args:
+        path: of ``outliers.safetensors``.
+        width: members x features of the module.
+
+    Raises:
+        ModuleError: unreadable, or of another shape than the module's features.
+    """
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
+    wanted = {"components": 2, **dict.fromkeys(_VECTORS, 1), "rest": 0}
+    right = set(found) == set(wanted) and all(
+        value.ndim == wanted[name] and value.dtype == np.float32 and np.isfinite(value).all()
+        for name, value in found.items()
+    )
+    if right:
+        count = len(found["components"])
+        right = found["mean"].shape == (width,) and found["components"].shape == (count, width)
+        right = right and found["variances"].shape == (count,) and len(found["scores"]) >= MIN_SCANS
+        right = right and bool((found["variances"] > 0).all()) and float(found["rest"]) > 0
+    if not right:
+        raise ModuleError(
+            f"{path}: does not hold the reference of {width} features; make it again with "
+            "`ukb-infer modules fit-outliers`"
+        )
+    return OutlierReference(**found)
