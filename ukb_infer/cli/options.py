@@ -134,7 +134,6 @@ Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
 Contrasts = Annotated[
     str,
     typer.Option(
-        "--contrasts",
         metavar=",".join(CONTRASTS),
         help="Contrasts to write, one file each; in and opposed are read only if named.",
         autocompletion=completion.contrasts,
@@ -142,11 +141,10 @@ Contrasts = Annotated[
 ]
 Spacing = Annotated[
     str,
-    typer.Option(
-        "--spacing",
+    completion.choice(
+        *SPACING_NAMES,
         metavar="|".join((*SPACING_NAMES, "MM")),
         help="native: the stations' finest along each axis; recipe: 2.232 x 2.232 x 3 mm; a number: isotropic, mm.",
-        autocompletion=completion.one_of(*SPACING_NAMES),
     ),
 ]
 
