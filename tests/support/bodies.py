@@ -46,7 +46,7 @@ def station(signal: np.ndarray, number: int = 1, noise: float = NOISE, seed: int
     position = np.array([-(COLS - 1) / 2 * SPACING, -(ROWS - 1) / 2 * SPACING, z], np.float32)
     spacing = np.array([SPACING, SPACING, STEP])
     water, fat = values.transpose(0, 2, 3, 1)
-    return Station(number, water, fat, position, spacing, Acquired(**header))
+    return Station(number, water, fat, position, spacing, acquired=Acquired(**header))
 
 
 def turned(one: Station, **changes: Any) -> Station:
