@@ -45,17 +45,18 @@ def project(
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
-        reasons of repairs.
+        reasons of repairs; ``.measures`` the image quality (``docs/quality.md``).
 
     Raises:
         UsageError: contradictory options.
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
     from ukb_infer.inference.config import check_reading
+    from ukb_infer.quality import measure_stations
 
     reading = ReadingOptions(expected_stations, allow_missing_stations, strict)
     check_reading(reading)
-    return project_path(Path(path), reading, recipe)
+    return project_path(Path(path), reading, recipe, measure_stations)
 
 
 def stitch(

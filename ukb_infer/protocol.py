@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 #: In-plane spacing of the acquisition, mm.
 IN_PLANE_SPACING_MM = 2.23214293
+#: Echo times of the two-point Dixon, ms, and the scanner's field.
+ECHO_TIMES_MS = (2.39, 4.77)
+FIELD_TESLA = 1.5
 #: Repeated station: positions equal to within this are the same station.
 SAME_POSITION_TOLERANCE_MM = 0.1
 NEAR_DUPLICATE_MM = 5.0

@@ -15,12 +15,14 @@ class Kind(StrEnum):
 
     FAILURE = "failure"  #: the scan is not used
     FLAG = "flag"  #: the scan is used and flagged; ``strict`` turns this into a failure
+    QUALITY = "quality flag"  #: the scan is used and flagged, by limits on its measures of quality
     FAILURE_OR_FLAG = "failure or flag"  #: a failure unless an option allows it, then a flag
     TOLERATED = "tolerated"  #: changes nothing in the result and is not reported
     APPEARANCE = "appearance"  #: visible only in the image; phantoms can have it, reading does not detect it
 
 
-_F, _G, _FG, _T, _A = Kind.FAILURE, Kind.FLAG, Kind.FAILURE_OR_FLAG, Kind.TOLERATED, Kind.APPEARANCE
+_F, _G, _Q, _FG = Kind.FAILURE, Kind.FLAG, Kind.QUALITY, Kind.FAILURE_OR_FLAG
+_T, _A = Kind.TOLERATED, Kind.APPEARANCE
 
 
 class Reason(StrEnum):
@@ -187,14 +189,33 @@ class Reason(StrEnum):
         "the meta header names a different VR than the data use", "none needed")
     COMPRESSED_TRANSFER_SYNTAX = ("compressed_transfer_syntax", _T, "compressed pixel data that pydicom decodes",
         "none needed")
+    # -- what measures of quality find, by limits that `--quality` sets
+    LOW_SIGNAL_TO_NOISE = ("low_signal_to_noise", _Q, "the body is hardly brighter than the noise",
+        "look at the projection; keep with care")
+    SATURATED = ("saturated", _Q, "values are clipped at the end of the range", "look at the images")
+    EMPTY_SLICES = ("empty_slices", _Q, "slices of a station hold no signal", "look at the images; drop the scan")
+    SEAM_MISMATCH = ("seam_mismatch", _Q,
+        "two stations disagree where they overlap: the participant moved, or one is swapped or distorted",
+        "look at the projection")
+    FOLDING = ("folding", _Q, "the ends of a station alias onto each other", "look at the projection")
+    MOTION = ("motion", _Q, "ghosts along the phase direction, as by motion", "look at the projection")
+    METAL = ("metal", _Q, "a signal void within the body, as by metal", "look at the projection")
+    KNEE_MISSING = ("knee_missing", _Q, "the field ends above the knee joint, or shortly below",
+        "drop targets of thighs and legs; keep the others")
+    SHOULDER_MISSING = ("shoulder_missing", _Q, "the field starts below a shoulder",
+        "drop targets of arms; keep the others")
+    TRUNK_CUT = ("trunk_cut", _Q, "the trunk reaches the edge of the field", "look at the projection")
+    SURFACE_NOT_FAT = ("surface_not_fat", _Q,
+        "the outer 5 mm of a station are not fat, as after a fat-water swap", "look at the projection")
+    ASYMMETRIC = ("asymmetric", _Q, "left and right differ, as after a swap in one leg", "look at the projection")
+    OFF_CENTRE = ("off_centre", _Q, "the participant lay far from the middle", "look at the projection")
+    OTHER_PROTOCOL = ("other_protocol", _Q, "echo times, field strength or spacing are not the protocol's",
+        "keep apart from scans of the protocol")
+    LONG_PAUSE = ("long_pause", _Q, "much time passed between two stations",
+        "look at the projection: the participant may have been moved")
     # -- what only the picture shows
     FAT_WATER_SWAP = ("fat_water_swap", _A, "water and fat swapped in a whole station", "look at the projection")
     FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat swapped in one leg", "look at the projection")
-    KNEE_MISSING = ("knee_missing", _A, "the scan ends above the knee joint", "look at the projection")
-    SHOULDER_MISSING = ("shoulder_missing", _A, "the scan starts below a shoulder", "look at the projection")
-    FOLDING = ("folding", _A, "strong fold-over at the ends of a station", "look at the projection")
-    METAL = ("metal", _A, "signal void and distortion due to metal", "look at the projection")
-    MOTION = ("motion", _A, "ghosting due to motion", "look at the projection")
     # fmt: on
 
 
@@ -210,6 +231,8 @@ def reason_table() -> str:
         "|---|---|",
         "| failure | it is not used |",
         "| flag | it is used and flagged; `--strict` makes it a failure |",
+        "| quality flag | it is used and flagged, by [limits](quality.md) on its measures; `--strict` and "
+        "`--require-quality` make it a failure |",
         "| failure or flag | a failure unless an option allows it, then a flag |",
         "| tolerated | not a problem; nothing is reported |",
         "| appearance | it is visible only in the image; `phantom` can make it, this version does not detect it |",

@@ -53,6 +53,31 @@ class ScanKey:
         )
 
 
+#: Numbers that describe a scan's quality, and a few words, by name.
+Measures = Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What the headers of a station say of how it was scanned; no value changes what is read or projected.
+
+    Attributes:
+        time_s: SeriesTime, seconds of the day; None where unknown, as are the others.
+        echo_time_ms: EchoTime of the water series.
+        field_tesla: MagneticFieldStrength.
+        phase_along: whether the phase is encoded along the rows or along the columns (front to back).
+        scanner: Manufacturer and ManufacturerModelName; "" where unknown.
+        software: SoftwareVersions.
+    """
+
+    time_s: float | None = None
+    echo_time_ms: float | None = None
+    field_tesla: float | None = None
+    phase_along: Literal["row", "column"] | None = None
+    scanner: str = ""
+    software: str = ""
+
+
 @dataclass(frozen=True)
 class Station:
     """One table position: water and fat on one grid.
@@ -64,6 +89,7 @@ class Station:
         position_mm: (3,) float32, element-wise maximum over the slices of ImagePositionPatient (x, y, z).
         spacing_mm: (3,) float64, (row, col, slice).
         in_phase: same shape as water; None where it was not asked for. ``opposed_phase``: likewise.
+        acquired: what its headers say of the scanner.
     """
 
     number: int
@@ -73,6 +99,7 @@ class Station:
     spacing_mm: NDArray[np.float64]
     in_phase: NDArray[np.uint16] | NDArray[np.float32] | None = None
     opposed_phase: NDArray[np.uint16] | NDArray[np.float32] | None = None
+    acquired: Acquired = Acquired()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -134,7 +161,7 @@ class Projection:
         messages: one sentence per flag.
         stations: number of fused stations (0 if unknown, e.g. a bare .npy).
         key: the scan.
-        measures: numbers that describe the scan's quality, by name.
+        measures: what describes the scan's quality, by name.
     """
 
     image: NDArray[Any]
@@ -142,7 +169,7 @@ class Projection:
     messages: tuple[str, ...] = ()
     stations: int = 0
     key: ScanKey = field(default_factory=lambda: ScanKey("", None, None, ""))
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Measures = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +181,7 @@ class ScanResult:
         reasons: of the failure, or the flags.
         message: text.
         stations: fused stations, 0 if unknown.
-        measures: numbers that describe its quality, by name.
+        measures: its quality, by name.
         fingerprint: of the file that was read: size, modification time, number of files; "" if nothing was read.
         digest: SHA-256 of what was read, "" if not requested.
     """
@@ -163,7 +190,7 @@ class ScanResult:
     reasons: tuple[Reason, ...] = ()
     message: str = ""
     stations: int = 0
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Measures = field(default_factory=dict)
     fingerprint: str = ""
     digest: str = ""
 

@@ -56,7 +56,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in/0000009_20201_2_0.zip").write_bytes(b"no zip")
     done = shell(f"{UKB} project {folder}/in --out {folder}/whole --workers 1 --expected-stations 0")
     assert done.returncode == 3, done.stderr
-    assert set(files(folder / "whole")) == {"scans.csv", "0000001_20201_2_0.npy"}
+    assert set(files(folder / "whole")) == {
+        "scans.csv", "quality.csv", "dictionary.csv", "0000001_20201_2_0.npy",
+    }  # fmt: skip
     return folder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ukb_infer.quality.page import with_tables
 from ukb_infer.reasons import reason_table
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,12 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_reason_table_is_made_from_the_codes() -> None:
     assert (ROOT / "docs" / "reasons.md").read_text() == reason_table()
+
+
+def test_the_tables_of_quality_are_made_from_measures_and_limits() -> None:
+    page = (ROOT / "docs" / "quality.md").read_text()
+    assert with_tables(page) == page
+    assert page.count("<!-- end -->") == 2
 
 
 def test_every_element_that_is_read_stands_in_the_page_on_stored_values() -> None:
@@ -84,6 +91,7 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "python_api.py": "intervals cover the truth",
         "ensemble_study.py": "| labelled scans | MAE",
         "interval_study.py": "| 24 | all |",
+        "quality_study.py": "| folding | 1 |",
     }
     assert expected[example.name] in done.stdout
 

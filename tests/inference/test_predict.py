@@ -55,7 +55,9 @@ def test_zips_become_tables(small_cohort: Path, tiny_module: Path, tmp_path: Pat
     ]
     assert [c for c in header if c.startswith("sex_")][-2:] == ["sex_probability", "sex_class"]
     dictionary = pd.read_csv(out / "dictionary.csv", keep_default_na=False)
-    assert list(dictionary["column"]) == header
+    with (out / "quality.csv").open() as handle:
+        quality = next(csv.reader(handle))
+    assert list(dictionary["column"]) == [*header, *quality[4:]]
     assert (dictionary["meaning"] != "").all()
     assert dictionary.set_index("column").loc["weight_mean", "unit"] == "kg"
     scans = pd.read_csv(out / "scans.csv", dtype=str, keep_default_na=False)

@@ -43,11 +43,11 @@ def _around(monkeypatch: pytest.MonkeyPatch, *, before: Callable[[], Any] | None
 
     original = reading.project_path
 
-    def project_path(path: Path, options: ReadingOptions, recipe: str) -> Any:
+    def project_path(path: Path, options: ReadingOptions, *more: Any) -> Any:
         if before is not None:
             before()
         try:
-            return original(path, options, recipe)
+            return original(path, options, *more)
         finally:
             if after is not None:
                 after()

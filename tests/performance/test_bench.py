@@ -54,6 +54,7 @@ def _results(**changes: Any) -> dict[str, Any]:
     sample = {"median_s": 0.1, "low_s": 0.09, "high_s": 0.11, "count": 12}
     return {
         "projecting": {"project": sample, "floor": sample, "ratio": 1.5},
+        "measuring": {"project": sample, "measure": sample | {"median_s": 0.01}, "ratio": 0.1},
         "projecting_memory": {"peak_mb": 300.0},
         "worker_scaling": {"scaling": {"project": 1.9, "inflate": 1.95}, "ratio": 0.97},
         "cpu_inference": {"backend": "openvino", "largest_difference": 1e-5, "ratio": 2.0},
@@ -71,7 +72,7 @@ def _results(**changes: Any) -> dict[str, Any]:
 
 def test_every_aim_is_judged_and_what_was_not_measured_is_said() -> None:
     rows = _rows(_results())
-    assert [r.met for r in rows] == [True, True, True, True, None, None, True, True, True]
+    assert [r.met for r in rows] == [True, True, True, True, True, None, None, True, True, True]
     text = "\n".join(table(rows))
     assert text.count("not measured") == 2
     assert "no CUDA device" in text
@@ -81,17 +82,18 @@ def test_every_aim_is_judged_and_what_was_not_measured_is_said() -> None:
     ("name", "value", "row"),
     [
         ("projecting", {"project": {"median_s": 2, "count": 12}, "floor": {"median_s": 1}, "ratio": 2.0}, 0),
-        ("projecting_memory", {"peak_mb": 351.0}, 1),
-        ("worker_scaling", {"scaling": {"project": 1.7, "inflate": 1.95}, "ratio": 0.87}, 2),
-        ("cpu_inference", {"backend": "openvino", "largest_difference": 2e-3, "ratio": 2.0}, 3),
-        ("cpu_inference", {"backend": "torch", "largest_difference": 0.0, "ratio": 1.0}, 3),
+        ("measuring", {"project": {"median_s": 1}, "measure": {"median_s": 0.2, "count": 9}, "ratio": 0.2}, 1),
+        ("projecting_memory", {"peak_mb": 351.0}, 2),
+        ("worker_scaling", {"scaling": {"project": 1.7, "inflate": 1.95}, "ratio": 0.87}, 3),
+        ("cpu_inference", {"backend": "openvino", "largest_difference": 2e-3, "ratio": 2.0}, 4),
+        ("cpu_inference", {"backend": "torch", "largest_difference": 0.0, "ratio": 1.0}, 4),
         ("cuda_inference", {"measured": True, "device": "x", "member_evaluations_per_s": 4000.0,
-                            "share_of_matrix_ceiling": 0.1}, 4),
+                            "share_of_matrix_ceiling": 0.1}, 5),
         ("cuda_end_to_end", {"measured": True, "device": "x", "whole_s": 2.0, "project_s": 1.0, "infer_s": 0.5,
-                             "ratio": 2.0}, 5),
-        ("end_to_end", {"scans": 10, "cores": 2, "wall_s": 1.2}, 6),
-        ("start_up", {"first_s": 9.0, "second_s": 6.5}, 7),
-        ("memory_500", {"peak_mb": 530.0}, 8),
+                             "ratio": 2.0}, 6),
+        ("end_to_end", {"scans": 10, "cores": 2, "wall_s": 1.2}, 7),
+        ("start_up", {"first_s": 9.0, "second_s": 6.5}, 8),
+        ("memory_500", {"peak_mb": 530.0}, 9),
     ],
 )  # fmt: skip
 def test_a_missed_aim_is_marked(name: str, value: dict[str, Any], row: int) -> None:
@@ -108,7 +110,7 @@ def test_a_tiny_run_writes_every_file(tmp_path: Path) -> None:
     rows = run_benchmarks(config, steps.append)
     facts = json.loads((config.out / "bench.json").read_text())
     assert {"torch", "numpy", "cpu", "cores"} <= set(facts["machine"])
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(math.isfinite(r.value) and r.value > 0 for r in rows if r.met is not None)
     assert facts["results"]["end_to_end"]["failed"] == 0
     for row in rows:

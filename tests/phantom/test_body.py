@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ukb_infer.phantom import ANATOMY_DETERMINED, render, sample_subject, truths
+from ukb_infer.phantom import ANATOMY_DETERMINED, ANOMALIES, render, sample_subject, truths
 from ukb_infer.phantom.anatomy import Region, Tissue
 from ukb_infer.phantom.true_values import TissueVolumes
 from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
@@ -124,9 +124,7 @@ def test_liver_fat_shows_in_the_liver() -> None:
     assert np.corrcoef(fractions, true)[0, 1] > 0.8
 
 
-@pytest.mark.parametrize(
-    "effect", ["fat_water_swap", "fat_water_swap_leg", "knee_missing", "shoulder_missing", "folding", "metal", "motion"]
-)
+@pytest.mark.parametrize("effect", [reason.value for reason, anomaly in ANOMALIES.items() if anomaly.effect], ids=str)
 def test_every_effect_changes_the_picture(effect: str) -> None:
     plain = render(SUBJECTS[2], "small").stations
     changed = render(SUBJECTS[2], "small", frozenset({Reason(effect)})).stations

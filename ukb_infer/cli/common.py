@@ -131,8 +131,16 @@ class ProgressDisplay:
             self._bar.close()
 
 
-def explain_reasons(reasons: dict[str, int]) -> None:
-    """Print each code with its count, meaning and advice."""
+def explain_reasons(reasons: dict[str, int], levels: dict[str, int]) -> None:
+    """Print each code with its count, meaning and advice, and how grave the quality flags are.
+
+    Args:
+        reasons: scans by code.
+        levels: scans by the gravest level of their quality flags.
+    """
+    if any(levels.values()):
+        words = {"unusable": "unusable", "targets": "with affected targets", "note": "with notes"}
+        typer.echo("quality: " + ", ".join(f"{number} {words[level]}" for level, number in levels.items() if number))
     if not reasons:
         return
     known = [(number, Reason(code)) for code, number in reasons.items()]
@@ -150,7 +158,7 @@ def print_summary(summary: RunSummary) -> None:
     if not summary.dry_run:
         counts = ", ".join(f"{n} {status}" for status, n in summary.counts.items())
         typer.echo(f"{counts}; {summary.computed} processed now, {summary.seconds:.1f} s")
-        explain_reasons(summary.reasons)
+        explain_reasons(summary.reasons, summary.levels)
         if summary.exit_code == EXIT_AGAIN:
             why = "stopped on request" if summary.stopped else summary.trouble or "the machine failed"
             typer.echo(f"{summary.again} scans unfinished ({why}): run the same command again", err=True)

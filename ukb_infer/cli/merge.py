@@ -29,7 +29,7 @@ def merge(
 
     result = run_merge(runs, out, overwrite=overwrite, lock=lock)  # type: ignore[arg-type]
     typer.echo(", ".join(f"{n} {name}" for name, n in result.counts.items()) + f", {len(result.missing)} missing")
-    explain_reasons(result.reasons)
+    explain_reasons(result.reasons, result.levels)
     for path in result.files:
         typer.echo(f"  {path}")
     raise typer.Exit(result.exit_code)

@@ -39,6 +39,12 @@ AllowMissing = Annotated[
     bool, typer.Option("--allow-missing-stations", help="Use and flag scans with missing stations.")
 ]
 Expected = Annotated[int, typer.Option(metavar="N", help="Stations of the protocol; 0 accepts any number.")]
+Quality = Annotated[
+    Path | None, typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality.")
+]
+RequireQuality = Annotated[
+    Path | None, typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 Shard = Annotated[

@@ -30,6 +30,8 @@ def predict(
     expected_stations: options.Expected = 6,
     timeout_s: options.Timeout = 600.0,
     parquet: options.Parquet = False,
+    quality: options.Quality = None,
+    require_quality: options.RequireQuality = None,
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -40,9 +42,10 @@ def predict(
 ) -> None:
     """Estimate all targets of every scan, with intervals.
 
-    Writes estimates.csv, scans.csv, dictionary.csv and run.json to --out. To resume an interrupted run, repeat the
-    command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed (see
-    scans.csv); 2: wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command again.
+    Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
+    repeat the command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed
+    (see scans.csv); 2: wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command
+    again.
 
     Example:
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8
@@ -54,6 +57,7 @@ def predict(
 
     config = PredictConfig(
         inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
+        quality=quality, require_quality=require_quality,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
         modules=tuple(modules or ()), targets=options.split_names(targets), projections=projections,

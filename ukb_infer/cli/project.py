@@ -22,6 +22,8 @@ def project(
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
     timeout_s: options.Timeout = 600.0,
+    quality: options.Quality = None,
+    require_quality: options.RequireQuality = None,
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -32,8 +34,8 @@ def project(
 ) -> None:
     """Fuse and project every scan, without estimating anything.
 
-    Writes FOLDER/<scan>.npy, with the recipe's type and shape, and scans.csv. `predict` accepts the folder as input if
-    its modules use the same recipe.
+    Writes FOLDER/<scan>.npy, with the recipe's type and shape, scans.csv and quality.csv. `predict` accepts the folder
+    as input if its modules use the same recipe.
 
     Example:
         ukb-infer project /data/20201 --out projections --png
@@ -45,6 +47,7 @@ def project(
 
     config = ProjectConfig(
         inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
+        quality=quality, require_quality=require_quality,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
         recipe=recipe, png=png, volumes=volumes, lock=lock,  # type: ignore[arg-type]

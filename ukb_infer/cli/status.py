@@ -32,6 +32,6 @@ def status(
     if found.rate is not None and found.unfinished:
         left = f", {format_duration(found.seconds_left)} left" if found.seconds_left else ""
         typer.echo(f"{found.rate:.2f} scans/s{left}")
-    explain_reasons(found.reasons)
+    explain_reasons(found.reasons, found.levels)
     for name, words in found.last_failures:
         typer.echo(f"  {name}: {words}")

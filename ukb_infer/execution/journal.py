@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ukb_infer.errors import RunError
-from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.storage import from_plain
 
 JOURNAL_NAME = "journal.sqlite"
@@ -222,8 +222,24 @@ class Journal:
         """Names of all measures that a scan has, sorted."""
         if not self._has_measures:
             return []
-        texts = self._db.execute("SELECT DISTINCT measures FROM scans WHERE measures != '{}'")
+        texts = self._db.execute("SELECT measures FROM scans WHERE measures != '{}'")
         return sorted({name for (text,) in texts for name in json.loads(text)})
+
+    def usable_measures(self) -> Iterator[Measures]:
+        """Measures of this shard's usable scans, as they were recorded.
+
+        Raises:
+            RunError: a record is damaged.
+        """
+        if self._has_measures:
+            for (text,) in self._db.execute(
+                "SELECT s.measures FROM inputs i JOIN scans s ON s.scan = i.scan "
+                "WHERE i.mine = 1 AND i.excluded = 0 AND s.status IN ('ok', 'flagged')"
+            ):
+                try:
+                    yield json.loads(text)
+                except ValueError as error:
+                    raise self._damaged(error) from error
 
     def last_failures(self, count: int) -> list[JournalRow]:
         """The latest failures, newest first."""
@@ -257,10 +273,13 @@ class Journal:
             }  # fmt: skip
             return JournalRow(scan=scan, result=from_plain(ScanResult, plain), payload=payload, finished=finished)
         except (ValueError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{self.path}: a record is damaged, or written by a later version of ukb-infer ({error}); update "
-                "ukb-infer, or use `overwrite`"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(
+            f"{self.path}: a record is damaged, or written by a later version of ukb-infer ({error}); update "
+            "ukb-infer, or use `overwrite`"
+        )
 
 
 def _input(found: tuple[Any, ...]) -> JournalInput:

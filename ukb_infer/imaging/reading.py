@@ -7,7 +7,7 @@ ready for fusion.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -25,10 +25,12 @@ from ukb_infer.imaging.volumes.names import CONTRASTS, DEFAULT_CONTRASTS, DEFAUL
 from ukb_infer.imaging.volumes.names import check_contrasts as check_contrast_names
 from ukb_infer.imaging.volumes.stitch import Stitch, make_stitch
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Projection, ReadingOptions, ScanKey, Stations
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Station, Stations
 from ukb_infer.text import shown
 
 InputKind = Literal["zip", "dicom", "nifti", "projection"]
+#: What measures the quality of checked stations.
+Measure = Callable[[Sequence[Station]], Measures]
 
 #: Files of a folder that are checked for DICOM.
 _MAX_LOOKS = 16
@@ -191,16 +193,19 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
     return False
 
 
-def project_path(path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE) -> Projection:
+def project_path(
+    path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE, measure: Measure | None = None
+) -> Projection:
     """Read a scan and project it.
 
     Args:
         path: a zip, a folder of DICOM slices or NIfTI stations, or the .npy of an earlier projection.
         options: how it is read; ``strict`` turns the first flag into a failure.
         recipe: name of the recipe to use, or required of the .npy.
+        measure: measures the quality of the stations; None to skip it.
 
     Returns:
-        The projection with its flags; one from a .npy is flagged ``quality_unknown``.
+        The projection with its flags and measures; one from a .npy is flagged ``quality_unknown``.
 
     Raises:
         ScanError: the scan cannot be used, or was flagged and ``strict`` is set.
@@ -214,7 +219,9 @@ def project_path(path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECI
         return Projection(read_projection(path, chosen), flags, messages, 0, key)
     scan = read_stations(path, options)
     _apply_strict(options, scan.flags, scan.messages)
-    return Projection(chosen.project(scan.stations), scan.flags, scan.messages, len(scan.stations), key)
+    image = chosen.project(scan.stations)
+    measures = {} if measure is None else measure(scan.stations)
+    return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures)
 
 
 def stitch_path(

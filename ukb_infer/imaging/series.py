@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError
 from ukb_infer.reasons import Reason
+from ukb_infer.records import Acquired
 
 #: Voxels of one contrast of one station, (slices, rows, cols).
 Voxels = NDArray[np.uint16] | NDArray[np.float32]
@@ -163,6 +164,7 @@ class SeriesHeader:
         stated_spacing_mm: SpacingBetweenSlices; None if absent.
         thickness_mm: SliceThickness; 0 if absent.
         findings: remarks on its header.
+        acquired: how it was scanned; ignored when headers are compared.
     """
 
     number: int | None
@@ -183,6 +185,7 @@ class SeriesHeader:
     stated_spacing_mm: float | None = None
     thickness_mm: float = 0.0
     findings: tuple[Finding, ...] = ()
+    acquired: Acquired = field(default=Acquired(), compare=False)
 
     @property
     def label(self) -> str:

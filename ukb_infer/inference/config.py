@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import parse_shard, usable_cores
@@ -15,6 +15,9 @@ from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING, check_contrasts, check_spacing_rule
 from ukb_infer.records import ReadingOptions
 from ukb_infer.storage import from_plain
+
+if TYPE_CHECKING:  # with pydantic, which workers do without
+    from ukb_infer.quality.limits import QualitySpec
 
 DeviceName = str
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -48,6 +51,8 @@ class CommonConfig:
         verify: detect changed inputs by SHA-256.
         scheduler: address of a Dask scheduler, or a TOML file for dask-jobqueue; "" for local processes.
         lock: how the folder is locked: auto, flock or file.
+        quality: TOML file of limits on measures of quality; None for the defaults.
+        require_quality: TOML file of quality flags that are failures.
         retry_waits_s: waits before storage failures are retried.
         base: folder that relative paths start from; ``Path()`` is the working directory.
     """
@@ -66,6 +71,8 @@ class CommonConfig:
     verify: bool = False
     scheduler: str = ""
     lock: LockMode = "auto"
+    quality: Path | None = None
+    require_quality: Path | None = None
     retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
     base: Path = Path()
 
@@ -89,6 +96,17 @@ class CommonConfig:
     def outputs(self) -> tuple[Path, ...]:
         """Folders that this run writes to."""
         return (self.out,)
+
+    def quality_spec(self) -> QualitySpec:
+        """How the quality of the scans is judged.
+
+        Raises:
+            UsageError: a file of limits that makes no sense.
+        """
+        from ukb_infer.quality.limits import read_spec
+
+        given = (None if path is None else self.at(path) for path in (self.quality, self.require_quality))
+        return read_spec(*given, strict=self.reading.strict)
 
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""

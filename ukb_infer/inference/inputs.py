@@ -18,6 +18,7 @@ from ukb_infer.labels.ids import plain_eid, plain_scan
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, ScanResult
 from ukb_infer.runs.files import SCANS
+from ukb_infer.runs.quality import without_judgement
 from ukb_infer.runs.read import read_scans
 from ukb_infer.text import shown
 
@@ -287,7 +288,8 @@ def _with_known_flags(found: list[ScanInput], folder: Path) -> list[ScanInput]:
     if not any(item.kind == "projection" for item in found) or not _exists(table):
         return found
     try:
-        known = {row.key.scan: row.result for row in read_scans(folder) if row.result.status != "failed"}
+        read = {row.key.scan: without_judgement(row.result) for row in read_scans(folder)}
+        known = {scan: result for scan, result in read.items() if result.status != "failed"}
     except RunError:
         return found
     return [replace(i, known=known.get(i.key.scan)) if i.kind == "projection" else i for i in found]

@@ -56,6 +56,7 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
     started = time.monotonic()
     if config.parquet:
         require_parquet()
+    config.quality_spec()  # complains before anything is loaded
     plan = make_plan(config)
     engine = load_engine(config)
     check_cache(config, engine.recipe)

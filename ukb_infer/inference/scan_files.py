@@ -72,6 +72,7 @@ def run_scan_files(run: FileRun, progress: Progress | None = None) -> RunSummary
         RunError: no inputs, an unusable folder, a locked run.
     """
     started = time.monotonic()
+    run.config.quality_spec()  # complains before the folder is touched
     plan = make_plan(run.config)
     if run.config.dry_run:
         return _dry_run(run, plan)

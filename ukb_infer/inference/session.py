@@ -18,6 +18,7 @@ from ukb_infer.inference.work import Outcome
 from ukb_infer.runs.files import MISSING, open_run_folder
 from ukb_infer.runs.identity import check_same_run
 from ukb_infer.runs.log import RunLog
+from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.summary import RunSummary, count_results
 from ukb_infer.runs.tables import write_facts, write_tables
 from ukb_infer.text import shown
@@ -61,9 +62,12 @@ class Session:
             facts: of ``run.json``; None for projections.
 
         Raises:
-            UsageError: the folder has a run with another identity.
+            UsageError: the folder has a run with another identity, or a file of quality limits is invalid.
         """
+        quality = self.config.quality_spec().to_plain()
         check_same_run(self.journal, identity)
+        self.journal.put(SPEC_KEY, quality)
+        facts = None if facts is None else facts | {"quality": quality}
         self.facts = facts
         self.journal.set_inputs(self.plan.journal_inputs())
         if output is not None:
@@ -115,8 +119,8 @@ class Session:
             f"{'stopped on request' if stopped else 'end'}: {counts.statuses}, {counts.unfinished} unfinished"
         )
         return RunSummary(
-            out=self.config.out, counts=counts.statuses, reasons=counts.reasons, computed=len(todo), seconds=seconds,
-            warnings=self.plan.warnings + warnings, files=tuple(self.files),
+            out=self.config.out, counts=counts.statuses, reasons=counts.reasons, levels=counts.levels,
+            computed=len(todo), seconds=seconds, warnings=self.plan.warnings + warnings, files=tuple(self.files),
             notes=(*([self.lock.note] if self.lock.note else []), *self.plan.notes), timings=timings,
             unfinished=counts.unfinished, stopped=stopped, trouble=counts.trouble,
         )  # fmt: skip

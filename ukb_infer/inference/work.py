@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from ukb_infer.execution import Failure
 from ukb_infer.inference.fingerprints import content_digest, fingerprint
 from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Projection, ReadingOptions, ScanResult
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult
 from ukb_infer.runs.files import SCANS
 
 Done = TypeVar("Done")
@@ -114,7 +114,7 @@ def finished(
     messages: Sequence[str],
     stations: int,
     *,
-    measures: Mapping[str, float] | None = None,
+    measures: Measures | None = None,
     image: NDArray[Any] | None = None,
 ) -> Outcome:
     """Outcome of a scan that was used.
@@ -123,7 +123,7 @@ def finished(
         flags: raised on the way.
         messages: one a flag.
         stations: fused.
-        measures: numbers that describe the scan's quality, by name.
+        measures: the scan's quality, by name.
         image: of the recipe.
     """
     reasons = tuple(dict.fromkeys(flags))
@@ -173,10 +173,11 @@ class Job:
         from ukb_infer.imaging.readers.projection_file import read_projection
         from ukb_infer.imaging.reading import project_path
         from ukb_infer.imaging.recipes import get_recipe
+        from ukb_infer.quality import measure_stations
 
         scan = self.scan
         if scan.kind != "projection" or scan.known is None:
-            return project_path(scan.path, self.options, self.recipe)
+            return project_path(scan.path, self.options, self.recipe, measure_stations)
         known = scan.known
         if self.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"

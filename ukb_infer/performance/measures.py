@@ -110,6 +110,34 @@ def stages(zips: Sequence[str], repeats: int) -> dict[str, float]:
     return {"read_s": first.median_s, "project_s": second.median_s}
 
 
+def measuring(zips: Sequence[str], repeats: int) -> dict[str, Any]:
+    """All measures of image quality against projecting the same scan without them, alternating, on one core.
+
+    Args:
+        zips: paths of scans, taken in turn.
+        repeats: rounds that count.
+    """
+    from ukb_infer.imaging.reading import project_path, read_stations
+    from ukb_infer.quality import measure_stations
+
+    on_one_core()
+    read: dict[int, Any] = {}
+    paths = [Path(z) for z in zips]
+
+    def reading(k: int) -> None:
+        read[0] = read_stations(paths[k % len(paths)], ReadingOptions())
+
+    whole, _, part = alternate(
+        [
+            lambda k: project_path(paths[k % len(paths)], ReadingOptions()),
+            reading,
+            lambda _: measure_stations(read[0].stations),
+        ],
+        repeats,
+    )
+    return {"project": asdict(whole), "measure": asdict(part), "ratio": part.median_s / whole.median_s}
+
+
 def _inflate_job(job: tuple[str, frozenset[str]]) -> int:
     return inflate(Path(job[0]), job[1])
 
@@ -319,18 +347,19 @@ def cuda_end_to_end(scans: Sequence[str], count: int, work: str, workers: int) -
 
 
 def project_run(scans: Sequence[str], count: int) -> dict[str, float]:
-    """CPU seconds of projecting linked scans in one process, without start-up.
+    """CPU seconds of projecting and measuring linked scans in one process, without start-up.
 
     Args:
         scans: paths of zips, used in turn.
         count: projections that count, after one to warm up.
     """
     from ukb_infer.imaging.reading import project_path
+    from ukb_infer.quality import measure_stations
 
-    project_path(Path(scans[0]), ReadingOptions())
+    project_path(Path(scans[0]), ReadingOptions(), DEFAULT_RECIPE, measure_stations)
     before = cpu_seconds()
     for k in range(count):
-        project_path(Path(scans[k % len(scans)]), ReadingOptions())
+        project_path(Path(scans[k % len(scans)]), ReadingOptions(), DEFAULT_RECIPE, measure_stations)
     return {"cpu_s": cpu_seconds() - before}
 
 

@@ -158,6 +158,19 @@ def _without(contrast: str) -> Alter:
     return alter
 
 
+def _other_protocol(plan: ScanPlan, seed: int) -> None:
+    """Another echo time, or another field."""
+    for series in plan.series:
+        series.extra |= {"MagneticFieldStrength": "3"} if seed % 2 else {"EchoTime": "1.23"}
+
+
+def _long_pause(plan: ScanPlan, seed: int) -> None:
+    """The scan goes on after half an hour."""
+    for series in plan.series:
+        if series.station > _middle_station(plan, seed):
+            series.time = f"{int(series.time) + 3000:06d}"
+
+
 def _several_scans(plan: ScanPlan, seed: int) -> None:
     for series in plan.of_station(plan.stations):
         series.study = 2
@@ -198,7 +211,8 @@ _NIFTI, _ZIP, _ALL = ("nifti",), ("zip",), ("zip", "dicom", "nifti")
 #: What :func:`ukb_infer.phantom.sampling.render` draws into the picture.
 EFFECTS = (
     Reason.FAT_WATER_SWAP, Reason.FAT_WATER_SWAP_LEG, Reason.KNEE_MISSING, Reason.SHOULDER_MISSING, Reason.FOLDING,
-    Reason.METAL, Reason.MOTION,
+    Reason.METAL, Reason.MOTION, Reason.LOW_SIGNAL_TO_NOISE, Reason.SATURATED, Reason.EMPTY_SLICES,
+    Reason.SEAM_MISMATCH, Reason.TRUNK_CUT, Reason.OFF_CENTRE,
 )  # fmt: skip
 
 #: Every anomaly a phantom can have, by reason code.
@@ -241,6 +255,8 @@ ANOMALIES: dict[Reason, Anomaly] = {
         (Reason.OBLIQUE, Reason.MISSING_AFFINE, Reason.UNREADABLE_NIFTI, Reason.NON_FINITE_VALUES),
         Anomaly(None, _NIFTI),
     ),
+    Reason.OTHER_PROTOCOL: Anomaly(_other_protocol),
+    Reason.LONG_PAUSE: Anomaly(_long_pause),
     **dict.fromkeys(EFFECTS, Anomaly(None, _ALL, effect=True)),
 }
 

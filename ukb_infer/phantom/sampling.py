@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,8 +36,12 @@ _SIGNAL: dict[Tissue, tuple[float, float]] = {
     Tissue.SPLEEN: (400.0, 10.0), Tissue.BLADDER: (330.0, 4.0),
 }  # fmt: skip
 _MUSCLES = (Tissue.MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE, Tissue.POSTERIOR_THIGH_MUSCLE)
-#: Standard deviation of the noise in each contrast, same units.
-NOISE_SD = 9.0
+#: Standard deviation of the noise in each contrast, same units; and of a scan with little signal.
+NOISE_SD, LOUD_NOISE_SD = 9.0, 54.0
+#: Where the values of a saturated station end.
+CLIPPED_AT = 400
+#: How far from the middle a participant lies, to the side or (cut at the front) towards the magnet's ceiling, mm.
+ASIDE_MM, RAISED_MM = 60.0, 150.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def _station_gains(rng: np.random.Generator, slices: int) -> NDArray[np.float64]
 
 
 def _render_station(
-    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int
+    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int, noise_sd: float
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Water and fat of one station as (slices, rows, cols) uint16."""
     rng = np.random.default_rng(seed)
@@ -169,7 +173,7 @@ def _render_station(
         labels[table_row:] = Tissue.TABLE
         paint_level(shapes[k], grid.z_mm[k], grid.x0_mm, grid.y0_mm, grid.spacing_mm, subject.index % 1000, labels)
         state = np.uint64(
-            _render_slice(labels, signals, NOISE_SD, gains[k], profile_x, profile_y, state, water[k], fat[k])
+            _render_slice(labels, signals, noise_sd, gains[k], profile_x, profile_y, state, water[k], fat[k])
         )
     return water, fat
 
@@ -226,9 +230,19 @@ def _apply_effects(
     if Reason.MOTION in effects and number in (2, 3):
         _add_ghosts(water)
         _add_ghosts(fat)
+    if Reason.SEAM_MISMATCH in effects and number >= 4:
+        for volume in (water, fat):
+            volume[:] = np.roll(volume, max(1, volume.shape[2] // 16), axis=2)  # the participant moved, 31 mm
     strong = Reason.FOLDING in effects
     _fold(water, 0.7 if strong else 0.04, 10 if strong else 2)
     _fold(fat, 0.7 if strong else 0.04, 10 if strong else 2)
+    if Reason.SATURATED in effects and number in (3, 4):
+        np.minimum(water, CLIPPED_AT, out=water)
+        np.minimum(fat, CLIPPED_AT, out=fat)
+    if Reason.EMPTY_SLICES in effects and number == 2 + pick % 4:
+        first = len(water) // 2
+        for volume in (water, fat):
+            volume[first : first + max(2, len(water) // 8)] = 0
 
 
 def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] = frozenset()) -> Acquisition:
@@ -237,7 +251,7 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     Args:
         subject: to scan.
         size: ``full`` (protocol matrix) or ``small`` (half the rows, columns and slices over the same field).
-        effects: appearance anomalies: swaps, missing knee or shoulder, fold-over, metal, motion.
+        effects: appearance anomalies: swaps, missing knee or shoulder, fold-over, metal, motion, noise and others.
 
     Returns:
         The stations, head first; the same arguments give the same voxels.
@@ -249,11 +263,16 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     if unknown:
         raise ValueError(f"not an appearance anomaly: {', '.join(sorted(unknown))}")
     shift = 230.0 if Reason.KNEE_MISSING in effects else -190.0 if Reason.SHOULDER_MISSING in effects else 0.0
+    if Reason.OFF_CENTRE in effects:
+        subject = replace(subject, offset_x_mm=subject.offset_x_mm + ASIDE_MM)
+    raised = RAISED_MM if Reason.TRUNK_CUT in effects else 0.0
+    noise_sd = LOUD_NOISE_SD if Reason.LOW_SIGNAL_TO_NOISE in effects else NOISE_SD
     signals = tissue_signals(subject)
     seeds = np.random.SeedSequence([subject.seed, subject.index, 77]).generate_state(len(PROTOCOL))
     stations = []
     for number, grid in enumerate(station_grids(subject, size, shift), start=1):
-        water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]))
+        grid = replace(grid, y0_mm=grid.y0_mm + raised)
+        water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]), noise_sd)
         _apply_effects(number, water, fat, effects, subject.index)
         in_plane = np.float32(grid.spacing_mm)
         spacing = np.array([in_plane, in_plane, grid.slice_spacing_mm], np.float64)

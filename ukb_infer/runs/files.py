@@ -14,7 +14,9 @@ from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
 from ukb_infer.records import ScanKey
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
-SCANS_PARQUET, ESTIMATES_PARQUET = "scans.parquet", "estimates.parquet"
+QUALITY = "quality.csv"
+#: Tables that are also written as Parquet where that is asked for, and the names they then have.
+PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATES, SCANS, QUALITY)}
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans without result after a merge.
 MISSING = "missing.csv"
@@ -22,8 +24,8 @@ MISSING = "missing.csv"
 BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
 #: What ``overwrite`` may remove.
 OWN_FILES = (
-    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, SCANS_PARQUET, ESTIMATES_PARQUET,
-    LOG, LOG_KEY, MISSING, *BIDS_FILES,
+    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
+    *PARQUET.values(), LOG, LOG_KEY, MISSING, *BIDS_FILES,
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ukb_infer.execution.lock import LockMode
 from ukb_infer.records import ScanResult
 from ukb_infer.runs.files import BIDS_FILES, fused_files, open_run_folder, projection_files
 from ukb_infer.runs.identity import identity_differences
+from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.summary import EXIT_AGAIN, Counts, count_results
 from ukb_infer.runs.tables import write_facts, write_missing, write_tables
 from ukb_infer.storage import atomic_path
@@ -27,12 +28,14 @@ class MergeResult:
     Attributes:
         counts: scans by status of the merged run.
         reasons: by code.
+        levels: scans by the gravest level of their quality flags.
         missing: names of scans that no shard finished.
         files: written.
     """
 
     counts: dict[str, int]
     reasons: dict[str, int]
+    levels: dict[str, int]
     missing: tuple[str, ...]
     files: tuple[Path, ...]
 
@@ -74,6 +77,8 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         journal.record(rows)
         if first.output is not None:
             journal.put("output", first.output)
+        if first.quality is not None:
+            journal.put(SPEC_KEY, first.quality)
         _bring_files(shards, out)
         journal.put("identity", first.identity | {"shard": None})  # last: an interrupted merge does not count as a run
         files = write_tables(out, journal)
@@ -82,7 +87,9 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
         missing = tuple(i.key.scan for i, row in journal.results() if row is None and not i.excluded)
     if missing:
         files.append(write_missing(out, missing))
-    return MergeResult(counts=counts.statuses, reasons=counts.reasons, missing=missing, files=tuple(files))
+    return MergeResult(
+        counts=counts.statuses, reasons=counts.reasons, levels=counts.levels, missing=missing, files=tuple(files)
+    )
 
 
 def _write_facts(out: Path, journal: Journal, first: _ShardRun, shards: int, counts: Counts) -> list[Path]:
@@ -101,6 +108,7 @@ class _ShardRun:
     identity: dict[str, Any]
     output: dict[str, Any] | None
     facts: dict[str, Any] | None
+    quality: dict[str, Any] | None
     inputs: list[JournalInput]
     rows: dict[str, JournalRow]
 
@@ -113,6 +121,7 @@ def _read_shard(folder: Path) -> _ShardRun:
         rows = {row.scan: row for _, row in journal.results() if row is not None}
         return _ShardRun(
             folder=folder, identity=identity, output=journal.get("output"), facts=journal.get("facts"),
+            quality=journal.get(SPEC_KEY),
             inputs=list(journal.inputs()), rows=rows,
         )  # fmt: skip
 
@@ -130,6 +139,11 @@ def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:
         raise UsageError(
             f"{first.folder} and {other.folder} write different tables (level, targets, uncertainty or Parquet); "
             "repeat one run with the options of the other, which recomputes nothing"
+        )
+    if first.quality != other.quality:
+        raise UsageError(
+            f"{first.folder} and {other.folder} judge quality by different limits (`quality`, `require_quality`); run "
+            "one of them again with the files of the other, which computes nothing anew"
         )
 
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, UsageError
+from ukb_infer.quality.registry import is_text
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, ScanResult
 from ukb_infer.runs.columns import OOD_PERCENTILE, Column
-from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, SCANS
-from ukb_infer.runs.tables import DICTIONARY_COLUMNS, KEY_COLUMNS, KEY_TYPES, SCAN_COLUMNS, SCHEMA_VERSION, plain_cell
+from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, QUALITY, SCANS
+from ukb_infer.runs.tables import (
+    DICTIONARY_COLUMNS,
+    KEY_COLUMNS,
+    KEY_TYPES,
+    QUALITY_COLUMNS,
+    SCAN_COLUMNS,
+    SCHEMA_VERSION,
+    plain_cell,
+)
 from ukb_infer.storage import from_plain
 
 if TYPE_CHECKING:  # scans.csv is read without it
@@ -32,12 +42,15 @@ class RunScan:
 
     Attributes:
         key: of the scan; ``given``: its path as the user gave it.
-        result: its result; fingerprint and digest are only in the journal.
+        result: its result, with the measures of ``quality.csv``; fingerprint and digest are only in the journal.
+        level: the gravest of its quality flags, "" without; ``affected``: targets that they affect.
     """
 
     key: ScanKey
     given: str
     result: ScanResult
+    level: str = ""
+    affected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +109,7 @@ class Run:
         scans: every row of ``scans.csv``; empty if the folder has no such table.
         table: ``estimates.csv``, key columns typed (eid and scan text, instance and array Int64); None for projections.
         facts: of ``run.json``; None for projections.
-        dictionary: meaning and unit of the columns of ``table``.
+        dictionary: meaning and unit of the columns of ``table`` and of quality.
     """
 
     folder: Path
@@ -115,6 +128,22 @@ class Run:
         if self.table is None or self.facts is None:
             raise RunError(f"{self.folder} has no estimates; expected a folder written by `ukb-infer predict`")
         return self.table, self.facts
+
+    def usable(self) -> Run:
+        """The run without the estimates that its quality flags rule out.
+
+        Raises:
+            RunError: it has no estimates.
+        """
+        table, facts = self.estimated
+        dropped = {scan.key.scan for scan in self.scans if scan.level == "unusable"}
+        table = table[~table["scan"].isin(dropped)].reset_index(drop=True)
+        for target in facts.targets:
+            affected = table["scan"].isin({s.key.scan for s in self.scans if target.name in s.affected})
+            own = [c for c in table if c in _columns_of(target.name, facts)]
+            if affected.any():
+                table[own] = table[own].mask(affected)
+        return replace(self, table=table)
 
     @property
     def keys(self) -> tuple[ScanKey, ...]:
@@ -159,6 +188,12 @@ class Run:
         return TargetEstimates(target=target, **{part: numbers(part) for part in parts})
 
 
+def _columns_of(target: str, facts: RunFacts) -> set[str]:
+    """Columns that a target may have."""
+    interval = (f"{facts.level_name}_lower", f"{facts.level_name}_upper")
+    return {f"{target}_{part}" for part in (*_PARTS, *interval)}
+
+
 def read_run(folder: Path) -> Run:
     """Read the tables of a run, of this version of the program or an earlier one.
 
@@ -179,46 +214,65 @@ def read_run(folder: Path) -> Run:
 
 
 def read_scans(folder: Path) -> tuple[RunScan, ...]:
-    """Read ``scans.csv``; unknown codes are ignored.
+    """Read ``scans.csv``, and ``quality.csv`` if there is one; unknown codes are ignored.
 
     Args:
         folder: of the run.
 
     Raises:
-        RunError: the table is missing or damaged.
+        RunError: the table is missing, or one of them is damaged.
     """
-    path = folder / SCANS
+    quality = _read_rows(folder / QUALITY, _quality) if (folder / QUALITY).is_file() else ()
+    by_scan = dict(quality)
+    return _read_rows(folder / SCANS, lambda row: _scan(row, by_scan))
+
+
+Row = dict[str, str | None]
+Made = TypeVar("Made")
+
+
+def _read_rows(path: Path, make: Callable[[Row], Made]) -> tuple[Made, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            return tuple(_scan(row) for row in csv.DictReader(handle))
+            return tuple(make(row) for row in csv.DictReader(handle))
     except (OSError, ValueError, csv.Error) as error:
         raise _damaged(path, error) from error
 
 
-def _scan(row: dict[str, str | None]) -> RunScan:
+def _quality(row: Row) -> tuple[str, dict[str, str]]:
+    """Name of a scan, and the filled cells of its quality."""
+    return plain_cell(row.get("scan") or ""), {k: v for k, v in row.items() if k and v and k not in KEY_COLUMNS}
+
+
+def _scan(row: Row, quality: Mapping[str, dict[str, str]]) -> RunScan:
     cells = {name: row.get(name) or "" for name in SCAN_COLUMNS}
     instance, array = (int(cells[name]) if cells[name] else None for name in ("instance", "array"))
-    result = {
+    result: dict[str, Any] = {
         "status": cells["status"],
         "reasons": [code for code in cells["reasons"].split(";") if code in _CODES],
         "message": cells["message"],
         "stations": cells["stations"] if cells["stations"].isdecimal() else 0,
-        "measures": {k: float(v) for k, v in row.items() if k and v and k not in SCAN_COLUMNS and _is_number(v)},
     }
     scan = plain_cell(cells["scan"])
+    judged = quality.get(scan, {})
+    result["measures"] = {k: _measure(k, v) for k, v in judged.items() if k not in QUALITY_COLUMNS}
     key = ScanKey(cells["eid"], instance, array, scan) if cells["eid"] else ScanKey.from_name(scan)
-    return RunScan(key=key, given=plain_cell(cells["path"]), result=from_plain(ScanResult, result))
+    return RunScan(
+        key=key, given=plain_cell(cells["path"]), result=from_plain(ScanResult, result),
+        level=judged.get("level", ""), affected=tuple(filter(None, judged.get("affected", "").split(";"))),
+    )  # fmt: skip
 
 
-def _is_number(text: str) -> bool:
-    """Whether a cell in an extra column is a measure; the user's own text columns are ignored."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _measure(name: str, cell: str) -> float | str:
+    """A measure as it was: text if the registry says so, or if it is no number."""
+    if not is_text(name):
+        with contextlib.suppress(ValueError):
+            return float(cell)
+    return plain_cell(cell)
 
 
+#: What the columns of a target end in, besides the interval.
+_PARTS = ("mean", "sd", "sd_aleatoric", "sd_epistemic", "probability", "class", "set")
 _CODES = frozenset(reason.value for reason in Reason)
 
 
@@ -275,7 +329,11 @@ def _numbers(table: pd.DataFrame, folder: Path, column: str, *, optional: bool) 
 
 
 def read_estimates(
-    run: str | Path, *, long: bool = False, columns: Literal["target", "field"] = "target"
+    run: str | Path,
+    *,
+    long: bool = False,
+    columns: Literal["target", "field"] = "target",
+    quality: Literal["all", "use"] = "all",
 ) -> pd.DataFrame:
     """Read the estimates of a run into pandas.
 
@@ -286,6 +344,8 @@ def read_estimates(
         columns: ``target`` keeps the columns of ``estimates.csv``, indexed by eid (text) and instance; ``field`` gives
             one row per eid with the means in columns like ``est_p21002_i2`` (``est_age_i2`` for a target without
             field); of several arrays the highest is used.
+        quality: ``all`` estimates, or only those for ``use``: scans that quality flags call ``unusable`` are left out,
+            affected targets are empty (a missing knee: those of the thigh).
 
     Returns:
         The frame.
@@ -298,7 +358,10 @@ def read_estimates(
         raise UsageError('`long` and `columns`="field" exclude each other; use one of them')
     if columns not in ("target", "field"):
         raise UsageError(f'`columns`: got {columns!r}, expected "target" or "field"')
-    return as_frame(read_run(Path(run)), long=long, by_field=columns == "field")
+    if quality not in ("all", "use"):
+        raise UsageError(f'`quality`: got {quality!r}, expected "all" or "use"')
+    found = read_run(Path(run))
+    return as_frame(found.usable() if quality == "use" else found, long=long, by_field=columns == "field")
 
 
 def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.DataFrame:

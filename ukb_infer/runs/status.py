@@ -24,7 +24,7 @@ class RunStatus:
     Attributes:
         command: predict or project.
         shard: ``I/N``, or None.
-        counts: scans by status; ``reasons``: by code.
+        counts: scans by status; ``reasons``: by code; ``levels``: by the gravest level of their quality flags.
         unfinished: scans without a result.
         rate: scans per second while it was last computing, or None.
         holder: process working on it now, or None.
@@ -35,6 +35,7 @@ class RunStatus:
     shard: str | None
     counts: dict[str, int]
     reasons: dict[str, int]
+    levels: dict[str, int]
     unfinished: int
     rate: float | None
     holder: str | None
@@ -68,6 +69,7 @@ def run_status(folder: Path, *, errors: int = 5, log_ids: bool = False) -> RunSt
         shard=identity.get("shard"),
         counts=counts.statuses,
         reasons=counts.reasons,
+        levels=counts.levels,
         unfinished=counts.unfinished,
         rate=rate,
         holder=current_holder(folder),

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ukb_infer.execution import Journal
+from ukb_infer.quality.judge import LEVELS
 from ukb_infer.reasons import Reason
+from ukb_infer.runs.quality import judged_scans, run_judge
 
 #: Called with (finished scans, all scans, failed scans so far).
 Progress = Callable[[int, int, int], None]
@@ -18,36 +20,41 @@ EXIT_AGAIN = 75
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Scans of a run by status and by reason code, and the number without result."""
+    """Scans of a run by status, by reason code, by the gravest level of their quality; the number without result."""
 
     statuses: dict[str, int]
     reasons: dict[str, int]
+    levels: dict[str, int]
     unfinished: int
     trouble: str = ""
 
     def to_plain(self) -> dict[str, object]:
         """Values for ``run.json``."""
-        return {"counts": self.statuses, "reasons": self.reasons, "unfinished": self.unfinished}
+        return {
+            "counts": self.statuses, "reasons": self.reasons, "quality_levels": self.levels,
+            "unfinished": self.unfinished,
+        }  # fmt: skip
 
 
 def count_results(journal: Journal) -> Counts:
     """Count the scans of a run, also during the run."""
     statuses = Counter({"ok": 0, "flagged": 0, "failed": 0, "excluded": 0})
     reasons: Counter[str] = Counter()
-    unfinished, trouble = 0, ""
-    for item, row in journal.results():
-        if item.excluded:
-            statuses["excluded"] += 1
-            reasons[Reason.EXCLUDED.value] += 1
-        elif row is None:
-            unfinished += 1
-        else:
-            statuses[row.result.status] += 1
-            reasons.update(reason.value for reason in row.result.reasons)
-            if Reason.STORAGE_FAILED in row.result.reasons:
-                trouble = row.result.message.split(";")[0]
+    levels = Counter(dict.fromkeys(LEVELS, 0))
+    unfinished, trouble = sum(item.mine for item in journal.inputs()), ""
+    for scan in judged_scans(journal, run_judge(journal)):
+        unfinished -= 1
+        statuses[scan.result.status] += 1
+        reasons.update(reason.value for reason in scan.result.reasons)
+        levels.update([scan.level] if scan.level else ())
+        if Reason.STORAGE_FAILED in scan.result.reasons:
+            trouble = scan.result.message.split(";")[0]
     return Counts(
-        statuses=dict(statuses), reasons=dict(sorted(reasons.items())), unfinished=unfinished, trouble=trouble
+        statuses=dict(statuses),
+        reasons=dict(sorted(reasons.items())),
+        levels=dict(levels),
+        unfinished=unfinished,
+        trouble=trouble,
     )
 
 
@@ -59,6 +66,7 @@ class RunSummary:
         out: its folder.
         counts: scans by status: ok, flagged, failed, excluded.
         reasons: scans by reason code.
+        levels: scans by the gravest level of their quality flags.
         computed: scans processed by this call; others were finished before.
         seconds: wall time.
         warnings: of the modules used.
@@ -74,6 +82,7 @@ class RunSummary:
     out: Path
     counts: dict[str, int]
     reasons: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
     computed: int = 0
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()

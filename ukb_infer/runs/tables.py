@@ -14,17 +14,21 @@ import numpy as np
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput
-from ukb_infer.reasons import Reason
+from ukb_infer.quality.registry import describe, in_order, is_text
 from ukb_infer.records import ScanKey, ScanResult
 from ukb_infer.runs import files
 from ukb_infer.runs.columns import Column, OutputSpec, estimate_cells, estimate_columns
+from ukb_infer.runs.quality import JudgedScan, judged_scans, run_judge
 from ukb_infer.storage import atomic_path, atomic_write_text
+from ukb_infer.targets import TARGETS
 
 #: Version of the table layout, in ``run.json``.
 SCHEMA_VERSION = 1
 KEY_COLUMNS = ("eid", "instance", "array", "scan")
-#: Columns of ``scans.csv``; every measure adds one.
+#: Columns of ``scans.csv``.
 SCAN_COLUMNS = ("scan", "eid", "instance", "array", "status", "reasons", "message", "stations", "path")
+#: Columns of a scan's quality before its measures: the gravest level of its flags, their codes, what they affect.
+QUALITY_COLUMNS = ("level", "flags", "affected")
 DICTIONARY_COLUMNS = ("column", "meaning", "unit", "field", "target")
 #: pandas types of the key columns.
 KEY_TYPES: dict[str, Any] = {"eid": "string", "instance": "Int64", "array": "Int64", "scan": "string"}
@@ -36,6 +40,11 @@ _KEYS = (
     Column("instance", "visit: 2 first imaging visit, 3 repeat"),
     Column("array", "array index of the field"),
     Column("scan", "name of the input without extension"),
+)
+_QUALITY = (
+    Column("level", "gravest level of the scan's quality flags: unusable, targets (some of them affected) or note"),
+    Column("flags", "codes of its quality flags, joined by ;"),
+    Column("affected", "targets that they affect, joined by ;"),
 )
 _KEPT = "finished scans are kept in the journal"
 
@@ -64,21 +73,21 @@ def write_tables(folder: Path, journal: Journal) -> list[Path]:
         RunError: they cannot be written.
     """
     plain = journal.get("output")
+    spec = None if plain is None else OutputSpec.from_journal(plain)
+    measures, judge = in_order(journal.measure_names()), run_judge(journal)
     try:
-        if plain is None:  # projections have no estimates
-            return [_write_scans(folder, journal)]
-        spec = OutputSpec.from_journal(plain)
-        columns = estimate_columns(spec)
-        written = [
-            _write_estimates(folder, columns, _estimate_rows(journal, spec)),
-            _write_scans(folder, journal),
-            _write_dictionary(folder, columns),
-        ]
-        if spec.parquet:
-            written += [
-                _write_parquet(folder / files.ESTIMATES_PARQUET, written[0]),
-                _write_parquet(folder / files.SCANS_PARQUET, written[1]),
-            ]
+        written = [_write_scans(folder, judged_scans(journal, judge))]
+        if measures:
+            written.append(_write_quality(folder, judged_scans(journal, judge), measures, spec))
+        columns = _measure_columns(measures)
+        if spec is not None:  # projections have no estimates
+            estimates = estimate_columns(spec)
+            written.insert(0, _write_estimates(folder, estimates, _estimate_rows(judged_scans(journal, judge), spec)))
+            columns = [*estimates, *columns]
+        if columns:
+            written.append(_write_dictionary(folder, columns))
+        if spec is not None and spec.parquet:
+            written += [_write_parquet(folder, table) for table in written if table.name in files.PARQUET]
     except OSError as error:
         raise RunError(
             f"{folder}: the tables cannot be written ({error.strerror}); free space or restore access and run the same "
@@ -122,16 +131,17 @@ def write_missing(out: Path, scans: Iterable[str]) -> Path:
 # -- scans -------------------------------------------------------------------------------------------------------------
 
 
-def _write_scans(out: Path, journal: Journal) -> Path:
-    path, measures = out / files.SCANS, journal.measure_names()
+def _write_scans(out: Path, scans: Iterable[JudgedScan]) -> Path:
+    rows = (_scan_cells(scan.item, scan.result) for scan in scans)
+    return _write_table(out / files.SCANS, SCAN_COLUMNS, rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> Path:
+    """Row by row, so that memory does not grow with the biobank."""
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, (*SCAN_COLUMNS, *measures), restval="", lineterminator="\n")
+        writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        for item, row in journal.results():
-            if item.excluded:
-                writer.writerow(_scan_cells(item, ScanResult(status="excluded", reasons=(Reason.EXCLUDED,))))
-            elif row is not None:
-                writer.writerow(_scan_cells(item, row.result))
+        writer.writerows(rows)
     return path
 
 
@@ -143,13 +153,38 @@ def _scan_cells(item: JournalInput, result: ScanResult) -> dict[str, str]:
         "message": result.message,
         "stations": str(result.stations) if result.stations else "",
         "path": safe_cell(item.given),
-        **{name: repr(float(value)) for name, value in result.measures.items()},
     }
 
 
 def _key_cells(key: ScanKey) -> list[str]:
     numbers = ("" if number is None else str(number) for number in (key.instance, key.array))
     return [key.eid, *numbers, safe_cell(key.scan)]
+
+
+# -- quality -----------------------------------------------------------------------------------------------------------
+
+
+def _write_quality(out: Path, scans: Iterable[JudgedScan], measures: Sequence[str], spec: OutputSpec | None) -> Path:
+    """One row a scan. Flags may affect the targets of the run, or all that are known where it has none."""
+    targets = list(TARGETS) if spec is None else [target.name for target in spec.targets]
+    rows = (_quality_cells(scan, targets) for scan in scans)
+    return _write_table(out / files.QUALITY, (*KEY_COLUMNS, *QUALITY_COLUMNS, *measures), rows)
+
+
+def _quality_cells(scan: JudgedScan, targets: Sequence[str]) -> dict[str, str]:
+    limits = [flag.limit for flag in scan.flags]
+    values = (scan.level, ";".join(f.reason.value for f in scan.flags))
+    affected = ";".join(name for name in targets if any(limit.touches(name) for limit in limits))
+    return {
+        **dict(zip(KEY_COLUMNS, _key_cells(scan.item.key), strict=True)),
+        **dict(zip(QUALITY_COLUMNS, (*values, affected), strict=True)),
+        **{k: safe_cell(v) if isinstance(v, str) else repr(float(v)) for k, v in scan.result.measures.items()},
+    }
+
+
+def _measure_columns(measures: Sequence[str]) -> list[Column]:
+    """Lines of the dictionary of the table of quality."""
+    return [*_QUALITY, *(Column(name, *describe(name)) for name in measures)] if measures else []
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------
@@ -165,17 +200,17 @@ def _write_estimates(out: Path, columns: Sequence[Column], rows: Iterable[Sequen
     return path
 
 
-def _estimate_rows(journal: Journal, spec: OutputSpec) -> Iterator[list[str]]:
+def _estimate_rows(scans: Iterable[JudgedScan], spec: OutputSpec) -> Iterator[list[str]]:
     """Cells of every usable scan, in blocks."""
-    finished = ((item, row) for item, row in journal.results() if row is not None and row.payload)
+    finished = (scan for scan in scans if scan.payload)
     while block := list(islice(finished, BLOCK)):
-        values = np.stack([np.frombuffer(row.payload, np.float64) for _, row in block])
-        for (item, _), cells in zip(block, estimate_cells(spec, values), strict=True):
-            yield [*_key_cells(item.key), *cells]
+        values = np.stack([np.frombuffer(scan.payload, np.float64) for scan in block])
+        for scan, cells in zip(block, estimate_cells(spec, values), strict=True):
+            yield [*_key_cells(scan.item.key), *cells]
 
 
 def _write_dictionary(out: Path, columns: Sequence[Column]) -> Path:
-    """Meaning, unit and field of every column of the estimates."""
+    """Meaning, unit and field of every column of the estimates and of quality."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(DICTIONARY_COLUMNS)
@@ -187,18 +222,19 @@ def _write_dictionary(out: Path, columns: Sequence[Column]) -> Path:
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 
 
-def _write_parquet(path: Path, table: Path) -> Path:
+def _write_parquet(folder: Path, table: Path) -> Path:
     """Convert a CSV table to Parquet: text, except for numbers in the key, estimates and measures."""
     require_parquet()
     import pandas as pd
 
     frame = pd.read_csv(table, dtype=KEY_TYPES, keep_default_na=False, na_values={"instance": [""], "array": [""]})
     for name in frame.columns.difference(list(KEY_TYPES)):
-        frame[name] = (
-            frame[name].astype(str)
-            if name in SCAN_COLUMNS
-            else pd.to_numeric(frame[name], errors="coerce").astype("float32")
-        )
+        words = name in SCAN_COLUMNS or name in QUALITY_COLUMNS or is_text(name)
+        numbers = None if words else pd.to_numeric(frame[name].replace("", "nan"), errors="coerce")
+        if numbers is not None and table.name == files.QUALITY and (numbers.isna() & (frame[name] != "")).any():
+            numbers = None  # a measure in words that the registry does not know
+        frame[name] = frame[name].astype(str) if numbers is None else numbers.astype("float32")
+    path = folder / files.PARQUET[table.name]
     with atomic_path(path) as partial:
         frame.to_parquet(partial, index=False)
     return path

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pydicom
@@ -39,6 +39,8 @@ from ukb_infer.imaging.readers.dicom_values import OVERLAY_GROUPS, PADDED, UNUSE
 from ukb_infer.imaging.readers.dicom_walk import UNDEFINED, UNUSUAL, WALKED, alike, walk
 from ukb_infer.imaging.series import UNMARKED, Contrast, Finding, Marks, Scaling, SeriesHeader, Voxels, check_plausible
 from ukb_infer.reasons import Reason
+from ukb_infer.records import Acquired
+from ukb_infer.text import shown
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -49,9 +51,10 @@ _UNCOMPRESSED = frozenset(f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99
 
 #: The elements that are read: (tag, pydicom keyword, value representation), ascending as in the file.
 _KEYWORDS = (
-    "TransferSyntaxUID ImageType SOPClassUID SeriesTime Modality SeriesDescription ComplexImageComponent PatientID "
-    "AnatomicalOrientationType SliceThickness SpacingBetweenSlices ProtocolName GantryDetectorTilt "
-    "ImagerPixelSpacing PatientPosition StudyInstanceUID SeriesInstanceUID SeriesNumber InstanceNumber "
+    "TransferSyntaxUID ImageType SOPClassUID SeriesTime Modality Manufacturer SeriesDescription ManufacturerModelName "
+    "ComplexImageComponent PatientID AnatomicalOrientationType SliceThickness EchoTime MagneticFieldStrength "
+    "SpacingBetweenSlices SoftwareVersions ProtocolName GantryDetectorTilt ImagerPixelSpacing "
+    "InPlanePhaseEncodingDirection PatientPosition StudyInstanceUID SeriesInstanceUID SeriesNumber InstanceNumber "
     "PatientOrientation ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID SliceLocation "
     "SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing PixelAspectRatio "
     "BitsAllocated BitsStored HighBit PixelRepresentation BurnedInAnnotation PixelIntensityRelationship "
@@ -65,7 +68,11 @@ _SECOND = (
     "AnatomicalOrientationType SliceThickness SpacingBetweenSlices GantryDetectorTilt ImagerPixelSpacing "
     "PatientPosition PatientOrientation FrameOfReferenceUID SliceLocation PixelAspectRatio BurnedInAnnotation"
 )
-_NOT_NEEDED = frozenset(_SECOND.split())
+#: How it was scanned, for the measures of quality.
+_ACQUIRED = (
+    "Manufacturer ManufacturerModelName EchoTime MagneticFieldStrength SoftwareVersions InPlanePhaseEncodingDirection"
+)
+_NOT_NEEDED = frozenset(_SECOND.split() + _ACQUIRED.split())
 #: A slice with any of these goes to pydicom: padding, sequences, tables, planes, private scales.
 _JUDGED: tuple[tuple[int, str, str], ...] = (
     (0x00280120, "PixelPaddingValue", "US"),
@@ -95,6 +102,8 @@ _ROLE = ("ImageType", "SOPClassUID", "Modality", "SeriesDescription", "ProtocolN
 _IDENTITY = (*_ROLE, "SeriesInstanceUID", "SeriesNumber")
 _IDENTITY_ROWS = np.array([_ROW[keyword] for keyword in _IDENTITY])
 
+#: What the values of InPlanePhaseEncodingDirection mean: the phase runs along a column, or along a row.
+_PHASES: dict[str, Literal["row", "column"]] = {"COL": "column", "COLUMN": "column", "ROW": "row"}
 #: Larger integers mean damage: InstanceNumber and SeriesNumber have at most 12 characters.
 _LARGEST_WHOLE = 10**12
 
@@ -438,6 +447,24 @@ def _make_header(text: Mapping[str, str], short: Mapping[str, int], scaling: Sca
         frame_uid=text["FrameOfReferenceUID"],
         stated_spacing_mm=next(iter(optional_numbers(text, "SpacingBetweenSlices")), None),
         thickness_mm=next(iter(optional_numbers(text, "SliceThickness")), 0.0),
+        acquired=_make_acquired(text),
+    )
+
+
+def _make_acquired(text: Mapping[str, str]) -> Acquired:
+    """What the header says of how it was scanned; what is damaged is taken for absent."""
+    echo, tesla = (
+        next((v for v in optional_numbers(text, keyword) if 0.0 < v < _LARGEST_WHOLE), None)
+        for keyword in ("EchoTime", "MagneticFieldStrength")
+    )
+    time_s = _seconds(text["SeriesTime"])
+    return Acquired(
+        time_s=time_s if math.isfinite(time_s) else None,
+        echo_time_ms=echo,
+        field_tesla=tesla,
+        phase_along=_PHASES.get(text["InPlanePhaseEncodingDirection"]),
+        scanner=shown(f"{text['Manufacturer']} {text['ManufacturerModelName']}".strip()),
+        software=shown(text["SoftwareVersions"].replace("\\", ", ")),
     )
 
 

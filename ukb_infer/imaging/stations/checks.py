@@ -705,6 +705,7 @@ def _to_station(number: int, water: Series, fat: Series) -> Station:
         fat=fat.voxels.transpose(1, 2, 0),
         position_mm=positions.max(axis=0),
         spacing_mm=spacing,
+        acquired=water.header.acquired,
     )
 
 

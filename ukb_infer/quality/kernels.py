@@ -1,0 +1,327 @@
+"""Compiled loops of the measures; each works on the samples of one station."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ukb_infer.compiling import compiled
+
+Array = NDArray[Any]
+
+#: What a voxel of a sample is: air outside the body, body, or void that the body encloses in its slice.
+OUTSIDE, BODY, ENCLOSED = 0, 1, 2
+
+
+@compiled
+def find_body(total: Array, threshold: float, body: Array) -> None:
+    """Voxels above a threshold of which two of the four neighbours in the plane are too, in place.
+
+    Args:
+        total: (slices, rows, cols) float32.
+        threshold: of it.
+        body: same shape, bool; set. Single bright voxels of noise are none.
+    """
+    slices, rows, cols = total.shape
+    for k in range(slices):
+        plane = total[k]
+        for r in range(rows):
+            for c in range(cols):
+                if not plane[r, c] > threshold:
+                    body[k, r, c] = False
+                    continue
+                count = 0
+                count += r > 0 and plane[r - 1, c] > threshold
+                count += r + 1 < rows and plane[r + 1, c] > threshold
+                count += c > 0 and plane[r, c - 1] > threshold
+                count += c + 1 < cols and plane[r, c + 1] > threshold
+                body[k, r, c] = count >= 2
+
+
+@compiled
+def find_regions(body: Array, regions: Array) -> None:
+    """Tell air that reaches the edge of its slice from voids that the body encloses, in place.
+
+    Args:
+        body: (slices, rows, cols) bool.
+        regions: same shape, uint8; set to ``OUTSIDE``, ``BODY`` or ``ENCLOSED``.
+    """
+    slices, rows, cols = body.shape
+    stack = np.empty((rows * cols, 2), np.int32)
+    for k in range(slices):
+        plane, region = body[k], regions[k]
+        for r in range(rows):
+            for c in range(cols):
+                region[r, c] = 1 if plane[r, c] else 2
+        count = 0
+        for r in range(rows):
+            for c in range(cols):
+                edge = r == 0 or c == 0 or r == rows - 1 or c == cols - 1
+                if edge and region[r, c] == 2:
+                    region[r, c] = 0
+                    stack[count, 0], stack[count, 1] = r, c
+                    count += 1
+        while count:
+            count -= 1
+            r, c = stack[count, 0], stack[count, 1]
+            for step in range(4):
+                y = r + (step == 0) - (step == 1)
+                x = c + (step == 2) - (step == 3)
+                if 0 <= y < rows and 0 <= x < cols and region[y, x] == 2:
+                    region[y, x] = 0
+                    stack[count, 0], stack[count, 1] = y, x
+                    count += 1
+
+
+@compiled
+def find_extents(regions: Array, extents: Array) -> None:
+    """First and last row and column of the body in every slice, in place.
+
+    Args:
+        regions: (slices, rows, cols) uint8 of :func:`find_regions`.
+        extents: (slices, 4) int64; set to first row, last row, first column, last column, or -1 without body.
+    """
+    slices, rows, cols = regions.shape
+    for k in range(slices):
+        top, bottom, left, right = rows, -1, cols, -1
+        for r in range(rows):
+            for c in range(cols):
+                if regions[k, r, c] == 1:
+                    top, bottom = min(top, r), max(bottom, r)
+                    left, right = min(left, c), max(right, c)
+        if bottom < 0:
+            top, left = -1, -1
+        extents[k, 0], extents[k, 1], extents[k, 2], extents[k, 3] = top, bottom, left, right
+
+
+@compiled
+def sum_air(water: Array, fat: Array, extents: Array, margin: int, reach: int, sums: Array) -> None:
+    """Squared signal of the air in front of the body, beside it, and in the corners in front, in place.
+
+    Args:
+        water: (slices, rows, cols) float32.
+        fat: same shape.
+        extents: (slices, 4) of :func:`find_extents`.
+        margin: voxels next to the body that are left out.
+        reach: rows in front of the body that count.
+        sums: (3, 2) float64; for front, side and corner the sum of squares over both contrasts, and how many voxels.
+    """
+    slices, _, cols = water.shape
+    for k in range(slices):
+        top, bottom, left, right = extents[k, 0], extents[k, 1], extents[k, 2], extents[k, 3]
+        if bottom < 0:
+            continue
+        for r in range(max(0, top - reach), bottom + 1):
+            before, level = r < top - margin, r >= top
+            for c in range(cols):
+                beside, within = c < left - margin or c > right + margin, left <= c <= right
+                if before and within:
+                    where = 0
+                elif level and beside:
+                    where = 1
+                elif before and beside:
+                    where = 2
+                else:
+                    continue
+                value = np.float64(water[k, r, c]) ** 2 + np.float64(fat[k, r, c]) ** 2
+                sums[where, 0] += value
+                sums[where, 1] += 1.0
+
+
+@compiled
+def outer_fractions(water: Array, fat: Array, threshold: float, first: int, last: int, found: Array) -> int:
+    """Fat fractions just below the surface, along every line from its left and right end, in place.
+
+    Args:
+        water: (slices, rows, cols) of any type.
+        fat: same shape.
+        threshold: of water + fat, above which a voxel is body.
+        first: depth in voxels from the surface at which to begin.
+        last: depth at which to end, included.
+        found: float32, long enough for two ends of every line; set to the fractions.
+
+    Returns:
+        How many there are. Lines that are body up to the edge of the image are left out.
+    """
+    slices, rows, cols = water.shape
+    count = 0
+    for k in range(slices):
+        for r in range(rows):
+            w, f = water[k, r], fat[k, r]
+            for side in range(2):
+                start = -1
+                for n in range(cols):
+                    c = n if side == 0 else cols - 1 - n
+                    if np.float32(w[c]) + np.float32(f[c]) > threshold:
+                        start = n
+                        break
+                if start < 1:
+                    continue
+                for n in range(start + first, min(start + last + 1, cols)):
+                    c = n if side == 0 else cols - 1 - n
+                    both = np.float32(w[c]) + np.float32(f[c])
+                    if both > threshold:
+                        found[count] = np.float32(f[c]) / both
+                        count += 1
+    return count
+
+
+@compiled
+def open_voids(regions: Array, opened: Array) -> int:
+    """Keep the enclosed voxels that lie in a square of 3 x 3 enclosed ones of their slice, in place.
+
+    Args:
+        regions: (slices, rows, cols) uint8 of :func:`find_regions`.
+        opened: same shape, bool, all False; set where kept.
+
+    Returns:
+        How many are kept.
+    """
+    slices, rows, cols = regions.shape
+    count = 0
+    for k in range(slices):
+        for r in range(1, rows - 1):
+            for c in range(1, cols - 1):
+                if regions[k, r, c] != 2:
+                    continue
+                inside = 0
+                for y in range(r - 1, r + 2):
+                    for x in range(c - 1, c + 2):
+                        inside += regions[k, y, x] == 2
+                if inside == 9:
+                    for y in range(r - 1, r + 2):
+                        for x in range(c - 1, c + 2):
+                            count += not opened[k, y, x]
+                            opened[k, y, x] = True
+    return count
+
+
+@compiled
+def count_empty(water: Array, fat: Array, threshold: float, step: int, from_first: bool) -> int:
+    """Slices of which fewer than three voxels of a grid pass a threshold: one may be noise.
+
+    Args:
+        water: (slices, rows, cols) of any type.
+        fat: same shape.
+        threshold: of water + fat.
+        step: of the grid, in rows and columns.
+        from_first: whether slices above the first with signal count.
+    """
+    slices, rows, cols = water.shape
+    empty, begun = 0, from_first
+    for k in range(slices):
+        found = 0
+        for r in range(0, rows, step):
+            for c in range(0, cols, step):
+                if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) > threshold:
+                    found += 1
+            if found >= 3:
+                break
+        begun = begun or found >= 3
+        empty += begun and found < 3
+    return empty if begun else slices
+
+
+@compiled
+def interpolate(water: Array, fat: Array, z: float, rows: Array, cols: Array, found: Array) -> None:
+    """Trilinear interpolation of both contrasts at one height, in place.
+
+    Args:
+        water: (slices, rows, cols) of any type.
+        fat: same shape.
+        z: slice, a fraction of one between two.
+        rows: (rows out,) float64 places; more than half a voxel outside gives 0.
+        cols: (cols out,) float64.
+        found: (2, rows out, cols out) float32.
+    """
+    depth, height, breadth = water.shape
+    z = min(max(z, 0.0), depth - 1.0)
+    low = min(int(z), depth - 2)
+    w = np.float32(z - low)
+    for i in range(rows.size):
+        for j in range(cols.size):
+            r, c = rows[i], cols[j]
+            if r <= -0.5 or c <= -0.5 or r >= height - 0.5 or c >= breadth - 0.5:
+                found[0, i, j], found[1, i, j] = 0.0, 0.0
+                continue
+            r, c = min(max(r, 0.0), height - 1.0), min(max(c, 0.0), breadth - 1.0)
+            y, x = min(int(r), height - 2), min(int(c), breadth - 2)
+            v, u = np.float32(r - y), np.float32(c - x)
+            for contrast in range(2):
+                volume = water if contrast == 0 else fat
+                total = np.float32(0.0)
+                for k in range(2):
+                    upper = (1 - v) * ((1 - u) * volume[low + k, y, x] + u * volume[low + k, y, x + 1])
+                    lower = v * ((1 - u) * volume[low + k, y + 1, x] + u * volume[low + k, y + 1, x + 1])
+                    total += (w if k == 1 else 1 - w) * np.float32(upper + lower)
+                found[contrast, i, j] = total
+
+
+@compiled
+def sum_body(water: Array, fat: Array, body: Array, by_slice: Array, by_col: Array) -> None:
+    """Voxels, water and fat of the body by slice and by column, in place.
+
+    Args:
+        water: (slices, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
+        by_slice: (slices, 3) float64, starts as zeros; voxels, water, fat.
+        by_col: (cols, 3) float64, likewise.
+    """
+    slices, rows, cols = body.shape
+    for k in range(slices):
+        for r in range(rows):
+            for c in range(cols):
+                if body[k, r, c]:
+                    w, f = np.float64(water[k, r, c]), np.float64(fat[k, r, c])
+                    by_slice[k, 0] += 1.0
+                    by_slice[k, 1] += w
+                    by_slice[k, 2] += f
+                    by_col[c, 0] += 1.0
+                    by_col[c, 1] += w
+                    by_col[c, 2] += f
+
+
+@compiled
+def sum_fatty_blocks(water: Array, fat: Array, body: Array, share: float, sums: Array) -> None:
+    """Sum water + fat of fatty body voxels in blocks of a station, in place.
+
+    Args:
+        water: (slices, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
+        share: of fat over water, above which a voxel is fatty.
+        sums: (blocks, blocks, blocks, 2) float64, starts as zeros; signal and voxels.
+    """
+    slices, rows, cols = body.shape
+    blocks = sums.shape[0]
+    for k in range(slices):
+        for r in range(rows):
+            for c in range(cols):
+                if body[k, r, c] and fat[k, r, c] > share * water[k, r, c]:
+                    block = sums[k * blocks // slices, r * blocks // rows, c * blocks // cols]
+                    block[0] += water[k, r, c] + fat[k, r, c]
+                    block[1] += 1.0
+
+
+@compiled
+def count_lean(water: Array, fat: Array, threshold: float, counts: Array) -> None:
+    """Voxels of every slice with signal and more water than fat, in place.
+
+    Args:
+        water: (slices, rows, cols) of any type.
+        fat: same shape.
+        threshold: of water + fat.
+        counts: (slices,) float64, set.
+    """
+    slices, rows, cols = water.shape
+    for k in range(slices):
+        count = 0
+        for r in range(rows):
+            for c in range(cols):
+                w, f = np.float32(water[k, r, c]), np.float32(fat[k, r, c])
+                if w > f and w + f > threshold:
+                    count += 1
+        counts[k] = count
