@@ -165,6 +165,9 @@ class Reason(StrEnum):
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")
+    IMPLAUSIBLE_ESTIMATES = ("implausible_estimates", _G,
+        "estimates of the scan contradict each other, for example a total and its parts",
+        "look at the projection; leave the scan out of an analysis unless it looks right")
     OUT_OF_DISTRIBUTION = ("out_of_distribution", _G, "the scan is unlike those that the module knows",
         "look at the projection; leave the scan out of an analysis unless it looks right")
     NON_FINITE_ESTIMATE = ("non_finite_estimate", _F, "the network returned NaN or infinity", "try precision fp32")

@@ -70,7 +70,7 @@ def test_odd_scans_are_flagged_and_ordinary_ones_are_not(knowing: Path, tmp_path
     flagged = scans["reasons"].str.contains("out_of_distribution")
     assert flagged[20:].all()
     assert flagged[:20].sum() <= 1
-    assert "% of ordinary scans (limit 99.5 %)" in scans["message"].iloc[-1]
+    assert "% of ordinary scans (limit 99.8 %)" in scans["message"].iloc[-1]
     run = read_run(tmp_path / "run")
     assert np.array_equal(run.ood_percentile, table["ood_percentile"])
     words = next(column for column in run.dictionary if column.name == "ood_percentile")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.modules import load_module, read_manifest, verify_module
 from ukb_infer.modules.module import add_outliers
-from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, features_of, fit_outliers, read_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, fit_outliers, fit_reference, read_outliers
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def _images(count: int, seed: int = 0) -> torch.Tensor:
 
 def _reference(folder: Path) -> OutlierReference:
     module = load_module(folder)
-    return fit_outliers(features_of(module, _images(MIN_SCANS).numpy()))
+    return fit_reference(module, _images(MIN_SCANS).numpy())[0]
 
 
 def test_a_module_with_a_reference_gives_the_same_estimates(tiny_module_copy: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_module_with_a_reference_gives_the_same_estimates(tiny_module_copy: Pa
 def test_a_second_fit_replaces_the_first_and_a_missing_file_is_named(tiny_module_copy: Path) -> None:
     add_outliers(tiny_module_copy, _reference(tiny_module_copy), "first")
     module = load_module(tiny_module_copy)
-    add_outliers(tiny_module_copy, fit_outliers(features_of(module, _images(45, 3).numpy())), "second")
+    add_outliers(tiny_module_copy, fit_reference(module, _images(45, 3).numpy())[0], "second")
     files = list(tiny_module_copy.glob("outliers-*"))
     assert len(files) == 1
     assert read_manifest(tiny_module_copy).outputs.outliers.fitted_on == "second"  # type: ignore[union-attr]
@@ -146,5 +146,5 @@ def test_openvino_gives_the_features_too(tiny_module_copy: Path) -> None:
     plain = load_module(tiny_module_copy)
     compiled = load_module(tiny_module_copy, backend="openvino")
     images = _images(2)
-    assert np.allclose(compiled.predict_features(images), plain.predict_features(images), atol=1e-3)
+    assert np.allclose(compiled.predict_with_features(images)[1], plain.predict_with_features(images)[1], atol=1e-3)
     assert np.allclose(compiled.predict_standardized(images), plain.predict_standardized(images), atol=1e-3)

@@ -78,7 +78,7 @@ def test_the_released_module_finds_what_is_not_ordinary(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "_SIGNAL", _other_vendor())
         images["other vendor"] = [RECIPE.project(_render(k)) for k in numbers]
-    found = {name: module.outliers.percentile(features_of(module, group)) for name, group in images.items()}
+    found = {name: module.outliers.percentile(features_of(module, group)[0]) for name, group in images.items()}
     ordinary = found.pop("ordinary")
     flagged = (ordinary >= DEFAULT_OOD_THRESHOLD).mean()
     print(f"\nordinary: {100 * flagged:.2f} % of {len(ordinary)} flagged; deciles "

@@ -24,7 +24,7 @@ def predict(
     backend: options.Backend = "auto",
     uncertainty: options.Uncertainty = "total",
     prediction_sets: options.PredictionSets = False,
-    ood_threshold: options.OodThreshold = 99.5,
+    ood_threshold: options.OodThreshold = 99.8,
     strict: options.Strict = False,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
@@ -36,16 +36,13 @@ def predict(
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
     lock: options.Lock = "auto",
-    dry_run: options.DryRun = False,
-    overwrite: options.Overwrite = False,
-    log_ids: options.LogIds = False,
-) -> None:
+    dry_run: options.DryRun = False, overwrite: options.Overwrite = False, log_ids: options.LogIds = False,
+) -> None:  # fmt: skip
     """Estimate all targets of every scan, with intervals.
 
     Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
     repeat the command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed
-    (see scans.csv); 2: wrong usage; 1: the run could not be done; 75: stopped or storage lost, run the same command
-    again.
+    (see scans.csv); 2: wrong usage; 1: the run failed; 75: stopped or storage lost, run the same command again.
 
     Example:
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8
@@ -56,15 +53,13 @@ def predict(
     from ukb_infer.records import ReadingOptions
 
     config = PredictConfig(
-        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
-        quality=quality, require_quality=require_quality,
-        reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
-        workers=default_workers() if workers is None else workers,
-        modules=tuple(modules or ()), targets=options.split_names(targets), projections=projections,
-        device=device, batch_size=batch_size, level=level, prediction_sets=prediction_sets, parquet=parquet,
-        ood_threshold=ood_threshold,
+        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s, quality=quality,
+        require_quality=require_quality, reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
+        workers=default_workers() if workers is None else workers, modules=tuple(modules or ()), device=device,
+        targets=options.split_names(targets), projections=projections, batch_size=batch_size, level=level,
+        prediction_sets=prediction_sets, parquet=parquet, ood_threshold=ood_threshold, verify=verify, shard=shard,
         backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
-        shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
+        scheduler=scheduler, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("predict") as progress:
         from ukb_infer.inference.predict import run_predict

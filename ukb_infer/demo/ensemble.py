@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
-from ukb_infer.modules.outliers import MIN_SCANS, features_of, fit_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, fit_reference
 from ukb_infer.networks import InputScaling
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
@@ -206,7 +206,7 @@ def make_demo(
     ordinary = images[:REFERENCE_SCANS]
     outliers = None
     if len(ordinary) >= MIN_SCANS:
-        outliers = (fit_outliers(features_of(module, ordinary)), f"{len(ordinary)} {note}")
+        outliers = (fit_reference(module, ordinary)[0], f"{len(ordinary)} {note}")
     module = load_module(draft)
     images, labels = _make_set("evaluation", EVALUATION_SEED, config.evaluation, config, work, say)
     rows = evaluate(module, predict_in_batches(module, images), labels)

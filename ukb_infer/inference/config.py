@@ -24,8 +24,8 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 #: Time limit for reading and projecting one scan, s.
 DEFAULT_TIMEOUT_S = 600.0
-#: Outlier percentile from which scans are flagged: one ordinary scan in 200.
-DEFAULT_OOD_THRESHOLD = 99.5
+#: Outlier percentile from which scans are flagged: one ordinary scan in 500.
+DEFAULT_OOD_THRESHOLD = 99.8
 
 
 def default_workers() -> int:

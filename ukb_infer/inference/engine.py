@@ -217,6 +217,20 @@ class Engine:
         ]
         return [np.maximum(0.0, 100.0 - len(found) * (100.0 - np.max(found, axis=0)))] if found else []
 
+    def contradictions(self, estimate: NDArray[np.float64]) -> list[str]:
+        """What one scan's estimates contradict, by the rules of every module with a reference; a sentence each.
+
+        Args:
+            estimate: a row of :meth:`predict`. Targets of several modules are left out.
+        """
+        found = []
+        for number, module in enumerate(self.modules):
+            if module.outliers is not None and module.outliers.rules:
+                own = [k for k, t in enumerate(self.targets) if len(t.sources) == 1 and t.sources[0][0] == number]
+                names = [self.targets[k].spec.name for k in own]
+                found += module.outliers.contradictions(names, estimate[[3 * k for k in own]])
+        return found
+
     @property
     def outlier_hashes(self) -> dict[str, str]:
         """SHA-256 of the outlier reference by module; only of those that have one."""

@@ -234,6 +234,7 @@ def _judge(outcome: Outcome, estimate: NDArray[np.float64], engine: Engine, conf
         (reason, text)
         for reason, text in (
             (Reason.MEAN_OUTSIDE_LIMITS, _outside_limits(estimate, engine.targets)),
+            (Reason.IMPLAUSIBLE_ESTIMATES, _implausible(engine.contradictions(estimate))),
             (Reason.OUT_OF_DISTRIBUTION, _unlike(estimate, engine, config.ood_threshold)),
         )
         if text
@@ -257,6 +258,14 @@ def _outside_limits(estimate: NDArray[np.float64], targets: Sequence[OutputTarge
         if t.spec.kind == "continuous" and not _within(float(mean), t.spec.lower, t.spec.upper)
     ]
     return f"mean outside its physical limits: {', '.join(outside)}" if outside else ""
+
+
+def _implausible(contradictions: Sequence[str]) -> str:
+    """The first contradictions as a sentence; "" for none."""
+    if not contradictions:
+        return ""
+    more = f" and {len(contradictions) - 3} more" if len(contradictions) > 3 else ""
+    return f"estimates that contradict each other: {'; '.join(contradictions[:3])}{more}"
 
 
 def _unlike(estimate: NDArray[np.float64], engine: Engine, threshold: float) -> str:

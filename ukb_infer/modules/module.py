@@ -152,21 +152,24 @@ class InferenceModule:
         """
         return np.asarray(self._call(images, precision, features=False).cpu().numpy())
 
-    def predict_features(self, images: Tensor, precision: Precision = "fp32") -> NDArray[np.float32]:
-        """Features of every member between encoder and head, with the speed wrappers that :meth:`launch` has.
+    def predict_with_features(
+        self, images: Tensor, precision: Precision = "fp32"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Raw outputs of every member and its features, with the speed wrappers that :meth:`launch` has.
 
         Args:
             images: (N, channels, rows, cols) of the recipe, on any device.
             precision: arithmetic of the networks.
 
         Returns:
-            (K, N, F) float32.
+            (K, N, T, 2) and (K, N, F) float32.
 
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        packed = self._call(images, precision, features=True)
-        return np.asarray(packed[..., 2 * len(self.manifest.targets) :].cpu().numpy())
+        packed = np.asarray(self._call(images, precision, features=True).cpu().numpy())
+        numbers = 2 * len(self.manifest.targets)
+        return packed[..., :numbers].reshape(*packed.shape[:2], -1, 2), packed[..., numbers:]
 
     def launch(self, images: Tensor, precision: Precision = "fp32") -> RawOutput:
         """As :meth:`predict_standardized`, without waiting for a GPU: the result stays on the device.

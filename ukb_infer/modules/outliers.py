@@ -8,12 +8,14 @@ plus the squared distance from them, relative to that of the reference scans (Le
 A score becomes a percentile by the scores of reference scans that had no part in the fit (cross-fitting in ten
 folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
 reference scans can flag a scan too.
+
+The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from safetensors.numpy import save as to_bytes
 from scipy.linalg import eigh
 
 from ukb_infer.errors import ModuleError, UsageError
+from ukb_infer.targets.rules import rules_of
 
 if TYPE_CHECKING:
     from ukb_infer.modules.module import InferenceModule
@@ -42,7 +45,10 @@ FOLDS = 10
 TAIL, MIN_TAIL = 0.05, 10
 _SEED = 20_201
 _BATCH = 16
-_VECTORS = ("mean", "variances", "rest", "scores")
+#: Arrays of the file and their dimensions; rules follow under names with this prefix.
+_SHAPES, _RULE = {"mean": 1, "components": 2, "variances": 1, "rest": 0, "scores": 1}, "rule "
+#: Fewest reference scans for limits of rules; they are this multiple of the 99.5th percentile of the deviation.
+MIN_FOR_RULES, RULE_MARGIN = 200, 2.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class OutlierReference:
         variances: (C,) along them.
         rest: () variance outside them.
         scores: (n,) rising: scores of reference scans that had no part in their fit.
+        rules: centre and largest deviation of the residual of each rule of ``ukb_infer.targets.rules``, by its words;
+            empty with fewer reference scans than ``MIN_FOR_RULES``.
     """
 
     mean: NDArray[np.float32]
@@ -62,6 +70,7 @@ class OutlierReference:
     variances: NDArray[np.float32]
     rest: NDArray[np.float32]
     scores: NDArray[np.float32]
+    rules: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def score(self, features: NDArray[Any]) -> Float64:
         """(K, N, F) features to (N,) scores: about 2 for an ordinary scan, NaN where a feature is not finite."""
@@ -73,7 +82,24 @@ class OutlierReference:
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
-        return bytes(to_bytes({name: np.asarray(value, order="C") for name, value in asdict(self).items()}))
+        arrays = {name: np.asarray(getattr(self, name), order="C") for name in _SHAPES}
+        return bytes(to_bytes(arrays | {_RULE + words: limits for words, limits in self.rules.items()}))
+
+    def contradictions(self, names: Sequence[str], means: Float64) -> list[str]:
+        """Rules that one scan's estimates break by more than reference scans do, a sentence each.
+
+        Args:
+            names: of T targets.
+            means: (T,) estimates, natural units.
+        """
+        found = []
+        for rule in rules_of(names):
+            if rule.words in self.rules:
+                centre, limit = map(float, self.rules[rule.words])
+                offset = float(rule.residual(names, means[None])[0]) - centre
+                if (offset if rule.kind == "at_most" else abs(offset)) > limit:
+                    found.append(f"{rule.words} is off by {offset:+.3g} (limit {limit:.3g})")
+        return found
 
 
 def join_features(features: NDArray[Any]) -> Float64:
@@ -152,27 +178,69 @@ def fit_outliers(features: NDArray[Any]) -> OutlierReference:
     )  # fmt: skip
 
 
-def features_of(
-    module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
-) -> NDArray[np.float32]:
-    """Features of every member for some projections, in batches on the module's device.
+def fit_rules(names: Sequence[str], means: Float64) -> dict[str, NDArray[np.float32]]:
+    """Limits of the rules from the estimates of ordinary scans.
 
     Args:
-        module: whose networks are asked.
+        names: of T targets.
+        means: (N, T) estimates, natural units.
+
+    Returns:
+        Centre and largest deviation of each rule, by its words; none for too few scans.
+    """
+    if len(means) < MIN_FOR_RULES:
+        return {}
+    limits = {}
+    for rule in rules_of(names):
+        residual = rule.residual(names, means)
+        centre = float(np.median(residual))
+        widest = RULE_MARGIN * float(np.quantile(np.abs(residual - centre), 0.995))
+        limits[rule.words] = np.array([centre, widest], np.float32)
+    return limits
+
+
+def fit_reference(
+    module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
+) -> tuple[OutlierReference, int]:
+    """Reference of a module from projections of ordinary scans.
+
+    Args:
+        module: whose networks are asked, on its device.
         images: of the module's recipe, each (channels, rows, cols).
         report: told how many are done, after each batch.
 
     Returns:
-        (K, N, F) float32.
+        The reference, and the number of projections.
+
+    Raises:
+        UsageError: too few projections.
+    """
+    features, means = features_of(module, images, report)
+    return replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, means)), len(means)
+
+
+def features_of(
+    module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
+) -> tuple[NDArray[np.float32], Float64]:
+    """Features of every member, (K, N, F) float32, and estimates, (N, T) in natural units.
+
+    Args:
+        module: whose networks are asked, on its device.
+        images: of the module's recipe, each (channels, rows, cols).
+        report: told how many are done, after each batch.
     """
     import torch
 
-    rest, parts, done = iter(images), [], 0
+    rest, parts, means, done = iter(images), [], [np.empty((0, len(module.manifest.targets)))], 0
     while batch := list(islice(rest, _BATCH)):
-        parts.append(module.predict_features(torch.from_numpy(np.stack(batch))))
+        heads, features = module.predict_with_features(torch.from_numpy(np.stack(batch)))
+        parts.append(features)
+        means.append(module.to_estimates(heads).mean)
         done += len(batch)
         report(done)
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32)
+    return np.concatenate(parts, axis=1) if parts else np.empty(
+        (len(module.members), 0, 1), np.float32
+    ), np.concatenate(means)
 
 
 def read_outliers(path: Path, width: int) -> OutlierReference:
@@ -189,11 +257,10 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
-    wanted = {"components": 2, **dict.fromkeys(_VECTORS, 1), "rest": 0}
-    right = set(found) == set(wanted) and all(
-        value.ndim == wanted[name] and value.dtype == np.float32 and np.isfinite(value).all()
-        for name, value in found.items()
-    )
+    rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
+    right = set(found) == set(_SHAPES) and all(v.shape == (2,) for v in rules.values())
+    right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
+    right = right and all(v.dtype == np.float32 and np.isfinite(v).all() for v in (*found.values(), *rules.values()))
     if right:
         count = len(found["components"])
         right = found["mean"].shape == (width,) and found["components"].shape == (count, width)
@@ -204,4 +271,4 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
             f"{path}: does not hold the reference of {width} features; make it again with "
             "`ukb-infer modules fit-outliers`"
         )
-    return OutlierReference(**found)
+    return OutlierReference(**found, rules=rules)

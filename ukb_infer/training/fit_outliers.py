@@ -12,7 +12,7 @@ from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.imaging.readers.projection_file import load_projection
 from ukb_infer.modules import find_module, load_module
 from ukb_infer.modules.module import add_outliers
-from ukb_infer.modules.outliers import MIN_SCANS, features_of, fit_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, fit_reference
 from ukb_infer.networks.device import choose_device
 from ukb_infer.training.packing import excluded_scans
 
@@ -57,7 +57,8 @@ def run_fit_outliers(
                 raise RunError(f"{path}: cannot be read ({error.strerror}); check access to it") from error
 
     report = progress or (lambda *_: None)
-    features = features_of(module, images(), lambda done: report(done + len(unusable), len(paths), len(unusable)))
-    count = features.shape[1]
-    manifest = add_outliers(folder, fit_outliers(features), f"{count} scans given to fit-outliers")
+    reference, count = fit_reference(
+        module, images(), lambda done: report(done + len(unusable), len(paths), len(unusable))
+    )
+    manifest = add_outliers(folder, reference, f"{count} scans given to fit-outliers")
     return [*unusable, f"{folder}: {manifest.name} knows ordinary scans by {count} projections"]
