@@ -53,6 +53,8 @@ class ScanKey:
         )
 
 
+#: What is done about fat-water swaps.
+SwapMode = Literal["flag", "correct", "ignore"]
 #: Numbers that describe a scan's quality, and a few words, by name.
 Measures = Mapping[str, float | str]
 

@@ -325,3 +325,103 @@ def count_lean(water: Array, fat: Array, threshold: float, counts: Array) -> Non
                 if w > f and w + f > threshold:
                     count += 1
         counts[k] = count
+
+
+@compiled
+def sum_halves(water: Array, fat: Array, body: Array, border: float, core: float, sums: Array) -> None:
+    """What tells water from fat in the right and the left half of a station, in place.
+
+    Args:
+        water: (slices, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
+        border: column between the halves.
+        core: radius of the middle, as a share of that of a disc of the half's area.
+        sums: (2, 7) float64, starts as zeros. Of each half: body voxels; those amid body with more fat and their
+            W + F; the others and theirs; water and fat of the middle, around the half's centre in every slice.
+    """
+    slices, rows, cols = body.shape
+    for k in range(slices):
+        places = np.zeros((2, 3))
+        for r in range(rows):
+            for c in range(cols):
+                if body[k, r, c]:
+                    half = 1 if c > border else 0
+                    places[half, 0] += 1.0
+                    places[half, 1] += r
+                    places[half, 2] += c
+        for r in range(rows):
+            for c in range(cols):
+                if not body[k, r, c]:
+                    continue
+                half = 1 if c > border else 0
+                count = places[half, 0]
+                w, f = np.float64(water[k, r, c]), np.float64(fat[k, r, c])
+                sums[half, 0] += 1.0
+                dr, dc = r - places[half, 1] / count, c - places[half, 2] / count
+                if (dr * dr + dc * dc) * np.pi <= core * core * count:
+                    sums[half, 5] += w
+                    sums[half, 6] += f
+                inner = 0 < r < rows - 1 and 0 < c < cols - 1
+                if inner and body[k, r - 1, c] and body[k, r + 1, c] and body[k, r, c - 1] and body[k, r, c + 1]:
+                    kind = 1 if f > w else 3
+                    sums[half, kind] += 1.0
+                    sums[half, kind + 1] += w + f
+
+
+@compiled
+def sum_surface(
+    water: Array, fat: Array, threshold: float, step: Array, border: float, first: int, last: int, sums: Array
+) -> None:
+    """Water and fat just below the front of the right and the left half, in place.
+
+    Args:
+        water: (slices, rows, cols) of any type, every voxel.
+        fat: same shape.
+        threshold: of water + fat, above which a voxel is body.
+        step: (2,) slices and columns from one line of sight to the next.
+        border: column between the halves.
+        first: depth in voxels from the surface at which to begin.
+        last: depth at which to end, included.
+        sums: (2, 3) float64, starts as zeros; water, fat and how many voxels.
+    """
+    slices, rows, cols = water.shape
+    for k in range(0, slices, step[0]):
+        for c in range(0, cols, step[1]):
+            half = 1 if c > border else 0
+            for r in range(rows - 1):
+                if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) <= threshold:
+                    continue
+                if np.float32(water[k, r + 1, c]) + np.float32(fat[k, r + 1, c]) <= threshold:
+                    continue  # noise
+                if r > 0:
+                    for y in range(r + first, min(r + last + 1, rows)):
+                        w, f = np.float64(water[k, y, c]), np.float64(fat[k, y, c])
+                        if w + f > threshold:
+                            sums[half, 0] += w
+                            sums[half, 1] += f
+                            sums[half, 2] += 1.0
+                break
+
+
+@compiled
+def count_exchanged(water: Array, fat: Array, body: Array, border: float, counts: Array) -> None:
+    """Body voxels whose larger contrast is clearly another one than in the next slice, in place.
+
+    Args:
+        water: (slices, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
+        border: column between the halves.
+        counts: (slices - 1, 2, 2) float64, starts as zeros; of each half voxels that are body in both, and exchanged.
+    """
+    slices, rows, cols = body.shape
+    for k in range(slices - 1):
+        for r in range(rows):
+            for c in range(cols):
+                if not (body[k, r, c] and body[k + 1, r, c]):
+                    continue
+                half = 1 if c > border else 0
+                counts[k, half, 0] += 1.0
+                w, f, v, g = water[k, r, c], fat[k, r, c], water[k + 1, r, c], fat[k + 1, r, c]
+                counts[k, half, 1] += (f > 2.0 * w and v > 2.0 * g) or (w > 2.0 * f and g > 2.0 * v)

@@ -25,11 +25,13 @@ class Plane:
     Attributes:
         upper: of the upper station.
         lower: of the lower one.
+        x_mm: (voxels,) where they are, mm (left positive).
         gain: that multiplies the lower station: ratio of the sums of W + F.
     """
 
     upper: Float32
     lower: Float32
+    x_mm: Float64
     gain: float
 
 
@@ -57,7 +59,8 @@ class Seam:
         body = (first > self.upper.threshold) & (second > self.lower.threshold)
         if body.sum() < FEWEST_VOXELS:
             return None
-        return Plane(one[:, body], two[:, body], float(first[body].mean(dtype=float) / second[body].mean(dtype=float)))
+        x_mm = np.broadcast_to(places[1], body.shape)[body]
+        return Plane(one[:, body], two[:, body], x_mm, float(first[body].mean(dtype=float) / second[body].mean(dtype=float)))
 
 
 def seam_gain(seam: Seam) -> float | None:
