@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ukb_infer.errors import UkbInferError, UsageError
 from ukb_infer.imaging import project_path, stitch_path
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING
-from ukb_infer.records import Projection, ReadingOptions
+from ukb_infer.records import Projection, ReadingOptions, SwapMode
 from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def project(
     allow_missing_stations: bool = False,
     strict: bool = False,
     recipe: str = DEFAULT_RECIPE,
+    swaps: SwapMode = "flag",
 ) -> Projection:
     """Fuse one scan and project it.
 
@@ -42,6 +44,7 @@ def project(
         allow_missing_stations: use and flag a scan with fewer stations.
         strict: every flag is an error.
         recipe: a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
+        swaps: flag, correct or ignore fat-water swaps (``docs/quality.md``).
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
@@ -51,12 +54,13 @@ def project(
         UsageError: contradictory options.
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
     """
-    from ukb_infer.inference.config import check_reading
-    from ukb_infer.quality import measure_stations
+    from ukb_infer.inference.config import check_reading, check_swaps
+    from ukb_infer.quality import inspect_scan
 
     reading = ReadingOptions(expected_stations, allow_missing_stations, strict)
     check_reading(reading)
-    return project_path(Path(path), reading, recipe, measure_stations)
+    check_swaps(swaps)
+    return project_path(Path(path), reading, recipe, partial(inspect_scan, swaps=swaps))
 
 
 def stitch(
@@ -67,6 +71,7 @@ def stitch(
     expected_stations: int = 6,
     allow_missing_stations: bool = False,
     strict: bool = False,
+    swaps: SwapMode = "flag",
 ) -> Stitch:
     """Fuse one scan's stations into one body.
 
@@ -77,6 +82,7 @@ def stitch(
         expected_stations: stations of the protocol, 0 for any number.
         allow_missing_stations: use and flag a scan with fewer.
         strict: every flag is an error.
+        swaps: flag, correct or ignore fat-water swaps (``docs/quality.md``).
 
     Returns:
         ``.image(contrast)`` fuses one, (x to the right, y to the front, z up) float32; ``.grid.affine`` places it,
@@ -86,8 +92,12 @@ def stitch(
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
         UsageError: no such contrast or spacing.
     """
+    from ukb_infer.inference.config import check_swaps
+    from ukb_infer.quality import find_and_treat
+
     options = ReadingOptions(expected_stations, allow_missing_stations, strict)
-    return stitch_path(Path(path), options, contrasts, str(spacing))
+    check_swaps(swaps)
+    return stitch_path(Path(path), options, contrasts, str(spacing), partial(find_and_treat, swaps=swaps))
 
 
 def predict(

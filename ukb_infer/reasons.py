@@ -18,7 +18,7 @@ class Kind(StrEnum):
     QUALITY = "quality flag"  #: the scan is used and flagged, by limits on its measures of quality
     FAILURE_OR_FLAG = "failure or flag"  #: a failure unless an option allows it, then a flag
     TOLERATED = "tolerated"  #: changes nothing in the result and is not reported
-    APPEARANCE = "appearance"  #: visible only in the image; phantoms can have it, reading does not detect it
+    APPEARANCE = "appearance"  #: found in the image; the scan is used and flagged
 
 
 _F, _G, _Q, _FG = Kind.FAILURE, Kind.FLAG, Kind.QUALITY, Kind.FAILURE_OR_FLAG
@@ -213,9 +213,12 @@ class Reason(StrEnum):
         "keep apart from scans of the protocol")
     LONG_PAUSE = ("long_pause", _Q, "much time passed between two stations",
         "look at the projection: the participant may have been moved")
-    # -- what only the picture shows
-    FAT_WATER_SWAP = ("fat_water_swap", _A, "water and fat swapped in a whole station", "look at the projection")
-    FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat swapped in one leg", "look at the projection")
+    # -- what only the picture shows, by `--swaps`
+    FAT_WATER_SWAP = ("fat_water_swap", _A,
+        "water and fat swapped in a whole station, in both legs of one, or in a region",
+        "look at the projection; `--swaps correct` puts right what leaves no doubt")
+    FAT_WATER_SWAP_LEG = ("fat_water_swap_leg", _A, "water and fat swapped in one leg",
+        "look at the projection; `--swaps correct` puts right what leaves no doubt")
     # fmt: on
 
 
@@ -235,7 +238,8 @@ def reason_table() -> str:
         "`--require-quality` make it a failure |",
         "| failure or flag | a failure unless an option allows it, then a flag |",
         "| tolerated | not a problem; nothing is reported |",
-        "| appearance | it is visible only in the image; `phantom` can make it, this version does not detect it |",
+        "| appearance | found in the image alone: it is used and flagged (swaps: unless `--swaps ignore`); "
+        "`--strict` makes it a failure |",
         "",
         "| code | kind | meaning | what to do |",
         "|---|---|---|---|",

@@ -45,6 +45,13 @@ Quality = Annotated[
 RequireQuality = Annotated[
     Path | None, typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures.")
 ]
+Swaps = Annotated[
+    str,
+    completion.choice(
+        "flag", "correct", "ignore",
+        help="Fat-water swaps: flag them; correct those that leave no doubt (tested on phantoms only); ignore.",
+    ),
+]  # fmt: skip
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 Shard = Annotated[

@@ -32,6 +32,7 @@ def predict(
     parquet: options.Parquet = False,
     quality: options.Quality = None,
     require_quality: options.RequireQuality = None,
+    swaps: options.Swaps = "flag",
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -58,7 +59,7 @@ def predict(
         workers=default_workers() if workers is None else workers, modules=tuple(modules or ()), device=device,
         targets=options.split_names(targets), projections=projections, batch_size=batch_size, level=level,
         prediction_sets=prediction_sets, parquet=parquet, ood_threshold=ood_threshold, verify=verify, shard=shard,
-        backend=backend, precision=precision, uncertainty=uncertainty, lock=lock,  # type: ignore[arg-type]
+        backend=backend, precision=precision, uncertainty=uncertainty, lock=lock, swaps=swaps,  # type: ignore[arg-type]
         scheduler=scheduler, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("predict") as progress:

@@ -20,6 +20,7 @@ def stitch(
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
     timeout_s: options.Timeout = 600.0,
+    swaps: options.Swaps = "flag",
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -49,7 +50,7 @@ def stitch(
         inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
-        contrasts=options.split_names(contrasts), spacing=spacing, lock=lock,  # type: ignore[arg-type]
+        contrasts=options.split_names(contrasts), spacing=spacing, lock=lock, swaps=swaps,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("stitch") as progress:

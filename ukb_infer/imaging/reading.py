@@ -25,12 +25,12 @@ from ukb_infer.imaging.volumes.names import CONTRASTS, DEFAULT_CONTRASTS, DEFAUL
 from ukb_infer.imaging.volumes.names import check_contrasts as check_contrast_names
 from ukb_infer.imaging.volumes.stitch import Stitch, make_stitch
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Station, Stations
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Stations
 from ukb_infer.text import shown
 
 InputKind = Literal["zip", "dicom", "nifti", "projection"]
-#: What measures the quality of checked stations.
-Measure = Callable[[Sequence[Station]], Measures]
+#: What looks at a scan between checks and fusion: it may flag or correct stations, and measures their quality.
+Inspect = Callable[[Stations], tuple[Stations, Measures]]
 
 #: Files of a folder that are checked for DICOM.
 _MAX_LOOKS = 16
@@ -194,7 +194,7 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
 
 
 def project_path(
-    path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE, measure: Measure | None = None
+    path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE, inspect: Inspect | None = None
 ) -> Projection:
     """Read a scan and project it.
 
@@ -202,7 +202,7 @@ def project_path(
         path: a zip, a folder of DICOM slices or NIfTI stations, or the .npy of an earlier projection.
         options: how it is read; ``strict`` turns the first flag into a failure.
         recipe: name of the recipe to use, or required of the .npy.
-        measure: measures the quality of the stations; None to skip it.
+        inspect: looks for swaps and measures the quality of the stations; None to skip it.
 
     Returns:
         The projection with its flags and measures; one from a .npy is flagged ``quality_unknown``.
@@ -219,13 +219,18 @@ def project_path(
         return Projection(read_projection(path, chosen), flags, messages, 0, key)
     scan = read_stations(path, options)
     _apply_strict(options, scan.flags, scan.messages)
+    scan, measures = (scan, {}) if inspect is None else inspect(scan)
+    _apply_strict(options, scan.flags, scan.messages)
     image = chosen.project(scan.stations)
-    measures = {} if measure is None else measure(scan.stations)
     return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures)
 
 
 def stitch_path(
-    path: Path, options: ReadingOptions, contrasts: Sequence[str] = DEFAULT_CONTRASTS, spacing: str = DEFAULT_SPACING
+    path: Path,
+    options: ReadingOptions,
+    contrasts: Sequence[str] = DEFAULT_CONTRASTS,
+    spacing: str = DEFAULT_SPACING,
+    inspect: Inspect | None = None,
 ) -> Stitch:
     """Read a scan and lay it out for fusion.
 
@@ -234,6 +239,7 @@ def stitch_path(
         options: how it is read; ``strict`` turns the first flag into a failure.
         contrasts: names in ``ukb_infer.imaging.volumes.names.CONTRASTS``; only these are read.
         spacing: native, recipe or a number of mm.
+        inspect: looks for swaps; None to skip it.
 
     Raises:
         ScanError: the scan cannot be used or fused, or was flagged and ``strict`` is set.
@@ -243,6 +249,7 @@ def stitch_path(
     if input_kind(path) == "projection":
         raise ScanError(Reason.NO_DICOM, "a projection holds no stations to stitch; give the zip or folder it is of")
     scan = read_stations(path, options, also=[c for c in PHASES if any(CONTRASTS[n].of_station == c for n in names)])
+    scan = scan if inspect is None else inspect(scan)[0]
     _apply_strict(options, scan.flags, scan.messages)
     return make_stitch(scan, ScanKey.from_name(scan_name(path)), names, rule)
 

@@ -6,14 +6,14 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import parse_shard, usable_cores
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.imaging.volumes.names import DEFAULT_CONTRASTS, DEFAULT_SPACING, check_contrasts, check_spacing_rule
-from ukb_infer.records import ReadingOptions
+from ukb_infer.records import ReadingOptions, SwapMode
 from ukb_infer.storage import from_plain
 
 if TYPE_CHECKING:  # with pydantic, which workers do without
@@ -53,6 +53,7 @@ class CommonConfig:
         lock: how the folder is locked: auto, flock or file.
         quality: TOML file of limits on measures of quality; None for the defaults.
         require_quality: TOML file of quality flags that are failures.
+        swaps: fat-water swaps are flagged, corrected or ignored.
         retry_waits_s: waits before storage failures are retried.
         base: folder that relative paths start from; ``Path()`` is the working directory.
     """
@@ -73,6 +74,7 @@ class CommonConfig:
     lock: LockMode = "auto"
     quality: Path | None = None
     require_quality: Path | None = None
+    swaps: SwapMode = "flag"
     retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
     base: Path = Path()
 
@@ -84,6 +86,7 @@ class CommonConfig:
         if not self.timeout_s > 0:
             raise UsageError(field="timeout_s", got=self.timeout_s, expected="seconds above 0")
         check_reading(self.reading)
+        check_swaps(self.swaps)
         parse_shard(self.shard)
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
@@ -111,7 +114,8 @@ class CommonConfig:
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
-        return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)}
+        corrected = {"swaps": self.swaps} if self.swaps == "correct" else {}  # flags change no pixel
+        return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)} | corrected
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as JSON values; the shard as ``I/N``, which is valid outside the job array too."""
@@ -261,6 +265,16 @@ class PredictConfig(CommonConfig):
     def level_name(self) -> str:
         """The level in column names: ``ci95``, ``ci99.9``."""
         return f"ci{round(100.0 * self.level, 6):g}"
+
+
+def check_swaps(swaps: str) -> None:
+    """Check what is to be done about fat-water swaps.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if swaps not in get_args(SwapMode):
+        raise UsageError(field="swaps", got=swaps, expected="flag, correct or ignore")
 
 
 def check_reading(reading: ReadingOptions) -> None:

@@ -47,7 +47,7 @@ def _expected_time(config: PredictConfig, todo: Sequence[ScanInput], engine: Eng
     readable = [s for s in todo if s.problem is None]
     if not readable:
         return "nothing to read"
-    job = Job(readable[len(readable) // 2], config.reading, engine.recipe.name)
+    job = Job(readable[len(readable) // 2], config.reading, engine.recipe.name, swaps=config.swaps)
     blank = [np.zeros(engine.recipe.shape, engine.recipe.dtype)] * engine.batch_size
     project = seconds_of(lambda: process_scan(job)) / max(1, config.workers)
     infer = seconds_of(lambda: engine.predict(blank)) / engine.batch_size

@@ -216,8 +216,9 @@ class Batches:
 def _job(config: PredictConfig, scan: ScanInput, recipe: str) -> Job:
     """Job that projects and, on request, caches a scan, or reads a cached projection."""
     if config.projections is None or scan.kind == "projection" or scan.problem is not None:
-        return Job(scan, config.reading, recipe, digest=config.verify)
-    return Job(scan, config.reading, recipe, config.at(config.projections), digest=config.verify)
+        return Job(scan, config.reading, recipe, digest=config.verify, swaps=config.swaps)
+    folder = config.at(config.projections)
+    return Job(scan, config.reading, recipe, folder, digest=config.verify, swaps=config.swaps)
 
 
 def _judge(outcome: Outcome, estimate: NDArray[np.float64], engine: Engine, config: PredictConfig) -> Outcome:

@@ -26,8 +26,8 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
     run = FileRun(
         name="project",
         config=config,
-        job=lambda scan: Job(scan, config.reading, config.recipe, config.out, config.png, config.verify),
-        try_job=lambda scan: Job(scan, config.reading, config.recipe),
+        job=lambda scan: Job(scan, config.reading, config.recipe, config.out, config.png, config.verify, config.swaps),
+        try_job=lambda scan: Job(scan, config.reading, config.recipe, swaps=config.swaps),
         files=lambda key: projection_files(config.out, key.scan)[:1],
         all_files=lambda key: projection_files(config.out, key.scan),
         megabytes=0.2,

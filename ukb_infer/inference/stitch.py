@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ukb_infer.inference.config import StitchConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.scan_files import FileRun, run_scan_files
 from ukb_infer.inference.work import Outcome, finished, writing
-from ukb_infer.records import ReadingOptions
+from ukb_infer.records import ReadingOptions, SwapMode
 from ukb_infer.runs.files import BIDS_IGNORE, DESCRIPTION, fused_files, not_bids
 from ukb_infer.runs.summary import Progress, RunSummary
 from ukb_infer.storage import atomic_write_text
@@ -34,6 +35,7 @@ class StitchJob:
         spacing: native, recipe or a number of mm.
         out: folder of the run; None writes to a temporary one, to see how long it takes.
         digest: also compute the SHA-256 of the input.
+        swaps: what is done about fat-water swaps.
     """
 
     scan: ScanInput
@@ -42,12 +44,15 @@ class StitchJob:
     spacing: str
     out: Path | None = None
     digest: bool = False
+    swaps: SwapMode = "flag"
 
     def make(self) -> Stitch:
         """Read and check the scan, and find its seams."""
         from ukb_infer.imaging.reading import stitch_path
+        from ukb_infer.quality import find_and_treat
 
-        return stitch_path(self.scan.path, self.options, self.contrasts, self.spacing)
+        inspect = partial(find_and_treat, swaps=self.swaps)
+        return stitch_path(self.scan.path, self.options, self.contrasts, self.spacing, inspect)
 
     def keep(self, made: Stitch) -> Outcome:
         """Fuse and write one contrast after the other."""
@@ -83,8 +88,8 @@ def run_stitch(config: StitchConfig, progress: Progress | None = None) -> RunSum
     run = FileRun(
         name="stitch",
         config=config,
-        job=lambda scan: StitchJob(scan, *common, config.out, config.verify),
-        try_job=lambda scan: StitchJob(scan, *common),
+        job=lambda scan: StitchJob(scan, *common, config.out, config.verify, config.swaps),
+        try_job=lambda scan: StitchJob(scan, *common, swaps=config.swaps),
         files=lambda key: fused_files(config.out, key, config.contrasts),
         all_files=lambda key: fused_files(config.out, key),
         megabytes=MEGABYTES * len(config.contrasts) * config.finer_than_recipe,

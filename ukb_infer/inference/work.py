@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from ukb_infer.execution import Failure
 from ukb_infer.inference.fingerprints import content_digest, fingerprint
 from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
 from ukb_infer.reasons import Reason
-from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult
+from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult, SwapMode
 from ukb_infer.runs.files import SCANS
 
 Done = TypeVar("Done")
@@ -159,6 +160,7 @@ class Job:
         cache: folder of cached projections to write to, or None.
         png: write a picture beside it.
         digest: also compute the SHA-256 of the input.
+        swaps: what is done about fat-water swaps.
     """
 
     scan: ScanInput
@@ -167,17 +169,18 @@ class Job:
     cache: Path | None = None
     png: bool = False
     digest: bool = False
+    swaps: SwapMode = "flag"
 
     def make(self) -> Projection:
         """Read, check and project the scan."""
         from ukb_infer.imaging.readers.projection_file import read_projection
         from ukb_infer.imaging.reading import project_path
         from ukb_infer.imaging.recipes import get_recipe
-        from ukb_infer.quality import measure_stations
+        from ukb_infer.quality import inspect_scan
 
         scan = self.scan
         if scan.kind != "projection" or scan.known is None:
-            return project_path(scan.path, self.options, self.recipe, measure_stations)
+            return project_path(scan.path, self.options, self.recipe, partial(inspect_scan, swaps=self.swaps))
         known = scan.known
         if self.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"
@@ -199,8 +202,8 @@ class Job:
         from ukb_infer.storage import atomic_path
 
         scan = self.scan.key.scan
-        with atomic_path(folder / f"{scan}.npy") as partial:
-            np.save(partial, made.image)
+        with atomic_path(folder / f"{scan}.npy") as path:
+            np.save(path, made.image)
         if self.png:
             save_png(made.image, folder / f"{scan}.png", get_recipe(self.recipe))
 

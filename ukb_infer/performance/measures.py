@@ -118,7 +118,7 @@ def measuring(zips: Sequence[str], repeats: int) -> dict[str, Any]:
         repeats: rounds that count.
     """
     from ukb_infer.imaging.reading import project_path, read_stations
-    from ukb_infer.quality import measure_stations
+    from ukb_infer.quality import inspect_scan
 
     on_one_core()
     read: dict[int, Any] = {}
@@ -128,11 +128,7 @@ def measuring(zips: Sequence[str], repeats: int) -> dict[str, Any]:
         read[0] = read_stations(paths[k % len(paths)], ReadingOptions())
 
     whole, _, part = alternate(
-        [
-            lambda k: project_path(paths[k % len(paths)], ReadingOptions()),
-            reading,
-            lambda _: measure_stations(read[0].stations),
-        ],
+        [lambda k: project_path(paths[k % len(paths)], ReadingOptions()), reading, lambda _: inspect_scan(read[0])],
         repeats,
     )
     return {"project": asdict(whole), "measure": asdict(part), "ratio": part.median_s / whole.median_s}
@@ -354,12 +350,12 @@ def project_run(scans: Sequence[str], count: int) -> dict[str, float]:
         count: projections that count, after one to warm up.
     """
     from ukb_infer.imaging.reading import project_path
-    from ukb_infer.quality import measure_stations
+    from ukb_infer.quality import inspect_scan
 
-    project_path(Path(scans[0]), ReadingOptions(), DEFAULT_RECIPE, measure_stations)
+    project_path(Path(scans[0]), ReadingOptions(), DEFAULT_RECIPE, inspect_scan)
     before = cpu_seconds()
     for k in range(count):
-        project_path(Path(scans[k % len(scans)]), ReadingOptions(), DEFAULT_RECIPE, measure_stations)
+        project_path(Path(scans[k % len(scans)]), ReadingOptions(), DEFAULT_RECIPE, inspect_scan)
     return {"cpu_s": cpu_seconds() - before}
 
 

@@ -10,6 +10,6 @@ from typing import TYPE_CHECKING
 from ukb_infer.lazy import on_first_use
 
 if TYPE_CHECKING:
-    from ukb_infer.quality.registry import MEASURES, Measure, measure_stations
+    from ukb_infer.quality.registry import MEASURES, Measure, find_and_treat, inspect_scan, measure_stations
 
-__getattr__ = on_first_use(__name__, {"registry": "MEASURES Measure measure_stations"})
+__getattr__ = on_first_use(__name__, {"registry": "MEASURES Measure find_and_treat inspect_scan measure_stations"})

@@ -6,17 +6,24 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 from ukb_infer.quality import body, protocol, seams, signal
-from ukb_infer.quality.sample import sample_stations
+from ukb_infer.quality.sample import Sample, sample_station, sample_stations
 from ukb_infer.quality.seams import Seam
-from ukb_infer.records import Measures, Station
+from ukb_infer.quality.swaps import seams_of, swap_measures, treat_swaps
+from ukb_infer.records import Measures, Station, Stations, SwapMode
 
 #: Digits that are kept: more would be noise, and cost a biobank's journal as much again.
 DIGITS = 6
 _NUMBER = re.compile(r"_\d+$")
+_SWAP = re.compile(r"swap_(\d+)(|_confidence|_action)")
+#: Columns of swaps by what follows the station's number.
+_SWAP_MEANINGS = {
+    "": "fat-water swap (none, whole, left, right or both legs, part: a region; left is the participant's)",
+    "_confidence": "posterior probability, 0-1, of what is said of the swap (of a part: its share of the slice)",
+    "_action": "what was done about the swap (none, flagged, corrected)",
+}
 
 MRIQC = "Esteban et al., MRIQC, PLOS ONE 2017"
 UKB = "UK Biobank field 20201, protocol of the neck-to-knee Dixon"
@@ -130,8 +137,45 @@ def measure_stations(stations: Sequence[Station]) -> Measures:
         stations: checked, head first.
     """
     samples = sample_stations(stations)
-    joints = [Seam(upper, lower) for upper, lower in pairwise(samples)]
-    top_mm = max(float(station.position_mm[2]) for station in stations)
+    return _measure(samples, seams_of(samples))
+
+
+def inspect_scan(scan: Stations, swaps: SwapMode = "flag") -> tuple[Stations, Measures]:
+    """Look for fat-water swaps, correct them if asked to, and measure what is then to be fused.
+
+    Args:
+        scan: as read and checked.
+        swaps: flag, correct or ignore.
+
+    Returns:
+        The scan, flagged or corrected, and its measures with ``swap_1``, ``swap_1_confidence``, ``swap_1_action`` …
+    """
+    samples = sample_stations(scan.stations)
+    joints = seams_of(samples)
+    treated, found = treat_swaps(scan, samples, joints, swaps)
+    if any(swap.action == "corrected" for swap in found):
+        pairs = zip(scan.stations, treated.stations, samples, strict=True)
+        samples = tuple(own if old is new else sample_station(new) for old, new, own in pairs)
+        joints = seams_of(samples)
+    return treated, {**_measure(samples, joints), **swap_measures(found)}
+
+
+def find_and_treat(scan: Stations, swaps: SwapMode) -> tuple[Stations, Measures]:
+    """As :func:`inspect_scan`, with the columns of swaps alone.
+
+    Args:
+        scan: as read and checked.
+        swaps: flag, correct or ignore.
+    """
+    if swaps == "ignore":
+        return scan, {}
+    samples = sample_stations(scan.stations)
+    treated, found = treat_swaps(scan, samples, seams_of(samples), swaps)
+    return treated, swap_measures(found)
+
+
+def _measure(samples: Sequence[Sample], joints: Sequence[Seam]) -> Measures:
+    top_mm = max(float(sample.station.position_mm[2]) for sample in samples)
     found: dict[str, float | str] = {}
     for name, measure in MEASURES.items():
         if measure.per == "scan":
@@ -166,8 +210,8 @@ def measure_of(column: str) -> str:
 
 def is_text(column: str) -> bool:
     """Whether a column of the registry holds words."""
-    measure = MEASURES.get(measure_of(column))
-    return measure is not None and measure.unit == "text"
+    measure, swap = MEASURES.get(measure_of(column)), _SWAP.fullmatch(column)
+    return (measure is not None and measure.unit == "text") or (swap is not None and swap[2] != "_confidence")
 
 
 def in_order(columns: Iterable[str]) -> list[str]:
@@ -178,6 +222,8 @@ def in_order(columns: Iterable[str]) -> list[str]:
 
 def describe(column: str) -> tuple[str, str]:
     """Meaning and unit of a column, for the dictionary; "" for one that is not of the registry."""
+    if swap := _SWAP.fullmatch(column):
+        return f"{_SWAP_MEANINGS[swap[2]]} of station {swap[1]}", ""
     measure = MEASURES.get(measure_of(column))
     if measure is None:
         return "", ""

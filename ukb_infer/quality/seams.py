@@ -60,7 +60,9 @@ class Seam:
         if body.sum() < FEWEST_VOXELS:
             return None
         x_mm = np.broadcast_to(places[1], body.shape)[body]
-        return Plane(one[:, body], two[:, body], x_mm, float(first[body].mean(dtype=float) / second[body].mean(dtype=float)))
+        return Plane(
+            one[:, body], two[:, body], x_mm, float(first[body].mean(dtype=float) / second[body].mean(dtype=float))
+        )
 
 
 def seam_gain(seam: Seam) -> float | None:

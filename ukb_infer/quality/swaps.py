@@ -8,7 +8,7 @@ Every cue changes its sign when water and fat of a half (right or left of the bo
   so that it is brighter in every T1-weighted gradient echo; thin people have bright fat (and marrow), too.
 - *seam*: how well F - W of two stations agree where they overlap.
 
-All stations are solved together, exactly (a chain of four states each). What is not clean then is reported, not touched.
+All stations are solved together, exactly (a chain of four states each). What is not clean then is reported and stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LN_PRIOR, LN_SAME_LEG = -6.2, 3.0
 #: Nats a unit of a cue, for x ~ N(+-m, s): 2 m / s^2. Surface: m 0.5, s 0.3. Brightness: m 0.4 (ln 560/300 is 0.6; of
 #: liver 0.3), s 0.25. Seam (cosine): m 0.9, s 0.4. No single cue of a half or a seam counts more than ``MOST_NATS``.
 NATS = {"surface": 11.0, "brightness": 12.0, "seam": 11.0}
-MOST_NATS = 5.0
+MOST_NATS = 6.0
 #: The middle of a half, as a share of its radius; where obese thighs still are muscle.
 CORE = 0.5
 #: Depth of the surface, mm.
@@ -57,6 +57,8 @@ EXCHANGED = 0.5
 BORDER_MM = 25.0
 #: Share of a half's voxels next to the border that may disagree across it after a correction.
 RAGGED = 0.01
+#: Columns with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter.
+WIDER, TIE = 1.5, 1e-3
 
 Kind = Literal["none", "whole", "left", "right", "both", "part"]
 
@@ -151,7 +153,8 @@ class Cues:
     def contrast(self) -> Float64:
         """(2,) fat fraction below the front less that of the middle; 0 where it is not known."""
         water, fat = self._sums[:, 5:].T
-        return np.nan_to_num(self.surface_fraction - fat / np.maximum(water + fat, 1e-9))
+        contrast: Float64 = np.nan_to_num(self.surface_fraction - fat / np.maximum(water + fat, 1e-9))
+        return contrast
 
     @cached_property
     def brightness(self) -> Float64:
@@ -170,7 +173,8 @@ class Cues:
     def nats(self) -> Float64:
         """(2,) evidence that the half is swapped."""
         cues = (NATS["surface"] * self.contrast, NATS["brightness"] * self.brightness)
-        return -np.sum([np.clip(cue, -MOST_NATS, MOST_NATS) for cue in cues], axis=0)
+        evidence: Float64 = -np.sum([np.clip(cue, -MOST_NATS, MOST_NATS) for cue in cues], axis=0)
+        return evidence
 
     @cached_property
     def exchanged(self) -> float:
@@ -300,17 +304,18 @@ def _doubt_around(k: int, samples: Sequence[Sample], solved: Float64, cues: Sequ
 # -- putting right -----------------------------------------------------------------------------------------------------
 
 
-def correct_station(station: Station, kind: Kind, border_mm: float) -> Station | None:
+def correct_station(sample: Sample, kind: Kind, border_mm: float) -> Station | None:
     """Exchange water and fat of a station or a leg; None if no straight border separates the legs.
 
     Args:
-        station: swapped.
+        sample: of the swapped station.
         kind: whole, both, left (the patient's) or right.
         border_mm: about where the legs meet, x.
     """
+    station = sample.station
     if kind in ("whole", "both"):
         return replace(station, water=station.fat, fat=station.water)
-    border = _find_border(station, border_mm)
+    border = _find_border(sample, border_mm)
     if border is None:
         return None
     columns = slice(border + 1, None) if kind == "left" else slice(0, border + 1)
@@ -319,13 +324,13 @@ def correct_station(station: Station, kind: Kind, border_mm: float) -> Station |
     return replace(station, water=water, fat=fat)
 
 
-def _find_border(station: Station, border_mm: float) -> int | None:
+def _find_border(sample: Sample, border_mm: float) -> int | None:
     """Last column of the right half: where an exchange leaves the fewest steps between water and fat.
 
-    Where legs touch, the swap itself made steps there; between legs apart no column has any. None if steps remain.
+    Only columns in which little of the legs touches come into question. Where they do touch, the swap itself made steps
+    there; between legs apart no column has any. None if steps remain.
     """
-    from ukb_infer.quality.sample import body_threshold
-
+    station = sample.station
     x0, spacing = float(station.position_mm[0]), float(station.spacing_mm[1])
     middle, reach = (border_mm - x0) / spacing, BORDER_MM / spacing
     first, last = max(int(middle - reach), 0), min(int(middle + reach) + 1, station.shape[1] - 1)
@@ -333,11 +338,13 @@ def _find_border(station: Station, border_mm: float) -> int | None:
         return None
     water, fat = (v[::2, :, first : last + 1].astype(np.float32) for v in slices_first(station))
     total = water + fat
-    body = total > body_threshold(total)
+    body = total > sample.threshold
     ratio = np.where(body, (fat - water) / np.maximum(total, 1e-6), 0.0)
     one, other = ratio[..., :-1], ratio[..., 1:]
+    touching = (body[..., :-1] & body[..., 1:]).sum(axis=(0, 1))
     steps = (np.abs(one + other) - np.abs(one - other)).sum(axis=(0, 1))
-    best = np.flatnonzero(steps <= steps.min() + 1e-3 * body[..., 0].size)
+    steps = np.where(touching <= WIDER * touching.min() + TIE * body[..., 0].size, steps, np.inf)
+    best = np.flatnonzero(steps <= steps.min() + TIE * body[..., 0].size)
     column = int(best[np.abs(best + first + 0.5 - middle).argmin()])
     return first + column if steps[column] <= RAGGED * body.shape[0] * body.shape[1] else None
 
@@ -362,7 +369,7 @@ def treat_swaps(
     stations = list(scan.stations)
     for k, swap in enumerate(found):
         if swap.action == "corrected":
-            fixed = correct_station(stations[k], swap.kind, Cues(samples[k]).border_mm)
+            fixed = correct_station(samples[k], swap.kind, Cues(samples[k]).border_mm)
             if fixed is None:
                 found[k] = replace(swap, action="flagged", why="the legs have no straight border")
             else:
