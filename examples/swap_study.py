@@ -99,7 +99,7 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
 
 
 def swap(stations: Body, case: Case, middle_mm: float) -> Body:
-    """Exchange water and fat of stations or legs, of their lower half, of an arm, or of a ball of 60 mm on the right."""
+    """Exchange water and fat of stations or legs, of their lower half, of an arm, or of a ball of 60 mm radius."""
     made = list(stations)
     for number, what in case:
         own = made[number - 1]

@@ -164,6 +164,7 @@ class Projection:
         stations: number of fused stations (0 if unknown, e.g. a bare .npy).
         key: the scan.
         measures: what describes the scan's quality, by name.
+        uncorrected: the image before swaps were corrected; None where none were, or if it is not to be kept.
     """
 
     image: NDArray[Any]
@@ -172,6 +173,7 @@ class Projection:
     stations: int = 0
     key: ScanKey = field(default_factory=lambda: ScanKey("", None, None, ""))
     measures: Measures = field(default_factory=dict)
+    uncorrected: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

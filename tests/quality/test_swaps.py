@@ -155,6 +155,19 @@ def test_a_run_writes_what_it_found_and_corrects_on_request(tmp_path: Path) -> N
     assert run_project(replace(runs["ignore"], swaps="flag")).computed == 0
 
 
+def test_what_was_corrected_can_be_undone(tmp_path: Path) -> None:
+    good = write_scan(STATIONS, tmp_path, NAME)
+    bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME.replace("1_", "2_", 1))
+    run_project(ProjectConfig((str(bad),), tmp_path / "flag", workers=0))
+    config = ProjectConfig((str(good), str(bad)), tmp_path / "run", workers=0, swaps="correct", keep_uncorrected=True)
+    run_project(config)
+    (kept,) = (tmp_path / "run").glob("*.uncorrected.npz")
+    assert kept.name == f"{bad.stem}.uncorrected.npz"
+    assert np.array_equal(np.load(kept)["image"], np.load(tmp_path / f"flag/{bad.stem}.npy"))
+    with pytest.raises(UsageError, match="needs `swaps` correct"):
+        replace(config, swaps="flag")
+
+
 def test_python_api_and_fused_bodies(tmp_path: Path) -> None:
     bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME)
     assert ukb_infer.project(bad).flags == (Reason.FAT_WATER_SWAP,)

@@ -135,6 +135,12 @@ Recipe = Annotated[
     str, completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection.")
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
+KeepUncorrected = Annotated[
+    bool,
+    typer.Option(
+        "--keep-uncorrected", help="With --swaps correct, also keep a scan's projection as it was (.uncorrected.npz)."
+    ),
+]
 Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
 
 # Only for stitch.

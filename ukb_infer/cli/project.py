@@ -25,6 +25,7 @@ def project(
     quality: options.Quality = None,
     require_quality: options.RequireQuality = None,
     swaps: options.Swaps = "flag",
+    keep_uncorrected: options.KeepUncorrected = False,
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
     verify: options.Verify = False,
@@ -51,7 +52,7 @@ def project(
         quality=quality, require_quality=require_quality,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
-        recipe=recipe, png=png, volumes=volumes, lock=lock, swaps=swaps,  # type: ignore[arg-type]
+        recipe=recipe, png=png, volumes=volumes, keep_uncorrected=keep_uncorrected, lock=lock, swaps=swaps,  # type: ignore[arg-type]
         shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
     )  # fmt: skip
     with ProgressDisplay("project") as progress:

@@ -194,7 +194,12 @@ def _is_split_by_series(folder: Path, folders: list[str]) -> bool:
 
 
 def project_path(
-    path: Path, options: ReadingOptions, recipe: str = DEFAULT_RECIPE, inspect: Inspect | None = None
+    path: Path,
+    options: ReadingOptions,
+    recipe: str = DEFAULT_RECIPE,
+    inspect: Inspect | None = None,
+    *,
+    keep_uncorrected: bool = False,
 ) -> Projection:
     """Read a scan and project it.
 
@@ -203,6 +208,7 @@ def project_path(
         options: how it is read; ``strict`` turns the first flag into a failure.
         recipe: name of the recipe to use, or required of the .npy.
         inspect: looks for swaps and measures the quality of the stations; None to skip it.
+        keep_uncorrected: also project a scan as it was before it was corrected.
 
     Returns:
         The projection with its flags and measures; one from a .npy is flagged ``quality_unknown``.
@@ -217,12 +223,14 @@ def project_path(
         flags, messages = (Reason.QUALITY_UNKNOWN,), ("a cached projection without information about its scan",)
         _apply_strict(options, flags, messages)
         return Projection(read_projection(path, chosen), flags, messages, 0, key)
-    scan = read_stations(path, options)
-    _apply_strict(options, scan.flags, scan.messages)
-    scan, measures = (scan, {}) if inspect is None else inspect(scan)
+    read = read_stations(path, options)
+    _apply_strict(options, read.flags, read.messages)
+    scan, measures = (read, {}) if inspect is None else inspect(read)
     _apply_strict(options, scan.flags, scan.messages)
     image = chosen.project(scan.stations)
-    return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures)
+    changed = keep_uncorrected and any(new is not old for new, old in zip(scan.stations, read.stations, strict=True))
+    before = chosen.project(read.stations) if changed else None
+    return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures, before)
 
 
 def stitch_path(

@@ -154,16 +154,20 @@ class ProjectConfig(CommonConfig):
 
     Attributes:
         recipe: of the projections.
+        keep_uncorrected: also keep the projection of a scan before its swaps were corrected.
         png: also write pictures; ``volumes``: of earlier versions, refused: ``stitch`` writes them.
     """
 
     recipe: str = DEFAULT_RECIPE
     png: bool = False
     volumes: bool = False
+    keep_uncorrected: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         get_recipe(self.recipe)
+        if self.keep_uncorrected and self.swaps != "correct":
+            raise UsageError("`keep_uncorrected` needs `swaps` correct; without it nothing is corrected")
         if self.volumes:
             raise UsageError(
                 "fused volumes are written by a command of their own now: ukb-infer stitch INPUT... --out FOLDER",
@@ -172,7 +176,11 @@ class ProjectConfig(CommonConfig):
 
     def identity(self) -> dict[str, Any]:
         """Settings that affect the results."""
-        return self.base_identity(self.recipe) | {"png": self.png, "volumes": False}
+        return (
+            self.base_identity(self.recipe)
+            | {"png": self.png, "volumes": False}
+            | ({"keep_uncorrected": True} if self.keep_uncorrected else {})
+        )
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,13 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         UsageError: contradictory options, two files with the same key, or another run in ``out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
+    keep = config.keep_uncorrected
     run = FileRun(
         name="project",
         config=config,
-        job=lambda scan: Job(scan, config.reading, config.recipe, config.out, config.png, config.verify, config.swaps),
+        job=lambda scan: Job(
+            scan, config.reading, config.recipe, config.out, config.png, config.verify, config.swaps, keep
+        ),
         try_job=lambda scan: Job(scan, config.reading, config.recipe, swaps=config.swaps),
         files=lambda key: projection_files(config.out, key.scan)[:1],
         all_files=lambda key: projection_files(config.out, key.scan),

@@ -19,7 +19,7 @@ from ukb_infer.inference.fingerprints import content_digest, fingerprint
 from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult, SwapMode
-from ukb_infer.runs.files import SCANS
+from ukb_infer.runs.files import SCANS, UNCORRECTED
 
 Done = TypeVar("Done")
 #: Attempts at a file that changes while it is read.
@@ -161,6 +161,7 @@ class Job:
         png: write a picture beside it.
         digest: also compute the SHA-256 of the input.
         swaps: what is done about fat-water swaps.
+        keep_uncorrected: also write the projection before they were corrected.
     """
 
     scan: ScanInput
@@ -170,6 +171,7 @@ class Job:
     png: bool = False
     digest: bool = False
     swaps: SwapMode = "flag"
+    keep_uncorrected: bool = False
 
     def make(self) -> Projection:
         """Read, check and project the scan."""
@@ -180,7 +182,8 @@ class Job:
 
         scan = self.scan
         if scan.kind != "projection" or scan.known is None:
-            return project_path(scan.path, self.options, self.recipe, partial(inspect_scan, swaps=self.swaps))
+            inspect, keep = partial(inspect_scan, swaps=self.swaps), self.keep_uncorrected
+            return project_path(scan.path, self.options, self.recipe, inspect, keep_uncorrected=keep)
         known = scan.known
         if self.options.strict and known.reasons:
             beside = f"{scan.path.absolute().parent.name}/{SCANS}"
@@ -204,6 +207,9 @@ class Job:
         scan = self.scan.key.scan
         with atomic_path(folder / f"{scan}.npy") as path:
             np.save(path, made.image)
+        if made.uncorrected is not None:
+            with atomic_path(folder / f"{scan}{UNCORRECTED}") as path, path.open("wb") as file:
+                np.savez_compressed(file, image=made.uncorrected)
         if self.png:
             save_png(made.image, folder / f"{scan}.png", get_recipe(self.recipe))
 

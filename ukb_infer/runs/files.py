@@ -39,6 +39,10 @@ def holds_estimates(folder: Path) -> bool:
     return (folder / ESTIMATES).is_file()
 
 
+#: Ending of the projection of a scan before its swaps were corrected; no input of ``predict``.
+UNCORRECTED = ".uncorrected.npz"
+
+
 def projection_files(folder: Path, scan: str) -> list[Path]:
     """Files that ``project`` may have written for a scan, whether or not they exist.
 
@@ -46,7 +50,7 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
         folder: of the run.
         scan: name.
     """
-    return [folder / f"{scan}{suffix}" for suffix in (".npy", ".png", "_water.nii.gz", "_fat.nii.gz")]
+    return [folder / f"{scan}{suffix}" for suffix in (".npy", ".png", UNCORRECTED, "_water.nii.gz", "_fat.nii.gz")]
 
 
 def fused_files(folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS) -> list[Path]:
