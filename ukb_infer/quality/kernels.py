@@ -371,7 +371,7 @@ def sum_halves(water: Array, fat: Array, body: Array, border: float, core: float
 
 @compiled
 def sum_surface(
-    water: Array, fat: Array, threshold: float, step: Array, border: float, first: int, last: int, sums: Array
+    water: Array, fat: Array, threshold: float, body: Array, step: Array, border: float, depth: Array, sums: Array
 ) -> None:
     """Water and fat just below the front of the right and the left half, in place.
 
@@ -379,29 +379,30 @@ def sum_surface(
         water: (slices, rows, cols) of any type, every voxel.
         fat: same shape.
         threshold: of water + fat, above which a voxel is body.
-        step: (2,) slices and columns from one line of sight to the next.
-        border: column between the halves.
-        first: depth in voxels from the surface at which to begin.
-        last: depth at which to end, included.
+        body: bool, of the samples.
+        step: (3,) voxels from one sample to the next.
+        border: sampled column between the halves.
+        depth: (2,) first and last depth in voxels from the surface.
         sums: (2, 3) float64, starts as zeros; water, fat and how many voxels.
     """
-    slices, rows, cols = water.shape
-    for k in range(0, slices, step[0]):
-        for c in range(0, cols, step[1]):
-            half = 1 if c > border else 0
-            for r in range(rows - 1):
-                if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) <= threshold:
-                    continue
-                if np.float32(water[k, r + 1, c]) + np.float32(fat[k, r + 1, c]) <= threshold:
-                    continue  # noise
-                if r > 0:
-                    for y in range(r + first, min(r + last + 1, rows)):
-                        w, f = np.float64(water[k, y, c]), np.float64(fat[k, y, c])
-                        if w + f > threshold:
-                            sums[half, 0] += w
-                            sums[half, 1] += f
-                            sums[half, 2] += 1.0
-                break
+    slices, rows, cols = body.shape
+    for k in range(slices):
+        for c in range(cols):
+            found = 0
+            while found < rows and not body[k, found, c]:
+                found += 1
+            if found == 0 or found == rows:
+                continue
+            half, z, x = 1 if c > border else 0, k * step[0], c * step[2]
+            first = (found - 1) * step[1] + 1
+            while np.float32(water[z, first, x]) + np.float32(fat[z, first, x]) <= threshold:
+                first += 1
+            for y in range(first + depth[0], min(first + depth[1] + 1, water.shape[1])):
+                w, f = np.float64(water[z, y, x]), np.float64(fat[z, y, x])
+                if w + f > threshold:
+                    sums[half, 0] += w
+                    sums[half, 1] += f
+                    sums[half, 2] += 1.0
 
 
 @compiled

@@ -137,10 +137,9 @@ class Cues:
 
         sample, sums = self.sample, np.zeros((2, 3))
         row = float(sample.station.spacing_mm[0])
-        depth = round(SURFACE_MM[0] / row), max(1, int(SURFACE_MM[1] / row))
-        step = np.array([sample.step[0], sample.step[2]])
-        border = (self.border + 0.5) * sample.step[2]
-        kernels.sum_surface(*slices_first(sample.station), sample.threshold, step, border, *depth, sums)
+        depth = np.array([round(SURFACE_MM[0] / row), max(1, int(SURFACE_MM[1] / row))])
+        volumes, step = slices_first(sample.station), np.array(sample.step)
+        kernels.sum_surface(*volumes, sample.threshold, sample.body, step, self.border, depth, sums)
         return sums
 
     @cached_property
