@@ -122,3 +122,14 @@ def test_a_broken_projection_is_left_out_and_named_and_too_few_are_refused(
         run_fit_outliers(str(module), few, "cpu")
     with pytest.raises(UsageError, match="is not a folder"):
         run_fit_outliers(str(module), tmp_path / "nowhere", "cpu")
+
+
+def test_flagged_projections_are_not_predicted_again(knowing: Path, tmp_path: Path) -> None:
+    inputs = _blobs(tmp_path / "in", 201, 3, 3, odd=True)
+    rows = "".join(f"{path.stem},ok\n" for path in sorted(inputs.glob("*.npy")))
+    (inputs / "scans.csv").write_text("scan,status\n" + rows)
+    for name, strict in (("run", False), ("strict", True)):
+        config = replace(_config(inputs, tmp_path / name, knowing), reading=ReadingOptions(0, strict=strict))
+        first = run_predict(config)
+        assert (first.reasons["out_of_distribution"], first.computed) == (3, 3)
+        assert run_predict(config).computed == 0
