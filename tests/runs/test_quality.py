@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import pickle
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from ukb_infer.runs.columns import OutputSpec, WrittenTarget
 from ukb_infer.runs.export import run_export
 from ukb_infer.runs.merge import run_merge
 from ukb_infer.runs.quality import SPEC_KEY
-from ukb_infer.runs.read import read_estimates
+from ukb_infer.runs.read import read_estimates, read_scans
 from ukb_infer.runs.status import run_status
 from ukb_infer.runs.tables import write_facts, write_tables
 
@@ -110,12 +112,29 @@ def test_a_run_is_read_back_with_its_measures(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     scans = {scan.key.scan: scan for scan in run.scans}
     assert scans[EMPTY].result.measures == _measures(EMPTY)
+    assert pickle.loads(pickle.dumps(scans[EMPTY])) == scans[EMPTY]  # noqa: S301 - it travels to workers
     assert (scans[EMPTY].level, scans[MISSING_KNEE].affected) == ("unusable", ("DxaLegsTotalMass",))
     assert scans[LOUD].result.reasons == (Reason.LOW_SIGNAL_TO_NOISE,)
     meanings = {column.name: column for column in run.dictionary}
     assert meanings["coverage_knee"].unit == "mm"
     assert meanings["snr_1"].meaning == "signal-to-noise ratio of station 1"
     assert "smallest of its stations" in meanings["snr"].meaning
+
+
+def test_the_measures_of_a_biobank_fit_into_memory(tmp_path: Path) -> None:
+    names = [f"snr_{k}" for k in range(1, 151)]
+    scans = [f"{k:07d}_20201_2_0" for k in range(400)]
+    (tmp_path / "scans.csv").write_text("scan,status\n" + "".join(f"{scan},ok\n" for scan in scans))
+    cells = ",".join(str(10.5 + k) for k in range(150))
+    lines = [f"{scan},{cells}\n" for scan in scans]
+    (tmp_path / "quality.csv").write_text(f"scan,{','.join(names)}\n" + "".join(lines))
+    tracemalloc.start()
+    read = read_scans(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read[-1].result.measures["snr_150"] == 159.5
+    assert "snr_151" not in read[-1].result.measures
+    assert peak / len(scans) < 5000  # bytes; as dicts of numbers and of text it were 20,000
 
 
 def test_estimates_for_use_leave_out_what_flags_rule_out(tmp_path: Path) -> None:
