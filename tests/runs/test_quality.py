@@ -6,6 +6,7 @@ import csv
 import pickle
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _measures(name: str) -> dict[str, float | str]:
     return {
         "body_volume": 60.0 + float(rng.random()), "coverage_knee": 0.0 if name == MISSING_KNEE else 90.0,
         "snr_1": 12.0 if name == LOUD else 40.0 + float(rng.random()), "snr": 1.0,
-        "empty_1": 0.0, "empty_2": 0.1 if name == EMPTY else 0.0, "scanner": "=odd, 1", "software": "11",
+        "empty_1": 0.0, "empty_2": 0.1 if name == EMPTY else 0.0, "scanner": "=odd, 1", "software": "1.10",
         "swap_1": "left", "swap_1_confidence": 0.5,
     }  # fmt: skip
 
@@ -202,8 +203,25 @@ def test_parquet_keeps_numbers_and_words(tmp_path: Path) -> None:
     frame = pd.read_parquet(write_run(tmp_path / "run") / "quality.parquet").set_index("scan")
     assert frame["snr_1"].dtype == np.float32
     assert frame["coverage_knee"].loc[MISSING_KNEE] == 0
-    words: dict[str, Any] = {"scanner": "'=odd, 1", "software": "11", "swap_1": "left", "level": "unusable"}
+    words: dict[str, Any] = {"scanner": "'=odd, 1", "software": "1.10", "swap_1": "left", "level": "unusable"}
     assert {name: frame[name].loc[EMPTY] for name in words} == words
+
+
+def test_parquet_keeps_sets_of_classes_as_text(tmp_path: Path) -> None:
+    sex = WrittenTarget(
+        name="sex", unit="", field="31", kind="binary", lower=0.0, upper=1.0, half_width=None, sets=(0.3, 0.3)
+    )
+    output = replace(OUTPUT, stored=("sex",), targets=(sex,))
+    with Journal(tmp_path) as journal:
+        journal.put("output", output.to_plain())
+        journal.set_inputs(JournalInput(key=ScanKey.from_name(name), given=name) for name in NAMES[:2])
+        for name, mean in zip(NAMES, (0.5, 1.0), strict=False):
+            values = np.array([mean, 0.1, 0.1]).tobytes()
+            journal.record([JournalRow(scan=name, result=ScanResult(status="ok"), payload=values)])
+        write_tables(tmp_path, journal)
+    table = pd.read_csv(tmp_path / "estimates.csv", dtype=str)
+    assert list(pd.read_parquet(tmp_path / "estimates.parquet")["sex_set"]) == list(table["sex_set"])
+    assert ";" in table["sex_set"][0]
 
 
 def test_a_run_of_projections_names_all_targets_that_are_affected(tmp_path: Path) -> None:
