@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow
 from ukb_infer.quality.limits import read_spec
 from ukb_infer.reasons import Reason
@@ -155,6 +155,14 @@ def test_estimates_for_use_leave_out_what_flags_rule_out(tmp_path: Path) -> None
         read_estimates(folder, quality="good")  # type: ignore[arg-type]
 
 
+def test_estimates_for_use_need_measures(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "quality.csv").unlink()
+    assert len(read_estimates(folder)) == COUNT
+    with pytest.raises(RunError, match=r"no quality\.csv.*predict the scans again"):
+        read_estimates(folder, quality="use")
+
+
 def test_required_flags_are_failures_and_cost_the_estimates(tmp_path: Path) -> None:
     required = tmp_path / "required.toml"
     required.write_text('reasons = ["knee_missing"]\nlevels = ["unusable"]\n')
@@ -222,6 +230,17 @@ def test_parquet_keeps_sets_of_classes_as_text(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "estimates.csv", dtype=str)
     assert list(pd.read_parquet(tmp_path / "estimates.parquet")["sex_set"]) == list(table["sex_set"])
     assert ";" in table["sex_set"][0]
+
+
+def test_no_outdated_table_is_left(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with Journal(folder) as journal:
+        journal.put("output", replace(OUTPUT, parquet=False).to_plain())
+        write_tables(folder, journal)
+        assert not list(folder.glob("*.parquet"))
+        journal.set_inputs([replace(item, excluded=True) for item in journal.inputs()])
+        write_tables(folder, journal)
+    assert not (folder / "quality.csv").exists()
 
 
 def test_a_run_of_projections_names_all_targets_that_are_affected(tmp_path: Path) -> None:

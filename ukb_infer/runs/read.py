@@ -136,9 +136,15 @@ class Run:
         """The run without the estimates that its quality flags rule out.
 
         Raises:
-            RunError: it has no estimates.
+            RunError: it has no estimates, or nothing is known of its quality.
         """
         table, facts = self.estimated
+        if len(table) and not (self.folder / QUALITY).is_file():
+            raise RunError(
+                f"{self.folder} has no {QUALITY}, so nothing says which estimates are for use: its scans were not "
+                'measured (projections without measures, or an earlier version); use `quality`="all", or predict the '
+                "scans again"
+            )
         dropped = {scan.key.scan for scan in self.scans if scan.level == "unusable"}
         table = table[~table["scan"].isin(dropped)].reset_index(drop=True)
         for target in facts.targets:

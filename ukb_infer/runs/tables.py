@@ -88,6 +88,9 @@ def write_tables(folder: Path, journal: Journal) -> list[Path]:
             written.append(_write_dictionary(folder, columns))
         if spec is not None and spec.parquet:
             written += [_write_parquet(folder, table) for table in written if table.name in files.PARQUET]
+        if folder == journal.path.parent:  # what an earlier call wrote and this one does not would be outdated
+            for path in {folder / name for name in (files.QUALITY, *files.PARQUET.values())}.difference(written):
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
             f"{folder}: the tables cannot be written ({error.strerror}); free space or restore access and run the same "
