@@ -24,7 +24,7 @@ from ukb_infer.runs.columns import OutputSpec, WrittenTarget
 from ukb_infer.runs.export import run_export
 from ukb_infer.runs.merge import run_merge
 from ukb_infer.runs.quality import SPEC_KEY
-from ukb_infer.runs.read import read_estimates, read_scans
+from ukb_infer.runs.read import PackedMeasures, read_estimates, read_scans
 from ukb_infer.runs.status import run_status
 from ukb_infer.runs.tables import write_facts, write_tables
 
@@ -136,6 +136,20 @@ def test_the_measures_of_a_biobank_fit_into_memory(tmp_path: Path) -> None:
     assert read[-1].result.measures["snr_150"] == 159.5
     assert "snr_151" not in read[-1].result.measures
     assert peak / len(scans) < 5000  # bytes; as dicts of numbers and of text it were 20,000
+
+
+def test_packed_measures_are_those_of_their_scan() -> None:
+    places: dict[str, int] = {}
+    given: list[dict[str, float | str]] = [
+        {"snr": 1.0},
+        {"scanner": "A", "void": 0.0},
+        {},
+        {"snr": 2.0, "scanner": "B"},
+    ]
+    packed = [PackedMeasures(measures, places) for measures in given]
+    assert packed == given
+    assert [len(p) for p in packed] == [1, 2, 0, 2]
+    assert packed[0].get("scanner") is packed[0].get("void") is packed[3].get("new") is None
 
 
 def test_estimates_for_use_leave_out_what_flags_rule_out(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -253,28 +253,36 @@ class PackedMeasures(Mapping[str, float | str]):
     """Measures of a scan in a sixth of the memory that a dict takes, as there may be a biobank of them.
 
     Args:
-        places: of the names, shared by all scans of a table.
-        values: by place; None where the scan has none.
+        measures: of the scan, finite.
+        places: of the names, shared by many scans; new names are added.
     """
 
     __slots__ = ("_numbers", "_places", "_words")
 
-    def __init__(self, places: Mapping[str, int], values: Sequence[float | str | None]) -> None:
+    def __init__(self, measures: Measures, places: dict[str, int]) -> None:
+        for name in measures:
+            places.setdefault(name, len(places))
         self._places = places
-        self._numbers = array("d", [v if isinstance(v, float) else math.nan for v in values])
-        self._words = {k: sys.intern(v) for k, v in enumerate(values) if isinstance(v, str)}
+        self._words = {places[n]: sys.intern(v) for n, v in measures.items() if isinstance(v, str)}
+        self._numbers = array("d", [math.nan]) * len(places)
+        for name, value in measures.items():
+            if isinstance(value, float):
+                self._numbers[places[name]] = value
+
+    def _at(self, place: int) -> float | str:
+        """What has a place; NaN for nothing, also where the place is that of a later scan's name."""
+        return self._words.get(place) or (self._numbers[place] if place < len(self._numbers) else math.nan)
 
     def __getitem__(self, name: str) -> float | str:
         """A measure."""
-        place = self._places[name]
-        value = self._words.get(place, self._numbers[place])
+        value = self._at(self._places[name])
         if value != value:
             raise KeyError(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
         """Names of the measures that the scan has."""
-        return (name for name, k in self._places.items() if k in self._words or not math.isnan(self._numbers[k]))
+        return (name for name, place in self._places.items() if (value := self._at(place)) == value)
 
     def __len__(self) -> int:
         """How many it has."""
@@ -286,12 +294,9 @@ Quality = tuple[str, tuple[str, ...], Measures]
 
 def _quality(row: Row, places: dict[str, int]) -> tuple[str, Quality]:
     """Name of a scan; level, affected targets and measures; ``places`` gets the columns of the measures."""
-    if not places:
-        names = [k for k in row if k and k not in (*KEY_COLUMNS, *QUALITY_COLUMNS)]
-        places |= {name: place for place, name in enumerate(names)}
-    values = [_measure(name, cell) if (cell := row.get(name)) else None for name in places]
+    measures = {k: _measure(k, v) for k, v in row.items() if k and v and k not in KEY_COLUMNS + QUALITY_COLUMNS}
     affected = tuple(filter(None, (row.get("affected") or "").split(";")))
-    return plain_cell(row.get("scan") or ""), (row.get("level") or "", affected, PackedMeasures(places, values))
+    return plain_cell(row.get("scan") or ""), (row.get("level") or "", affected, PackedMeasures(measures, places))
 
 
 def _scan(row: Row, quality: Mapping[str, Quality]) -> RunScan:
