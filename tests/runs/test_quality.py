@@ -18,7 +18,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow
 from ukb_infer.quality.limits import read_spec
 from ukb_infer.reasons import Reason
-from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.runs import read_run
 from ukb_infer.runs.columns import OutputSpec, WrittenTarget
 from ukb_infer.runs.export import run_export
@@ -140,12 +140,7 @@ def test_the_measures_of_a_biobank_fit_into_memory(tmp_path: Path) -> None:
 
 def test_packed_measures_are_those_of_their_scan() -> None:
     places: dict[str, int] = {}
-    given: list[dict[str, float | str]] = [
-        {"snr": 1.0},
-        {"scanner": "A", "void": 0.0},
-        {},
-        {"snr": 2.0, "scanner": "B"},
-    ]
+    given: list[Measures] = [{"snr": 1.0}, {"scanner": "A", "void": 0.0}, {}, {"snr": 2.0, "scanner": "B"}]
     packed = [PackedMeasures(measures, places) for measures in given]
     assert packed == given
     assert [len(p) for p in packed] == [1, 2, 0, 2]
