@@ -60,13 +60,13 @@ def _measures(name: str) -> dict[str, float | str]:
 
 def write_run(
     folder: Path, names: Sequence[str] = NAMES, *, mine: Sequence[str] = NAMES, shard: str | None = None,
-    required: Path | None = None, output: bool = True,
+    required: Path | None = None, output: bool = True, strict: bool = False,
 ) -> Path:  # fmt: skip
     """A run whose scans were finished in the order of ``names``."""
     folder.mkdir()
     with Journal(folder) as journal:
         journal.put("identity", {"shard": shard})
-        journal.put(SPEC_KEY, read_spec(None, required).to_plain())
+        journal.put(SPEC_KEY, read_spec(None, required, strict=strict).to_plain())
         if output:
             journal.put("output", OUTPUT.to_plain())
             journal.put("facts", FACTS)
@@ -186,6 +186,14 @@ def test_required_flags_are_failures_and_cost_the_estimates(tmp_path: Path) -> N
     assert status.counts["failed"] == 2
     assert status.levels == {"unusable": 1, "targets": 1, "note": 1}
     assert (status.reasons["knee_missing"], status.unfinished) == (1, 0)
+
+
+def test_strict_makes_failures_of_all_flags(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", strict=True)
+    failed = {n: r["message"] for n, r in rows(folder, "scans.csv").items() if r["status"] == "failed"}
+    assert set(failed) == {MISSING_KNEE, EMPTY, LOUD}
+    assert all(message.endswith("(a failure because of --strict)") for message in failed.values())
+    assert len(rows(folder, "estimates.csv")) == COUNT - 3
 
 
 def test_tables_do_not_depend_on_who_finished_when(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_an_unknown_backbone_is_refused_before_anything_is_read() -> None:
 
 
 def test_progress_without_validation_names_no_best(capsys: pytest.CaptureFixture[str]) -> None:
-    show = MemberDisplay(0, 1, "nll")
+    show = MemberDisplay(0, 1, "nll", show=True)
     show(1, 2, 0.5, float("nan"))
     show(2, 2, 0.25, 0.125)
     assert capsys.readouterr().err.splitlines() == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,11 +35,11 @@ class RunStatus:
     shard: str | None
     counts: dict[str, int]
     reasons: dict[str, int]
-    levels: dict[str, int]
     unfinished: int
     rate: float | None
     holder: str | None
     last_failures: tuple[tuple[str, str], ...]
+    levels: dict[str, int] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float | None:
