@@ -33,8 +33,16 @@ def test_what_is_recorded_is_there_again(tmp_path: Path) -> None:
         assert replace(found, finished=0.0) == ROW
         assert found.finished > 0
         assert journal.row("x") is None
-        assert journal.finished() == {ROW.scan: RESULT}
-        assert journal.measure_names() == ["motion", "snr"]
+        assert journal.finished() == {ROW.scan: replace(RESULT, measures={})}
+
+
+def test_only_scans_of_the_tables_name_measures(tmp_path: Path) -> None:
+    key = ScanKey.from_name(ROW.scan)
+    with Journal(tmp_path) as journal:
+        journal.record([ROW])
+        for excluded, names in ((False, ["motion", "snr"]), (True, [])):
+            journal.set_inputs([JournalInput(key=key, given="a.zip", excluded=excluded)])
+            assert journal.measure_names() == names
 
 
 def test_a_scan_recorded_again_replaces_its_row(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from itertools import permutations, product
 from pathlib import Path
 
@@ -231,14 +232,16 @@ def test_a_map_that_does_not_belong_to_the_scan_is_refused(
         place_labels(values, affine, stations)
 
 
-@pytest.mark.parametrize(("value", "message"), [(0.5, "fractions"), (-1.0, "negative"), (0.0, "holds no label")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(0.5, "fractions"), (np.nan, "fractions"), (-1.0, "negative"), (0.0, "holds no label")]
+)
 def test_values_that_are_no_labels_are_refused(
     drawn: tuple[list[Station], np.ndarray, np.ndarray], value: float, message: str
 ) -> None:
     stations, values, affine = drawn
     wrong = np.zeros(values.shape)
     wrong[0, 0, 0] = value
-    with pytest.raises(UsageError, match=f"`labels`: .*{message}"):
+    with warnings.catch_warnings(action="error"), pytest.raises(UsageError, match=f"`labels`: .*{message}"):
         place_labels(wrong, affine, stations)
 
 
@@ -263,11 +266,11 @@ def test_from_file_to_table(tmp_path: Path) -> None:
     (tmp_path / "names.tsv").write_text("index\tname\n7\tliver\n9\tspleen\n")
     reading = ReadingOptions(expected_stations=2)
     text = run_volumetry(
-        tmp_path / "liver.nii.gz", scan, names=tmp_path / "names.tsv", out=tmp_path / "out.csv",
+        str(tmp_path / "liver.nii.gz"), str(scan), names=tmp_path / "names.tsv", out=tmp_path / "made/out.csv",
         stations=tmp_path / "own", options=reading,
     )  # fmt: skip
     liver, spleen = rows_of(text)
-    assert (tmp_path / "out.csv").read_text() == text
+    assert (tmp_path / "made/out.csv").read_text() == text
     assert (liver["eid"], liver["instance"], liver["label"], liver["name"]) == ("0000001", "2", "7", "liver")
     assert float(liver["volume_litres"]) == pytest.approx(1000 * VOXEL_LITRES, rel=1e-14)
     assert float(liver["mean_fat_fraction"]) == pytest.approx(0.25)

@@ -106,8 +106,8 @@ def test_of_one_module_with_and_without_a_reference_the_one_with_it_is_taken(kno
     assert read_manifest(knowing).hash == read_manifest(tiny_module).hash
 
 
-def test_a_broken_projection_is_left_out_and_named_and_too_few_are_refused(
-    tiny_module: Path, ordinary: Path, tmp_path: Path
+def test_a_broken_projection_is_left_out_many_are_drawn_from_and_too_few_refused(
+    tiny_module: Path, ordinary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = Path(shutil.copytree(tiny_module, tmp_path / "tiny"))
     given = Path(shutil.copytree(ordinary, tmp_path / "given"))
@@ -117,8 +117,21 @@ def test_a_broken_projection_is_left_out_and_named_and_too_few_are_refused(
     assert lines[0].endswith("left out")
     assert "by 79 projections" in lines[1]
     assert load_module(module).outliers is not None
+    monkeypatch.setattr("ukb_infer.modules.outliers.MAX_SCANS", 50)
+    assert "by 50 projections" in run_fit_outliers(str(module), ordinary, "cpu")[-1]
     few = _blobs(tmp_path / "few", 1, 5, 1)
     with pytest.raises(UsageError, match="5 projections, expected at least 40"):
         run_fit_outliers(str(module), few, "cpu")
     with pytest.raises(UsageError, match="is not a folder"):
         run_fit_outliers(str(module), tmp_path / "nowhere", "cpu")
+
+
+def test_flagged_projections_are_not_predicted_again(knowing: Path, tmp_path: Path) -> None:
+    inputs = _blobs(tmp_path / "in", 201, 3, 3, odd=True)
+    rows = "".join(f"{path.stem},ok\n" for path in sorted(inputs.glob("*.npy")))
+    (inputs / "scans.csv").write_text("scan,status\n" + rows)
+    for name, strict in (("run", False), ("strict", True)):
+        config = replace(_config(inputs, tmp_path / name, knowing), reading=ReadingOptions(0, strict=strict))
+        first = run_predict(config)
+        assert (first.reasons["out_of_distribution"], first.computed) == (3, 3)
+        assert run_predict(config).computed == 0

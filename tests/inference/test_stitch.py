@@ -20,6 +20,7 @@ from ukb_infer.runs import read_scans
 
 SCAN = "0000001_20201_2_0"
 ANAT = Path("sub-0000001/ses-2/anat")
+IMAGE = "sub-0000001_ses-2_acq-dixon_rec-{}_desc-fused_T1w"
 
 
 def command(*arguments: object) -> Result:
@@ -86,6 +87,16 @@ def test_it_is_continued_and_lost_files_are_made_again(stitched: Path, tmp_path:
     status = command("status", run).output
     assert status.startswith("stitch: not running")
     assert "unreadable_zip" in status
+
+
+def test_overwriting_leaves_no_image_of_the_run_before(stitched: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stitched, tmp_path / "run"))
+    note = run / ANAT / "liver.nii.gz"
+    note.write_bytes(b"drawn by hand")
+    scan = stitched.parent / "scans" / f"{SCAN}.zip"
+    done = command("stitch", scan, "--out", run, "--contrasts", "fat", "--workers", 0, "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert set(images(run)) == {str(ANAT / "liver.nii.gz"), str(ANAT / f"{IMAGE.format('fat')}.nii.gz")}
 
 
 def test_shards_merge_into_the_run_of_one_machine(stitched: Path, tmp_path: Path) -> None:

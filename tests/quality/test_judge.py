@@ -103,6 +103,7 @@ def test_a_file_changes_what_it_names_and_leaves_the_rest(tmp_path: Path) -> Non
     narrowed = read_spec(limits(tmp_path, "[off_centre]\nstations = [2]\n"))
     assert Judge(narrowed).flags({"off_centre_1": 90.0}) == ()
     assert Judge(narrowed).flags({"off_centre_2": 90.0})
+    assert read_spec(limits(tmp_path, "\ufeff[metal]\nmargin = 5.0\n")).limits["metal"].margin == 5.0  # of Windows
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import pickle
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow
 from ukb_infer.quality.limits import read_spec
 from ukb_infer.reasons import Reason
-from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.runs import read_run
 from ukb_infer.runs.columns import OutputSpec, WrittenTarget
 from ukb_infer.runs.export import run_export
 from ukb_infer.runs.merge import run_merge
 from ukb_infer.runs.quality import SPEC_KEY
-from ukb_infer.runs.read import read_estimates
+from ukb_infer.runs.read import PackedMeasures, read_estimates, read_scans
 from ukb_infer.runs.status import run_status
 from ukb_infer.runs.tables import write_facts, write_tables
 
@@ -50,7 +53,7 @@ def _measures(name: str) -> dict[str, float | str]:
     return {
         "body_volume": 60.0 + float(rng.random()), "coverage_knee": 0.0 if name == MISSING_KNEE else 90.0,
         "snr_1": 12.0 if name == LOUD else 40.0 + float(rng.random()), "snr": 1.0,
-        "empty_1": 0.0, "empty_2": 0.1 if name == EMPTY else 0.0, "scanner": "=odd, 1", "software": "11",
+        "empty_1": 0.0, "empty_2": 0.1 if name == EMPTY else 0.0, "scanner": "=odd, 1", "software": "1.10",
         "swap_1": "left", "swap_1_confidence": 0.5,
     }  # fmt: skip
 
@@ -110,12 +113,38 @@ def test_a_run_is_read_back_with_its_measures(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     scans = {scan.key.scan: scan for scan in run.scans}
     assert scans[EMPTY].result.measures == _measures(EMPTY)
+    assert pickle.loads(pickle.dumps(scans[EMPTY])) == scans[EMPTY]  # noqa: S301 - it travels to workers
     assert (scans[EMPTY].level, scans[MISSING_KNEE].affected) == ("unusable", ("DxaLegsTotalMass",))
     assert scans[LOUD].result.reasons == (Reason.LOW_SIGNAL_TO_NOISE,)
     meanings = {column.name: column for column in run.dictionary}
     assert meanings["coverage_knee"].unit == "mm"
     assert meanings["snr_1"].meaning == "signal-to-noise ratio of station 1"
     assert "smallest of its stations" in meanings["snr"].meaning
+
+
+def test_the_measures_of_a_biobank_fit_into_memory(tmp_path: Path) -> None:
+    names = [f"snr_{k}" for k in range(1, 151)]
+    scans = [f"{k:07d}_20201_2_0" for k in range(400)]
+    (tmp_path / "scans.csv").write_text("scan,status\n" + "".join(f"{scan},ok\n" for scan in scans))
+    cells = ",".join(str(10.5 + k) for k in range(150))
+    lines = [f"{scan},{cells}\n" for scan in scans]
+    (tmp_path / "quality.csv").write_text(f"scan,{','.join(names)}\n" + "".join(lines))
+    tracemalloc.start()
+    read = read_scans(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read[-1].result.measures["snr_150"] == 159.5
+    assert "snr_151" not in read[-1].result.measures
+    assert peak / len(scans) < 5000  # bytes; as dicts of numbers and of text it were 20,000
+
+
+def test_packed_measures_are_those_of_their_scan() -> None:
+    places: dict[str, int] = {}
+    given: list[Measures] = [{"snr": 1.0}, {"scanner": "A", "void": 0.0}, {}, {"snr": 2.0, "scanner": "B"}]
+    packed = [PackedMeasures(measures, places) for measures in given]
+    assert packed == given
+    assert [len(p) for p in packed] == [1, 2, 0, 2]
+    assert packed[0].get("scanner") is packed[0].get("void") is packed[3].get("new") is None
 
 
 def test_estimates_for_use_leave_out_what_flags_rule_out(tmp_path: Path) -> None:
@@ -133,6 +162,14 @@ def test_estimates_for_use_leave_out_what_flags_rule_out(tmp_path: Path) -> None
     assert long.loc[(long["scan"] == MISSING_KNEE) & (long["target"] == "DxaLegsTotalMass"), "mean"].isna().all()
     with pytest.raises(UsageError, match='expected "all" or "use"'):
         read_estimates(folder, quality="good")  # type: ignore[arg-type]
+
+
+def test_estimates_for_use_need_measures(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "quality.csv").unlink()
+    assert len(read_estimates(folder)) == COUNT
+    with pytest.raises(RunError, match=r"no quality\.csv.*predict the scans again"):
+        read_estimates(folder, quality="use")
 
 
 def test_required_flags_are_failures_and_cost_the_estimates(tmp_path: Path) -> None:
@@ -191,8 +228,36 @@ def test_parquet_keeps_numbers_and_words(tmp_path: Path) -> None:
     frame = pd.read_parquet(write_run(tmp_path / "run") / "quality.parquet").set_index("scan")
     assert frame["snr_1"].dtype == np.float32
     assert frame["coverage_knee"].loc[MISSING_KNEE] == 0
-    words: dict[str, Any] = {"scanner": "'=odd, 1", "software": "11", "swap_1": "left", "level": "unusable"}
+    words: dict[str, Any] = {"scanner": "'=odd, 1", "software": "1.10", "swap_1": "left", "level": "unusable"}
     assert {name: frame[name].loc[EMPTY] for name in words} == words
+
+
+def test_parquet_keeps_sets_of_classes_as_text(tmp_path: Path) -> None:
+    sex = WrittenTarget(
+        name="sex", unit="", field="31", kind="binary", lower=0.0, upper=1.0, half_width=None, sets=(0.3, 0.3)
+    )
+    output = replace(OUTPUT, stored=("sex",), targets=(sex,))
+    with Journal(tmp_path) as journal:
+        journal.put("output", output.to_plain())
+        journal.set_inputs(JournalInput(key=ScanKey.from_name(name), given=name) for name in NAMES[:2])
+        for name, mean in zip(NAMES, (0.5, 1.0), strict=False):
+            values = np.array([mean, 0.1, 0.1]).tobytes()
+            journal.record([JournalRow(scan=name, result=ScanResult(status="ok"), payload=values)])
+        write_tables(tmp_path, journal)
+    table = pd.read_csv(tmp_path / "estimates.csv", dtype=str)
+    assert list(pd.read_parquet(tmp_path / "estimates.parquet")["sex_set"]) == list(table["sex_set"])
+    assert ";" in table["sex_set"][0]
+
+
+def test_no_outdated_table_is_left(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with Journal(folder) as journal:
+        journal.put("output", replace(OUTPUT, parquet=False).to_plain())
+        write_tables(folder, journal)
+        assert not list(folder.glob("*.parquet"))
+        journal.set_inputs([replace(item, excluded=True) for item in journal.inputs()])
+        write_tables(folder, journal)
+    assert not (folder / "quality.csv").exists()
 
 
 def test_a_run_of_projections_names_all_targets_that_are_affected(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_train_ends_with_a_verified_module_that_predicts(data: Path, tmp_path: P
     assert {p.name for p in member.iterdir()} >= {"best.safetensors", "last.safetensors", "history.csv", "tensorboard"}
 
 
-def test_projections_that_were_excluded_later_are_not_learned(data: Path, tmp_path: Path) -> None:
+def test_projections_that_were_excluded_or_failed_later_are_not_learned(data: Path, tmp_path: Path) -> None:
     from ukb_infer.training.packing import pack
 
     folder = tmp_path / "projections"
@@ -96,7 +96,8 @@ def test_projections_that_were_excluded_later_are_not_learned(data: Path, tmp_pa
     for file in (data / "projections").glob("000000[12]_*.npy"):
         (folder / file.name).symlink_to(file)
     (folder / "scans.csv").write_text(
-        "scan,status\n0000001_20201_2_0,excluded\n0000001_20201_3_0,excluded\n0000002_20201_2_0,ok\n"
+        "scan,status,reasons\n0000001_20201_2_0,excluded,excluded\n"
+        "0000001_20201_3_0,failed,knee_missing\n0000002_20201_2_0,ok,\n"
     )
     lines: list[str] = []
     packed = pack(folder, read_labels(data / "labels.csv"), tmp_path / "work", lines.append)

@@ -201,8 +201,8 @@ class Journal:
             self._db.executemany("DELETE FROM scans WHERE scan = ?", [(s,) for s in scans])
 
     def finished(self) -> dict[str, ScanResult]:
-        """Every finished scan, by name."""
-        return {row.scan: row.result for row in self._rows("")}
+        """Every finished scan, by name; without measures, which for a biobank would fill gigabytes."""
+        return {row.scan: row.result for row in self._rows("", measures=False)}
 
     def row(self, scan: str) -> JournalRow | None:
         """One finished scan, or None."""
@@ -219,11 +219,12 @@ class Journal:
             yield _input(found[:7]), None if found[7] is None else self._row(found[7:])
 
     def measure_names(self) -> list[str]:
-        """Names of all measures that a scan has, sorted."""
-        if not self._has_measures:
-            return []
-        texts = self._db.execute("SELECT measures FROM scans WHERE measures != '{}'")
-        return sorted({name for (text,) in texts for name in json.loads(text)})
+        """Names of all measures that a scan of the tables has, sorted.
+
+        Raises:
+            RunError: a record is damaged.
+        """
+        return sorted({name for measures in self._measures("s.measures != '{}'") for name in measures})
 
     def usable_measures(self) -> Iterator[Measures]:
         """Measures of this shard's usable scans, as they were recorded.
@@ -231,10 +232,13 @@ class Journal:
         Raises:
             RunError: a record is damaged.
         """
+        return self._measures("s.status IN ('ok', 'flagged')")
+
+    def _measures(self, condition: str) -> Iterator[Measures]:
         if self._has_measures:
             for (text,) in self._db.execute(
                 "SELECT s.measures FROM inputs i JOIN scans s ON s.scan = i.scan "
-                "WHERE i.mine = 1 AND i.excluded = 0 AND s.status IN ('ok', 'flagged')"
+                f"WHERE i.mine = 1 AND i.excluded = 0 AND {condition}"
             ):
                 try:
                     yield json.loads(text)
@@ -250,13 +254,13 @@ class Journal:
         query = "SELECT finished FROM scans ORDER BY finished DESC LIMIT ?"
         return [float(t) for (t,) in self._db.execute(query, (count,))]
 
-    def _columns(self, table: str = "") -> str:
+    def _columns(self, table: str = "", *, measures: bool = True) -> str:
         """Columns of a row; a journal without measures gives none."""
         names = [f"{table}{c}" for c in _ROW.split(", ")]
-        return ", ".join(names if self._has_measures else [*names[:-1], "'{}'"])
+        return ", ".join(names if measures and self._has_measures else [*names[:-1], "'{}'"])
 
-    def _rows(self, condition: str, *values: object) -> Iterator[JournalRow]:
-        for found in self._db.execute(f"SELECT {self._columns()} FROM scans {condition}", values):
+    def _rows(self, condition: str, *values: object, measures: bool = True) -> Iterator[JournalRow]:
+        for found in self._db.execute(f"SELECT {self._columns(measures=measures)} FROM scans {condition}", values):
             yield self._row(found)
 
     def _row(self, found: tuple[Any, ...]) -> JournalRow:

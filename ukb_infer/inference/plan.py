@@ -26,6 +26,8 @@ TRANSIENT = frozenset(
     (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.INTERNAL_ERROR, Reason.INPUT_CHANGED, Reason.INPUT_MISSING,
      Reason.INPUT_UNREADABLE, Reason.STORAGE_FAILED)
 )  # fmt: skip
+#: Flags of a scan's estimates, which no projection carries.
+OF_ESTIMATES = frozenset((Reason.MEAN_OUTSIDE_LIMITS, Reason.IMPLAUSIBLE_ESTIMATES, Reason.OUT_OF_DISTRIBUTION))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ def _is_told_anew(scan: ScanInput, result: ScanResult) -> bool:
     if scan.kind != "projection" or scan.problem is not None:
         return False
     told = {Reason.QUALITY_UNKNOWN} if scan.known is None else set(scan.known.reasons)
-    carried = set(result.reasons) - {Reason.MEAN_OUTSIDE_LIMITS}
+    carried = set(result.reasons) - OF_ESTIMATES
     if result.status == "failed":  # with strict only the first of its flags
         return any(r not in told and r.kind in (Kind.FLAG, Kind.FAILURE_OR_FLAG) for r in carried)
     return carried != told

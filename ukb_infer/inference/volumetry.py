@@ -23,8 +23,8 @@ _NUMBER_COLUMNS = ("label", "index", "value")
 
 
 def run_volumetry(
-    labels: Path,
-    scan: Path,
+    labels: str | Path,
+    scan: str | Path,
     *,
     names: Path | None = None,
     out: Path | None = None,
@@ -37,7 +37,7 @@ def run_volumetry(
         labels: the map, ``.nii`` or ``.nii.gz``.
         scan: what it was drawn on.
         names: table with a column label (or index, value) and a column name; what it names and the map lacks is 0.
-        out: file to write the table to, or None.
+        out: file to write the table to, or None; its folder is made if missing.
         stations: folder to write the labels on every station's own voxels to, or None.
         options: how the scan is read.
 
@@ -52,6 +52,7 @@ def run_volumetry(
     from ukb_infer.imaging.reading import read_stations, scan_name
     from ukb_infer.imaging.volumes.volumetry import measure_labels, place_labels
 
+    labels, scan = Path(labels), Path(scan)
     if not labels.is_file():
         raise UsageError(f"{labels} is no file; expected a label map, .nii or .nii.gz", field="labels")
     known = {} if names is None else read_names(names)
@@ -62,6 +63,7 @@ def run_volumetry(
     if stations is not None:
         _write_stations(placed, own, stations, labels.name.removesuffix(".gz").removesuffix(".nii"))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(out, text)
     return text
 

@@ -3,7 +3,7 @@
 The features of every member (the pooled output of its encoder) are scaled to length one and joined. Their principal
 directions on reference scans give the score: the squared Mahalanobis distance within the first directions, a direction,
 plus the squared distance from them, relative to that of the reference scans (Lee et al. 2018; Moghaddam and Pentland
-1997). Distances to the nearest neighbours were compared and find less: see docs/quality.md.
+1997). Distances to the nearest neighbours were compared and find less: see docs/outliers.md.
 
 A score becomes a percentile by the scores of reference scans that had no part in the fit (cross-fitting in ten
 folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
@@ -141,10 +141,15 @@ def _percentile(score: Float64, reference: Float64) -> Float64:
     start = float(np.quantile(reference, 1.0 - share))
     beyond = reference[reference > start]
     exponent = 1.0 / max(float(np.log(beyond / start).mean()), 1e-9) if len(beyond) and start > 0 else np.inf
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # a reference of identical scans
         tail = 1.0 - share * np.exp(-exponent * np.log(np.maximum(score / start, 1.0)))
     found = np.where(score > start, tail, np.minimum(ordinary, 1.0 - share))
     return np.asarray(np.where(np.isfinite(score), 100.0 * found, np.nan))
+
+
+def drawn_scans(count: int) -> NDArray[np.int64]:
+    """Numbers of the scans that become the reference, rising: all, or ``MAX_SCANS`` of them, always the same."""
+    return np.sort(np.random.default_rng(_SEED).permutation(count)[:MAX_SCANS])
 
 
 def fit_outliers(features: NDArray[Any]) -> OutlierReference:

@@ -186,7 +186,7 @@ def _check_code(code: str) -> None:
 
 def _read_toml(path: Path, field: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})", field=field) from None
     except ValueError as error:  # no UTF-8, or no TOML

@@ -85,7 +85,7 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         ours = holds_run(out)
         if overwrite and ours:
             with RunLock(out, lock) as held:
-                for path in (*_own_projections(out, locks=held.locks_work), *(out / name for name in OWN_FILES)):
+                for path in (*_files_of_scans(out, locks=held.locks_work), *(out / name for name in OWN_FILES)):
                     path.unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         if not ours:
@@ -94,14 +94,16 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
         raise RunError(f"`out` {out} cannot be used as a folder ({error.strerror}); choose another") from error
 
 
-def _own_projections(out: Path, *, locks: bool) -> list[Path]:
-    """Files that a run of ``project`` may have written for its scans; empty if its journal cannot be read."""
+def _files_of_scans(out: Path, *, locks: bool) -> list[Path]:
+    """Files that ``project`` or ``stitch`` may have written for a run's scans; none if its journal cannot be read."""
     try:
         with Journal(out, read_only=True, locks=locks) as journal:
             keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
+            stitched = "contrasts" in (journal.get("identity") or {})
     except (RunError, sqlite3.Error):
         return []
-    return [path for key in keys if key.is_safe for path in projection_files(out, key.scan)]
+    safe = (key for key in keys if key.is_safe)
+    return [path for key in safe for path in (fused_files(out, key) if stitched else projection_files(out, key.scan))]
 
 
 def check_run_folder(out: Path) -> None:

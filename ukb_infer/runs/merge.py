@@ -16,6 +16,7 @@ from ukb_infer.records import ScanResult
 from ukb_infer.runs.files import BIDS_FILES, fused_files, open_run_folder, projection_files
 from ukb_infer.runs.identity import identity_differences
 from ukb_infer.runs.quality import SPEC_KEY
+from ukb_infer.runs.read import PackedMeasures
 from ukb_infer.runs.summary import EXIT_AGAIN, Counts, count_results
 from ukb_infer.runs.tables import write_facts, write_missing, write_tables
 from ukb_infer.storage import atomic_path
@@ -118,12 +119,17 @@ def _read_shard(folder: Path) -> _ShardRun:
         identity = journal.get("identity")
         if identity is None:
             raise RunError(f"{folder}: the run has not started; run its command first")
-        rows = {row.scan: row for _, row in journal.results() if row is not None}
+        places: dict[str, int] = {}
+        rows = {row.scan: _packed(row, places) for _, row in journal.results() if row is not None}
         return _ShardRun(
             folder=folder, identity=identity, output=journal.get("output"), facts=journal.get("facts"),
             quality=journal.get(SPEC_KEY),
             inputs=list(journal.inputs()), rows=rows,
         )  # fmt: skip
+
+
+def _packed(row: JournalRow, places: dict[str, int]) -> JournalRow:
+    return replace(row, result=replace(row.result, measures=PackedMeasures(row.result.measures, places)))
 
 
 def _check_compatible(first: _ShardRun, other: _ShardRun) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Mapping
+import math
+import sys
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.quality.registry import is_text
 from ukb_infer.reasons import Reason
-from ukb_infer.records import ScanKey, ScanResult
+from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.runs.columns import OOD_PERCENTILE, Column
 from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, QUALITY, SCANS
 from ukb_infer.runs.tables import (
@@ -133,9 +136,15 @@ class Run:
         """The run without the estimates that its quality flags rule out.
 
         Raises:
-            RunError: it has no estimates.
+            RunError: it has no estimates, or nothing is known of its quality.
         """
         table, facts = self.estimated
+        if len(table) and not (self.folder / QUALITY).is_file():
+            raise RunError(
+                f"{self.folder} has no {QUALITY}, so nothing says which estimates are for use: its scans were not "
+                'measured (projections without measures, or an earlier version); use `quality`="all", or predict the '
+                "scans again"
+            )
         dropped = {scan.key.scan for scan in self.scans if scan.level == "unusable"}
         table = table[~table["scan"].isin(dropped)].reset_index(drop=True)
         for target in facts.targets:
@@ -222,9 +231,10 @@ def read_scans(folder: Path) -> tuple[RunScan, ...]:
     Raises:
         RunError: the table is missing, or one of them is damaged.
     """
-    quality = _read_rows(folder / QUALITY, _quality) if (folder / QUALITY).is_file() else ()
-    by_scan = dict(quality)
-    return _read_rows(folder / SCANS, lambda row: _scan(row, by_scan))
+    places: dict[str, int] = {}
+    has_quality = (folder / QUALITY).is_file()
+    quality = dict(_read_rows(folder / QUALITY, lambda row: _quality(row, places)) if has_quality else ())
+    return _read_rows(folder / SCANS, lambda row: _scan(row, quality))
 
 
 Row = dict[str, str | None]
@@ -239,12 +249,57 @@ def _read_rows(path: Path, make: Callable[[Row], Made]) -> tuple[Made, ...]:
         raise _damaged(path, error) from error
 
 
-def _quality(row: Row) -> tuple[str, dict[str, str]]:
-    """Name of a scan, and the filled cells of its quality."""
-    return plain_cell(row.get("scan") or ""), {k: v for k, v in row.items() if k and v and k not in KEY_COLUMNS}
+class PackedMeasures(Mapping[str, float | str]):
+    """Measures of a scan in a sixth of the memory that a dict takes, as there may be a biobank of them.
+
+    Args:
+        measures: of the scan, finite.
+        places: of the names, shared by many scans; new names are added.
+    """
+
+    __slots__ = ("_numbers", "_places", "_words")
+
+    def __init__(self, measures: Measures, places: dict[str, int]) -> None:
+        for name in measures:
+            places.setdefault(name, len(places))
+        self._places = places
+        self._words = {places[n]: sys.intern(v) for n, v in measures.items() if isinstance(v, str)}
+        self._numbers = array("d", [math.nan]) * len(places)
+        for name, value in measures.items():
+            if isinstance(value, float):
+                self._numbers[places[name]] = value
+
+    def _at(self, place: int) -> float | str:
+        """What has a place; NaN for nothing, also where the place is that of a later scan's name."""
+        return self._words.get(place) or (self._numbers[place] if place < len(self._numbers) else math.nan)
+
+    def __getitem__(self, name: str) -> float | str:
+        """A measure."""
+        value = self._at(self._places[name])
+        if value != value:
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the measures that the scan has."""
+        return (name for name, place in self._places.items() if (value := self._at(place)) == value)
+
+    def __len__(self) -> int:
+        """How many it has."""
+        return sum(1 for _ in self)
 
 
-def _scan(row: Row, quality: Mapping[str, dict[str, str]]) -> RunScan:
+Quality = tuple[str, tuple[str, ...], Measures]
+
+
+def _quality(row: Row, places: dict[str, int]) -> tuple[str, Quality]:
+    """Name of a scan; level, affected targets and measures; ``places`` gets the columns of the measures."""
+    measures = {k: _measure(k, v) for k, v in row.items() if k and v and k not in KEY_COLUMNS + QUALITY_COLUMNS}
+    affected = tuple(filter(None, (row.get("affected") or "").split(";")))
+    return plain_cell(row.get("scan") or ""), (row.get("level") or "", affected, PackedMeasures(measures, places))
+
+
+def _scan(row: Row, quality: Mapping[str, Quality]) -> RunScan:
     cells = {name: row.get(name) or "" for name in SCAN_COLUMNS}
     instance, array = (int(cells[name]) if cells[name] else None for name in ("instance", "array"))
     result: dict[str, Any] = {
@@ -254,12 +309,11 @@ def _scan(row: Row, quality: Mapping[str, dict[str, str]]) -> RunScan:
         "stations": cells["stations"] if cells["stations"].isdecimal() else 0,
     }
     scan = plain_cell(cells["scan"])
-    judged = quality.get(scan, {})
-    result["measures"] = {k: _measure(k, v) for k, v in judged.items() if k not in QUALITY_COLUMNS}
+    level, affected, measures = quality.get(scan, ("", (), {}))
     key = ScanKey(cells["eid"], instance, array, scan) if cells["eid"] else ScanKey.from_name(scan)
     return RunScan(
-        key=key, given=plain_cell(cells["path"]), result=from_plain(ScanResult, result),
-        level=judged.get("level", ""), affected=tuple(filter(None, judged.get("affected", "").split(";"))),
+        key=key, given=plain_cell(cells["path"]), level=level, affected=affected,
+        result=replace(from_plain(ScanResult, result), measures=measures),
     )  # fmt: skip
 
 

@@ -88,6 +88,9 @@ def write_tables(folder: Path, journal: Journal) -> list[Path]:
             written.append(_write_dictionary(folder, columns))
         if spec is not None and spec.parquet:
             written += [_write_parquet(folder, table) for table in written if table.name in files.PARQUET]
+        if folder == journal.path.parent:  # what an earlier call wrote and this one does not would be outdated
+            for path in {folder / name for name in (files.QUALITY, *files.PARQUET.values())}.difference(written):
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
             f"{folder}: the tables cannot be written ({error.strerror}); free space or restore access and run the same "
@@ -227,10 +230,14 @@ def _write_parquet(folder: Path, table: Path) -> Path:
     require_parquet()
     import pandas as pd
 
-    frame = pd.read_csv(table, dtype=KEY_TYPES, keep_default_na=False, na_values={"instance": [""], "array": [""]})
+    with table.open(newline="", encoding="utf-8") as handle:
+        header = next(csv.reader(handle))
+    names = (n for n in header if n in SCAN_COLUMNS + QUALITY_COLUMNS or is_text(n) or n.endswith("_set"))
+    words = dict.fromkeys(names, "string")  # a version of 1.10 is not 1.1, nor is the set 0;1 a number
+    types = words | KEY_TYPES
+    frame = pd.read_csv(table, dtype=types, keep_default_na=False, na_values={"instance": [""], "array": [""]})
     for name in frame.columns.difference(list(KEY_TYPES)):
-        words = name in SCAN_COLUMNS or name in QUALITY_COLUMNS or is_text(name)
-        numbers = None if words else pd.to_numeric(frame[name].replace("", "nan"), errors="coerce")
+        numbers = None if name in words else pd.to_numeric(frame[name].replace("", "nan"), errors="coerce")
         if numbers is not None and table.name == files.QUALITY and (numbers.isna() & (frame[name] != "")).any():
             numbers = None  # a measure in words that the registry does not know
         frame[name] = frame[name].astype(str) if numbers is None else numbers.astype("float32")

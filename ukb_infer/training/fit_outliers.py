@@ -12,7 +12,7 @@ from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.imaging.readers.projection_file import load_projection
 from ukb_infer.modules import find_module, load_module
 from ukb_infer.modules.module import add_outliers
-from ukb_infer.modules.outliers import MIN_SCANS, fit_reference
+from ukb_infer.modules.outliers import MIN_SCANS, drawn_scans, fit_reference
 from ukb_infer.networks.device import choose_device
 from ukb_infer.training.packing import excluded_scans
 
@@ -24,7 +24,8 @@ def run_fit_outliers(
 
     Args:
         name: of the module, or its folder.
-        projections: written by ``project``; a file that is no projection of the module's recipe is left out.
+        projections: written by ``project``; of many, 2,000 are used; a file that is no projection of the
+            module's recipe is left out.
         device: auto, cpu, cuda or cuda:N.
         progress: told the finished, all and unusable projections.
 
@@ -45,6 +46,7 @@ def run_fit_outliers(
         raise UsageError(
             f"{projections} holds {len(paths)} projections, expected at least {MIN_SCANS}", field="projections"
         )
+    paths = [paths[k] for k in drawn_scans(len(paths))]
     unusable: list[str] = []
 
     def images() -> Iterator[NDArray[Any]]:

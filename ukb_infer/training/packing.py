@@ -79,7 +79,7 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
     """Scans of a folder of projections and their labels, (N, T), NaN where missing.
 
     Args:
-        folder: written by ``project``; scans excluded later are skipped.
+        folder: written by ``project``; scans that its table calls excluded or failed are skipped.
         labels: of the targets to learn.
         say: receives a message about scans or labels that do not match.
 
@@ -93,7 +93,7 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
     excluded = excluded_scans(folder)
     names = {path.stem for path in folder.glob("*.npy")}
     if left_out := len(names & excluded):
-        say(f"{left_out} projections are left out because their {SCANS} says excluded")
+        say(f"{left_out} projections are left out because their {SCANS} says excluded or failed")
     found = sorted(map(ScanKey.from_name, names - excluded), key=lambda k: k.sort_key)
     if not found:
         raise RunError(
@@ -112,9 +112,9 @@ def line_up(folder: Path, labels: Labels, say: Callable[[str], None]) -> tuple[l
 
 
 def excluded_scans(folder: Path) -> set[str]:
-    """Scans of a folder of projections that ``project --exclude`` left out afterwards."""
+    """Scans of a folder of projections that ``project`` excluded afterwards, or failed (``--require-quality``)."""
     rows = read_scans(folder) if (folder / SCANS).is_file() else []
-    return {row.key.scan for row in rows if row.result.status == "excluded"}
+    return {row.key.scan for row in rows if row.result.status in ("excluded", "failed")}
 
 
 def _stamp(files: Sequence[Path]) -> str:

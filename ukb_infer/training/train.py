@@ -9,7 +9,7 @@ from ukb_infer.errors import RunError
 from ukb_infer.execution import RunLock
 from ukb_infer.modules import InferenceModule, ModuleManifest, save_module, verify_module
 from ukb_infer.modules.manifest import MANIFEST_NAME
-from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, fit_reference
+from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, drawn_scans, fit_reference
 from ukb_infer.networks.device import choose_device
 from ukb_infer.training.distributed import Ranks, start_ranks, stop_ranks
 from ukb_infer.training.history import HISTORY_NAME, read_histories, warn_of_overfitting
@@ -79,7 +79,8 @@ def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[O
     if len(images) < MIN_SCANS:
         say(f"no outlier reference: {len(images)} scans, {MIN_SCANS} are needed (`modules fit-outliers` adds it later)")
         return None
-    return fit_reference(module, images)[0], f"{len(images)} training scans"
+    reference, count = fit_reference(module, (images[k] for k in drawn_scans(len(images))))
+    return reference, f"{count} training scans"
 
 
 def _readme(prepared: Prepared) -> str:

@@ -131,7 +131,8 @@ def _whole_numbers(values: NDArray[Any]) -> NDArray[np.integer[Any]]:
     Raises:
         UsageError: they are none.
     """
-    whole = values if values.dtype.kind in "iu" else np.rint(values).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN becomes a number, which differs from it
+        whole = values if values.dtype.kind in "iu" else np.rint(values).astype(np.int64)
     if (whole is not values and not (whole == values).all()) or whole.min() < 0:
         raise UsageError("has fractions or negative numbers, expected whole labels from 0", field="labels")
     if not whole.any():
