@@ -56,11 +56,11 @@ def draw(index: int) -> tuple[Subject, float]:
     return subject, values["weight"] / (values["height"] / 100.0) ** 2
 
 
-def smooth(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+def smooth(rng: np.random.Generator, own: Station) -> np.ndarray:
     """Random field of standard deviation about 1 that varies over some 30 mm: a sum of products of smooth profiles."""
     profiles = []
-    for n in shape:
-        knots = np.linspace(0, n - 1, max(3, n // 7))
+    for n, spacing in zip(own.shape, own.spacing_mm, strict=True):
+        knots = np.linspace(0, n - 1, max(3, round(n * spacing / 30.0)))
         profiles.append([np.interp(np.arange(n), knots, rng.normal(size=len(knots))) for _ in range(4)])
     return np.einsum("jx,jy,jz->xyz", *(np.asarray(p, np.float32) for p in profiles), optimize=True) / 2.0
 
@@ -81,7 +81,7 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
     cols = round(move / spacing)
     for own in stations:
         gain = rng.uniform(0.6, 1.6)
-        field = np.exp(0.2 * smooth(rng, own.shape)) * gain
+        field = np.exp(0.2 * smooth(rng, own)) * gain
         pair = []
         step = cols + int(rng.integers(-1, 2))
         for volume, scale in ((own.water, 1.0), (own.fat, bright)):
@@ -89,7 +89,7 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
             moved[:, max(step, 0) : own.shape[1] + min(step, 0)] = volume[
                 :, max(-step, 0) : own.shape[1] - max(step, 0)
             ]
-            pair.append(moved * scale * field * np.exp(0.1 * smooth(rng, own.shape)))
+            pair.append(moved * scale * field * np.exp(0.1 * smooth(rng, own)))
         water, fat = pair
         mixed = (water * (1 - leak[1]) + leak[0] * fat, fat * (1 - leak[0]) + leak[1] * water)
         noisy = (np.hypot(v + noise * draws(rng, v.shape), noise * draws(rng, v.shape)) for v in mixed)
@@ -177,11 +177,11 @@ def wilson(hits: int, count: int) -> str:
     return f"{100 * p:.2f} % ({100 * max(middle - half, 0.0):.2f}-{100 * (middle + half):.2f})"
 
 
-def bodies(first: int, count: int) -> Iterator[tuple[int, Subject, str, Body]]:
+def bodies(first: int, count: int, size: str) -> Iterator[tuple[int, Subject, str, Body]]:
     for index in range(first, first + count):
         subject, bmi = draw(index)
         name = next(name for end, name in CLASSES if bmi < end)
-        yield index, subject, name, render(subject, "small").stations
+        yield index, subject, name, render(subject, size).stations  # type: ignore[arg-type]
 
 
 def show(style: str, tally: Tally) -> None:
@@ -215,13 +215,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="bodies that get every swap, in each style")
     parser.add_argument("--healthy", type=int, default=3, help="further bodies without one")
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
+    parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
-    for index, subject, bmi, stations in bodies(0, given.count + given.healthy):
+    for index, subject, bmi, stations in bodies(0, given.count + given.healthy, given.size):
         for tally, (body, moved) in zip(tallies.values(), ((stations, 0.0), restyle(stations, index)), strict=True):
             tally.person(body, bmi)
             for effect in EFFECTS if index < given.count else ():
-                scan = render(subject, "small", frozenset({effect})).stations
+                scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
             for case in (*CASES, *PARTS) if index < given.count else ():
                 compare = index < given.compare and case in CASES
