@@ -92,6 +92,7 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "ensemble_study.py": "| labelled scans | MAE",
         "interval_study.py": "| 24 | all |",
         "quality_study.py": "| folding | 1 |",
+        "flag_study.py": "| ordinary | 4 |",
     }
     assert expected[example.name] in done.stdout
 
