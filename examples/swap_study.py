@@ -221,7 +221,7 @@ def main() -> None:
     for index, subject, bmi, stations in bodies(0, given.count + given.healthy, given.size):
         for tally, (body, moved) in zip(tallies.values(), ((stations, 0.0), restyle(stations, index)), strict=True):
             tally.person(body, bmi)
-            for effect in EFFECTS if index < given.count else ():
+            for effect in EFFECTS if index < (given.count + 3) // 4 else ():
                 scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
             for case in (*CASES, *PARTS) if index < given.count else ():

@@ -40,7 +40,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     write_cohort(tmp_path / "one", 2, 2, "zip", "small", anomalies, 1, lambda *n: told.append(n))
     write_cohort(tmp_path / "two", 2, 2, "zip", "small", anomalies, 2, lambda *n: told.append(n))
     assert _files(tmp_path / "one") == _files(tmp_path / "two")
-    assert told == [(1, 2), (2, 2)] * 2
+    assert told == [(0, 2), (1, 2), (2, 2)] * 2
 
 
 def test_the_first_scans_get_the_anomalies_and_the_rest_are_flawless(tmp_path: Path) -> None:

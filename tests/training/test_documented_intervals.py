@@ -40,8 +40,16 @@ class _Tiny(torch.nn.Module):
         )  # fmt: skip
         torch.nn.init.normal_(self.model[4].weight, std=0.01)
 
+    @property
+    def head(self) -> torch.nn.Linear:
+        return self.model[4]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x).reshape(-1, self.n_targets, 2)
+
+    def with_features(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.model[:4](x)
+        return torch.cat([self.head(features), features], dim=1)
 
 
 @pytest.fixture

@@ -377,6 +377,7 @@ def infer_run(points: Sequence[tuple[int, int, int]]) -> list[dict[str, float]]:
         engine = Engine([find_module("phantom-demo")], torch.device("cpu"), "fp32", batch_size)
         if members:
             engine.modules[0].members = engine.modules[0].members[:members]
+            engine.modules[0].outliers = None  # it knows the features of all members together
         shape = (batch_size, *engine.recipe.shape)
         images = list(np.random.default_rng(0).integers(0, 200, shape).astype(engine.recipe.dtype))
         engine.predict(images)

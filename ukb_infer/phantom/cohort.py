@@ -95,6 +95,7 @@ def write_cohort(
     jobs = [_Job(out, seed, index, format, size, chosen.get(index)) for index in range(1, count + 1)]
     values: dict[int, dict[str, float]] = {}
     report = progress or (lambda *_: None)
+    report(0, count)
     for index, truth in _run(jobs, workers):
         values[index] = truth
         report(len(values), count)
