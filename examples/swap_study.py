@@ -184,6 +184,12 @@ def bodies(first: int, count: int, size: str) -> Iterator[tuple[int, Subject, st
         yield index, subject, name, render(subject, size).stations  # type: ignore[arg-type]
 
 
+def legs_mm(subject: Subject, case: Case) -> float:
+    """Where the legs of a subject that lies askew meet in the first of the swapped stations, x."""
+    height = {5: 0.43, 6: 0.31}.get(case[0][0], 0.6)
+    return subject.offset_x_mm + subject.lean_x * (height - 0.6) * subject.height_mm
+
+
 def show(style: str, tally: Tally) -> None:
     people = sum((counts for counts in tally.healthy.values()), Counter[str]())
     print(f"\n## {style}: {tally.decisions} station decisions\n")
@@ -226,7 +232,7 @@ def main() -> None:
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
             for case in (*CASES, *PARTS) if index < given.count else ():
                 compare = index < given.compare and case in CASES
-                tally.swapped(body, case, subject.offset_x_mm + moved, bmi, compare=compare)
+                tally.swapped(body, case, legs_mm(subject, case) + moved, bmi, compare=compare)
     for style, tally in tallies.items():
         show(style, tally)
 
