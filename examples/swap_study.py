@@ -2,7 +2,8 @@
 
 The tables of docs/quality.md, in some twenty minutes:
 
-    python examples/swap_study.py --count 400 --healthy 6000
+    python examples/swap_study.py --count 320 --healthy 0 --compare 25
+    python examples/swap_study.py --count 0 --healthy 1500 --compare 0
 """
 
 from __future__ import annotations
@@ -221,10 +222,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="bodies that get every swap, in each style")
     parser.add_argument("--healthy", type=int, default=3, help="further bodies without one")
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
+    parser.add_argument("--first", type=int, default=0, help="number of the first body")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
-    for index, subject, bmi, stations in bodies(0, given.count + given.healthy, given.size):
+    for index, subject, bmi, stations in bodies(given.first, given.count + given.healthy, given.size):
         for tally, (body, moved) in zip(tallies.values(), ((stations, 0.0), restyle(stations, index)), strict=True):
             tally.person(body, bmi)
             for effect in EFFECTS if index < (given.count + 3) // 4 else ():
