@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="bodies that get every swap, in each style")
     parser.add_argument("--healthy", type=int, default=3, help="further bodies without one")
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
-    parser.add_argument("--first", type=int, default=0, help="number of the first body")
+    parser.add_argument("--first", type=int, default=0, help="number of the first body, for --count 0")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
