@@ -113,14 +113,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--iterations", type=int, help="per network [default: by number of labels; 20 without --full]")
+    parser.add_argument("--iterations", type=int, help="per network [default: by number of labels; 8 without --full]")
     parser.add_argument("--targets", default=",".join(TARGETS))
     options = parser.parse_args(arguments)
     options.targets = tuple(options.targets.split(","))
     if options.iterations is None:
-        options.iterations = 0 if options.full else 20
-    options.pool, options.fresh = (POOL, FRESH) if options.full else (30, 10)
-    small = f"iterations = {options.iterations}\nbatch_size = 8\nwarmup_mse = 5\n"
+        options.iterations = 0 if options.full else 8
+    options.pool, options.fresh = (POOL, FRESH) if options.full else (16, 4)
+    small = f"iterations = {options.iterations}\nbatch_size = 8\nwarmup_mse = 2\n"
     full = f"iterations = {options.iterations}\nbatch_size = {options.batch_size}\n"
     options.config = CONFIG + (full if options.full else small)
     options.work = options.work or Path(tempfile.mkdtemp())
