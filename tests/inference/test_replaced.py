@@ -43,11 +43,11 @@ def _around(monkeypatch: pytest.MonkeyPatch, *, before: Callable[[], Any] | None
 
     original = reading.project_path
 
-    def project_path(path: Path, options: ReadingOptions, *more: Any) -> Any:
+    def project_path(path: Path, options: ReadingOptions, *more: Any, **named: Any) -> Any:
         if before is not None:
             before()
         try:
-            return original(path, options, *more)
+            return original(path, options, *more, **named)
         finally:
             if after is not None:
                 after()

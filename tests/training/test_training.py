@@ -209,7 +209,7 @@ def test_phantom_sets_continue_and_repeat(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tiny_demonstration_ends_with_a_verified_module(tmp_path: Path) -> None:
     """Everything the shipped module went through, small; and twice gives the same table."""
-    config = DemoConfig(training=40, calibration=40, evaluation=10, members=2, iterations=12, workers=2)
+    config = DemoConfig(training=100, calibration=40, evaluation=10, members=2, iterations=12, workers=2)
     lines: list[str] = []
     for name in ("one", "two"):
         make_demo(tmp_path / name, tmp_path / f"work-{name}", config, overwrite=False, say=lines.append)
