@@ -314,7 +314,7 @@ def test_all_formats_of_a_phantom_project_alike(tmp_path: Path, rendered: dict) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", (1, 2))
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("anomaly", [reason for reason in ANOMALIES if not ANOMALIES[reason].effect])
 def test_every_variant_of_every_anomaly_in_every_format(
     tmp_path: Path, rendered: dict, anomaly: Reason, seed: int
