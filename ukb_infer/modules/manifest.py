@@ -51,16 +51,9 @@ class MemberFile:
 
 @from_json
 @dataclass(frozen=True)
-class OutlierFile:
-    """What ordinary scans look like to the networks: file name, its SHA-256, and which scans those were."""
+class OutlierFile(MemberFile):
+    """What ordinary scans look like to the networks: as :class:`MemberFile`, and which scans those were."""
 
-    file: Annotated[
-        str,
-        Strict(),
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"),
-        expected("a plain name ending in .safetensors"),
-    ]
-    sha256: Annotated[str, Strict(), Field(pattern="^[0-9a-f]{64}$"), expected("64 hexadecimal digits")]
     fitted_on: Line
 
 
@@ -232,7 +225,7 @@ class ModuleManifest:
         return self.network.members
 
     @property
-    def files(self) -> tuple[MemberFile | OutlierFile, ...]:
+    def files(self) -> tuple[MemberFile, ...]:
         """All files beside the manifest."""
         return (*self.members, *([self.outputs.outliers] if self.outputs.outliers is not None else []))
 
@@ -315,7 +308,7 @@ def read_manifest(folder: Path) -> ModuleManifest:
     return parse_manifest(text, str(path))
 
 
-def check_member_file(folder: Path, member: MemberFile | OutlierFile) -> str | None:
+def check_member_file(folder: Path, member: MemberFile) -> str | None:
     """Problem of one file beside the manifest (missing, or another SHA-256), or None.
 
     Args:
