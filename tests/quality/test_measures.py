@@ -173,14 +173,14 @@ def test_size_is_that_of_the_cylinder() -> None:
     assert found["body_volume"] == pytest.approx(area * length / 1000, rel=0.03)
 
 
-def _person(knee_mm: float, shoulder_mm: float, count: int = 4) -> list[Station]:
+def _person(knee_mm: float, shoulder_mm: float, count: int = 4, legs_mm: float = 160.0) -> list[Station]:
     """A neck above a shoulder, and legs whose water share dips at the knee; distances from the ends of the field."""
     length = ((SLICES - OVERLAP) * (count - 1) + SLICES - 1) * STEP
     stations = []
     for number in range(1, count + 1):
         _, y, x = grid()
         depth = ((number - 1) * (SLICES - OVERLAP) + np.arange(SLICES)[:, None, None]) * STEP
-        width = np.where(depth < shoulder_mm, 50.0, 160.0)
+        width = np.where(depth < shoulder_mm, 50.0, np.where(depth < 0.3 * length, 160.0, legs_mm))
         outer, inner = np.hypot(x / width, y / 80.0) < 1, np.hypot(x / (width - 15.0), y / 65.0) < 1
         marrow = (np.hypot(x / 2.2, y) < 60.0) & (np.abs(length - depth - knee_mm) < 30.0)
         water, fat = WATER * (inner & ~marrow), FAT * ((outer & ~inner) | (marrow & inner))
@@ -196,8 +196,13 @@ def test_coverage_is_the_distance_from_knee_and_shoulder_to_the_ends(knee_mm: fl
 
 
 def test_a_field_that_ends_above_the_knee_or_below_the_shoulder_covers_neither() -> None:
-    found = numbers(*_person(-100.0, -50.0))
+    found = numbers(*_person(-100.0, -50.0, legs_mm=110.0))
     assert found["coverage_knee"] == found["coverage_shoulder"] == 0
+
+
+def test_a_block_that_is_no_person_has_neither_to_look_for() -> None:
+    found = numbers(*_person(-100.0, -50.0))
+    assert not {"coverage_knee", "coverage_shoulder"} & found.keys()
 
 
 def test_the_headers_tell_protocol_and_pauses() -> None:

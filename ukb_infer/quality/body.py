@@ -25,6 +25,8 @@ OUTER_MM = 5.0
 KNEE_REACH_MM, KNEE_DIP, THIGH_MM = 340.0, 0.02, 200.0
 #: Muscle at the knee has at most this part of the greatest cross-section above it; between legs and pelvis it has more.
 KNEE_SHARE = 0.6
+#: A body whose thick cross-sections are less than this many times its thin ones is a block; a person's vary more.
+BLOCK_VARIATION = 1.3
 #: Profiles along the body are smoothed over this, mm.
 SMOOTHING_MM = 15.0
 #: The shoulder is where a side reaches this part of its greatest breadth within this distance of the upper end, mm.
@@ -127,8 +129,10 @@ def coverage_knee(samples: Sequence[Sample]) -> float | None:
     """Distance from the middle of the knee to the lower end of the field, mm; 0 where no knee is found.
 
     Between thigh and calf the cross-section of muscle (voxels with W > F) has a dip: at the knee, bones are wide. It
-    shows where some 40 mm of the field lie beyond it.
+    shows where some 40 mm of the field lie beyond it. A body as thick everywhere has none.
     """
+    if _is_block(samples):
+        return None
     bottom = min(_end_mm(sample) for sample in samples)
     near = [sample for sample in samples if sample.z_mm[-1] - bottom <= KNEE_REACH_MM + THIGH_MM]
     z, lean = np.concatenate([_lean_areas(sample) for sample in near], axis=1)
@@ -145,6 +149,13 @@ def coverage_knee(samples: Sequence[Sample]) -> float | None:
     first = deepest - int(np.argmin(low[deepest::-1])) + 1 if not low[: deepest + 1].all() else 0
     last = deepest + int(np.argmin(low[deepest:])) - 1 if not low[deepest:].all() else len(low) - 1
     return float(max(0.5 * (z[first] + z[last]) - bottom, 0.0))
+
+
+def _is_block(samples: Sequence[Sample]) -> bool:
+    """Whether the body is as thick everywhere, like a bottle: no person, who has no knee or shoulder to look for."""
+    areas = np.concatenate([s.by_slice[:, 0] * s.spacing_mm[1] * s.spacing_mm[2] for s in samples])
+    thin, thick = np.quantile(areas[areas > 0], (0.05, 0.95)) if (areas > 0).any() else (0.0, 0.0)
+    return bool(thick < BLOCK_VARIATION * thin)
 
 
 def _lean_areas(sample: Sample) -> Float64:
@@ -171,6 +182,8 @@ def coverage_shoulder(samples: Sequence[Sample]) -> float | None:
 
     A shoulder is where its side first reaches three quarters of its greatest breadth within 300 mm.
     """
+    if _is_block(samples):
+        return None
     top = max(float(sample.station.position_mm[2]) for sample in samples)
     rows = [
         (z, extent[2], extent[3], sample)
