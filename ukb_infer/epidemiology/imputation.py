@@ -1,6 +1,6 @@
-"""An estimated exposure or covariate: multiple imputation, regression calibration, SIMEX.
+"""An estimated exposure or covariate: multiple imputation and regression calibration.
 
-All three learn from the labelled rows how the measurement depends on the estimate. Only multiple imputation may also use
+Both learn from the labelled rows how the measurement depends on the estimate. Only multiple imputation may also use
 the outcome; it must, or the slopes are pulled towards zero.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.epidemiology.estimators import Estimated, clustered
-from ukb_infer.epidemiology.families import POISSON, Family, fit, solve
+from ukb_infer.epidemiology.families import LINEAR, POISSON, Family, fit, solve
+from ukb_infer.errors import RunError
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -47,8 +48,15 @@ class Exposure:
     people: Int64
     design_at: Callable[[Float64], Float64]
 
-    def regressors(self, *, with_outcome: bool) -> Float64:
-        """(N, k) columns from which the measurement is predicted, standardized on the labelled rows."""
+    def regressors(self, *, with_outcome: bool) -> tuple[Float64, int]:
+        """(N, k) columns from which the measurement is predicted, standardized on the labelled rows.
+
+        Args:
+            with_outcome: whether the outcome is among them.
+
+        Returns:
+            The columns: intercept, variables, then products with the estimate; and the number of those before products.
+        """
         columns = [self.estimate[:, None], self.covariates]
         if with_outcome:
             columns.append(self.outcome[:, None])
@@ -57,16 +65,20 @@ class Exposure:
         spread = few.std(axis=0)
         main = (main - few.mean(axis=0))[:, spread > 0] / spread[spread > 0]
         products = main[:, :1] * main[:, 1:]
+        if with_outcome and len(spread) == main.shape[1]:
+            products = np.column_stack([products, main[:, -1:] * main[:, 1:-1]])  # for interactions in the model
         wide = np.column_stack([np.ones(len(main)), main, products])
         if len(few) < _ROWS_PER_COEFFICIENT * wide.shape[1]:
             wide = wide[:, : 1 + main.shape[1]]
-        return wide[:, _independent(wide[self.labelled])]
+        kept = independent(wide[self.labelled])
+        return wide[:, kept], int((kept <= main.shape[1]).sum())
 
 
-def _independent(columns: Float64) -> NDArray[np.int64]:
+def independent(columns: Float64) -> NDArray[np.int64]:
     """Numbers of columns that are not linear combinations of earlier ones."""
-    r = np.abs(np.diag(np.linalg.qr(columns, mode="r")))
-    return np.flatnonzero(r > 1e-8 * np.sqrt(len(columns)))
+    lengths = np.sqrt(np.einsum("ij,ij->j", columns, columns))
+    r = np.abs(np.diag(np.linalg.qr(columns / np.where(lengths > 0, lengths, 1.0), mode="r")))
+    return np.flatnonzero(r > 1e-8)
 
 
 def multiple_imputation(
@@ -86,9 +98,10 @@ def multiple_imputation(
         rng: of the draws.
         imputations: number of completed tables.
     """
-    wide = data.regressors(with_outcome=True)
-    spread = wide[:, : 2 + data.covariates.shape[1]]
-    estimates, variances, start = [], [], None
+    wide, plain = data.regressors(with_outcome=True)
+    spread = wide[:, :plain]
+    estimates, variances = [], []
+    start: Float64 | None = None
     values = data.estimate.copy()
     for _ in range(imputations):
         values[data.labelled] = data.measured
@@ -98,7 +111,7 @@ def multiple_imputation(
         sums = clustered(found.parts, data.people)
         estimates.append(found.beta)
         variances.append(np.einsum("ij,ij->j", sums, sums))
-    return _rubin(np.array(estimates), np.array(variances), len(data.outcome) - len(start))
+    return _rubin(np.array(estimates), np.array(variances), len(data.outcome) - len(estimates[0]))
 
 
 def _impute(wide: Float64, spread: Float64, data: Exposure, rng: np.random.Generator) -> Float64:
@@ -126,7 +139,7 @@ def _variance(few: Float64, squares: Float64, weights: Float64, everyone: Float6
     mean = float(np.average(squares, weights=weights)) or 1.0
     try:
         beta, _ = solve(POISSON, few, weights, few.T @ (weights * squares / mean))
-    except Exception:  # noqa: BLE001
+    except RunError:  # residuals that no such model fits
         return np.full(len(everyone), mean)
     return mean * np.exp(np.clip(everyone @ beta, -np.log(_VARIANCE_RANGE), np.log(_VARIANCE_RANGE)))
 
@@ -153,9 +166,9 @@ def regression_calibration(family: Family, data: Exposure) -> Estimated:
         family: of the outcome, smooth.
         data: rows; the design must be linear in the estimated variable.
     """
-    wide = data.regressors(with_outcome=False)
+    wide, _ = data.regressors(with_outcome=False)
     few = wide[data.labelled]
-    calibration = fit(Family("linear", ""), few, data.measured)
+    calibration = fit(LINEAR, few, data.measured)
     values = wide @ calibration.beta
     design = data.design_at(values)
     found = fit(family, design, data.outcome)
