@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Written once into the folder: the picture from which explanations start.
 BASELINE_NAME = "baseline.npy"
+#: Folder of the projections that ``cohort`` aligns.
+PROJECTIONS_NAME = "projections"
 #: Most projections of a folder that are averaged into a baseline.
 MOST_BASELINE_SCANS = 2000
 Of = Literal["mean", "variance"]
@@ -161,10 +163,18 @@ def explain_image(
     Raises:
         ScanError: the networks return NaN, or the scan is the baseline itself, so that the map is constant.
     """
+    import torch
+
     from ukb_infer.explain.methods import attribute, to_saliency
 
     scalings = [module.scaling for module, _ in explained.modules_and_places]
-    saliency = to_saliency(attribute(method, explained, image, baseline), scalings)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # small networks gain nothing by more, and the workers share the cores
+    try:
+        attributions = attribute(method, explained, image, baseline)
+    finally:
+        torch.set_num_threads(before)
+    saliency = to_saliency(attributions, scalings)
     if not np.isfinite(saliency).all():
         raise ScanError(Reason.NON_FINITE_ESTIMATE, "the networks returned NaN or infinity; look at the scan")
     if saliency.min() == saliency.max():
@@ -201,13 +211,14 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
     picture = _baseline(config, sources, recipe)
     identity = config.base_identity(recipe) | {
         "modules": {m.name: m.hash for m in manifests.values()}, "targets": list(config.targets), "png": config.png,
-        "method": config.method, "of": config.of, "baseline": float(np.asarray(picture, np.float64).sum()),
+        "cohort": config.cohort, "method": config.method, "of": config.of, "baseline": float(np.asarray(picture, np.float64).sum()),
     }  # fmt: skip
     place = config.out / BASELINE_NAME
 
     def job(scan: ScanInput, out: Path | None) -> ExplainJob:
         return ExplainJob(
-            scan, config.reading, recipe, digest=config.verify, swaps=config.swaps, sources=sources, out=out,
+            scan, config.reading, recipe, config.out / PROJECTIONS_NAME if config.cohort and out is not None else None,
+            digest=config.verify, swaps=config.swaps, sources=sources, out=out,
             baseline=place if out is not None else None, method=config.method, of=config.of, device=device,
             pictures=config.png,
         )  # fmt: skip
@@ -223,7 +234,7 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
             map_path(config.out, key.scan, target).with_suffix(end) for target in config.targets for end in _ENDS
         ],
         megabytes=0.35 * len(config.targets),
-        prepare=lambda: _save(picture, place),
+        prepare=lambda: _prepare(config, picture),
     )
     summary = run_scan_files(run, progress)
     if config.cohort and not config.dry_run:
@@ -236,8 +247,10 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
 _ENDS = (".npy", ".png")
 
 
-def _save(picture: NDArray[Any], path: Path) -> None:
-    with atomic_path(path) as partial, partial.open("wb") as file:
+def _prepare(config: ExplainConfig, picture: NDArray[Any]) -> None:
+    if config.cohort:
+        (config.out / PROJECTIONS_NAME).mkdir(exist_ok=True)
+    with atomic_path(config.out / BASELINE_NAME) as partial, partial.open("wb") as file:
         np.save(file, picture)
 
 

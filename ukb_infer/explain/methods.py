@@ -145,11 +145,7 @@ def gradcam(explained: nn.Module, image: Tensor, baseline: Tensor, modules: Sequ
 
 
 #: Name to method; ``--method`` chooses.
-METHODS: dict[str, Method] = {
-    "integrated-gradients": integrated_gradients,
-    "occlusion": occlusion,
-    "gradcam": gradcam,
-}
+METHODS: dict[str, Method] = {"integrated-gradients": integrated_gradients, "occlusion": occlusion, "gradcam": gradcam}
 DEFAULT_METHOD = "integrated-gradients"
 
 
@@ -164,12 +160,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def attribute(
-    name: str,
-    explained: Explained,
-    image: NDArray[Any],
-    baseline: NDArray[Any],
-) -> Float64:
+def attribute(name: str, explained: Explained, image: NDArray[Any], baseline: NDArray[Any]) -> Float64:
     """Attribution of every value of a picture.
 
     Args:

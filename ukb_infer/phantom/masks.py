@@ -1,7 +1,7 @@
 """Where each organ of a synthetic body is in its projection.
 
 An organ is scanned as the body is, with one signal inside the organ and none outside, and projected by the recipe: a
-pixel belongs to the organ if any of it lies along the pixel's line.
+pixel belongs to the organ if at least 1/255 of the thickness at its thickest place lies along the pixel's line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.phantom.anatomy import KNEE, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.population import Subject
-from ukb_infer.phantom.sampling import Size, station_grids
+from ukb_infer.phantom.sampling import Size, StationGrid, station_grids
 from ukb_infer.records import Station
 
 Project = Callable[[Sequence[Station]], NDArray[Any]]
@@ -55,15 +55,7 @@ def organ_masks(subject: Subject, project: Project, size: Size = "full") -> dict
         (rows, cols) by the names of :data:`ORGANS`; thighs are the legs above the knee.
     """
     grids = station_grids(subject, size)
-    labels = []
-    for grid in grids:
-        shapes = Body(subject, grid.z_mm).shapes()
-        painted = np.zeros((grid.slices, grid.rows, grid.cols), np.uint8)
-        for k in range(grid.slices):
-            paint_level(
-                shapes[k], grid.z_mm[k], grid.x0_mm, grid.y0_mm, grid.spacing_mm, subject.index % 1000, painted[k]
-            )
-        labels.append(painted)
+    labels = [_paint(subject, grid) for grid in grids]
     knee_mm = KNEE * subject.leg_share * subject.height_mm
     masks = {}
     for name, (regions, tissues) in ORGANS.items():
@@ -78,4 +70,14 @@ def organ_masks(subject: Subject, project: Project, size: Size = "full") -> dict
             spacing = np.array([grid.spacing_mm, grid.spacing_mm, grid.slice_spacing_mm], np.float64)
             stations.append(Station(number, volume, volume, grid.position_mm, spacing))
         masks[name] = project(stations)[0] > 0
+    masks["body"] = np.logical_or.reduce(list(masks.values()))  # a thin part is less of a body than of an organ
     return masks
+
+
+def _paint(subject: Subject, grid: StationGrid) -> NDArray[np.uint8]:
+    """(slices, rows, cols) labels of one station."""
+    shapes = Body(subject, grid.z_mm).shapes()
+    painted = np.zeros((grid.slices, grid.rows, grid.cols), np.uint8)
+    for k in range(grid.slices):
+        paint_level(shapes[k], grid.z_mm[k], grid.x0_mm, grid.y0_mm, grid.spacing_mm, subject.index % 1000, painted[k])
+    return painted

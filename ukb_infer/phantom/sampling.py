@@ -52,7 +52,7 @@ class Acquisition:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class StationGrid:
     """Grid of one station in the body's frame (mm); rows run front to back, cols to the subject's left."""
 
     rows: int
@@ -76,7 +76,7 @@ def tissue_signals(subject: Subject) -> NDArray[np.float32]:
     return table
 
 
-def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_Grid]:
+def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[StationGrid]:
     """Grids of the six stations around one subject.
 
     Args:
@@ -97,7 +97,9 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_
         first_y = 0.5 * (TALLEST_ROWS - plan.rows) * IN_PLANE_SPACING_MM + lead
         position = np.array([first_x, first_y - 0.5 * TALLEST_ROWS * IN_PLANE_SPACING_MM, FIRST_SLICE_Z_MM + z[0]])
         grids.append(
-            _Grid(rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32))
+            StationGrid(
+                rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32)
+            )
         )
         offset += plan.slices * plan.slice_spacing_mm - (OVERLAPS_MM[number] if number < len(OVERLAPS_MM) else 0.0)
     return grids
@@ -153,7 +155,7 @@ def _station_gains(rng: np.random.Generator, slices: int) -> NDArray[np.float64]
 
 
 def _render_station(
-    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int, noise_sd: float
+    subject: Subject, grid: StationGrid, signals: NDArray[np.float32], seed: int, noise_sd: float
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Water and fat of one station as (slices, rows, cols) uint16."""
     rng = np.random.default_rng(seed)
