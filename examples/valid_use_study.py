@@ -75,9 +75,7 @@ def simulate(scenario: Scenario, people: int, residuals: Float64, rng: np.random
     age, size = rng.normal(size=people), 0.5 * sex + rng.normal(size=people)
     linear = SLOPES["sex"] * sex + SLOPES["age"] * age + SLOPES["size"] * size
     # A logistic model for {quantity > 1} is true if the rest of the quantity is logistic.
-    rest = (
-        rng.logistic(size=people) if scenario.family == "logistic" and scenario.is_outcome else rng.normal(size=people)
-    )
+    rest = rng.logistic(size=people) if scenario.family == "logistic" and scenario.is_outcome else rng.normal(size=people)
     quantity = linear + rest
     error = rng.choice(residuals, people) * np.exp(0.2 * size) * (1.0 + 0.3 * sex)
     signal = 0.9 * quantity + 0.1 * sex + 0.1 * size

@@ -11,5 +11,6 @@ if TYPE_CHECKING:
     from ukb_infer.epidemiology.cohort import Cohort, Sources, read_cohort
 
 __getattr__ = on_first_use(
-    __name__, {"associate": "Association Associations associate", "cohort": "Cohort Sources read_cohort"}
+    __name__,
+    {"associate": "Association Associations associate", "cohort": "Cohort Sources read_cohort"},
 )

@@ -331,7 +331,9 @@ def _expected(formula: Formula, family: Family, cohort: Cohort, frame: pd.DataFr
     return np.mean(drawn, axis=0)
 
 
-def _rows(case: Case, results: Mapping[str, Estimated], recommended: str, level: float) -> Iterator[Association]:
+def _rows(
+    case: Case, results: Mapping[str, Estimated], recommended: str, level: float
+) -> Iterator[Association]:
     """Table rows, term by term."""
     n = 0 if case.data is None else len(case.data.true_outcome)
     ranges = sensitivity_range(case, results["naive"], level) if case.data is None else None
@@ -345,6 +347,4 @@ def _rows(case: Case, results: Mapping[str, Estimated], recommended: str, level:
                               else np.nan, n, len(case.outcome), float(effective), name == recommended)  # fmt: skip
         if ranges is not None:
             low, high = (float(v[place]) for v in ranges)
-            yield Association(
-                term, "sensitivity_range", np.nan, np.nan, low, high, np.nan, 0, len(case.outcome), np.nan
-            )
+            yield Association(term, "sensitivity_range", np.nan, np.nan, low, high, np.nan, 0, len(case.outcome), np.nan)

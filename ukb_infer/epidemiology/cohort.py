@@ -145,9 +145,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     units = {n: u for n, u in sources.units.items() if n not in estimated and n in columns}
     others = [n for n in names if n not in estimated]
     phenotypes = (
-        read_phenotypes(sources.phenotypes, others, keys, units)
-        if sources.phenotypes
-        else pd.DataFrame(index=range(len(keys)))
+        read_phenotypes(sources.phenotypes, others, keys, units) if sources.phenotypes else pd.DataFrame(index=range(len(keys)))
     )
     cohort = Cohort(
         {n: _best(run, n) for n in estimated}, _measured(sources, estimated, keys, units, notes), phenotypes,

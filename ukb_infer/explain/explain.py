@@ -211,7 +211,8 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
     picture = _baseline(config, sources, recipe)
     identity = config.base_identity(recipe) | {
         "modules": {m.name: m.hash for m in manifests.values()}, "targets": list(config.targets), "png": config.png,
-        "cohort": config.cohort, "method": config.method, "of": config.of, "baseline": float(np.asarray(picture, np.float64).sum()),
+        "cohort": config.cohort, "method": config.method, "of": config.of,
+        "baseline": float(np.asarray(picture, np.float64).sum()),
     }  # fmt: skip
     place = config.out / BASELINE_NAME
 

@@ -28,7 +28,7 @@ Function = Callable[[Tensor], Tensor]
 #: (function, picture, baseline, modules) to attributions; picture and baseline are (1, channels, rows, cols) float32.
 Method = Callable[[nn.Module, Tensor, Tensor, "Sequence[InferenceModule]"], Tensor]
 
-#: Steps of the integral from the baseline to the picture (Sundararajan et al. 2017 use 20 to 300), and how many at once.
+#: Steps of the integral from the baseline to the picture (Sundararajan et al. 2017: 20 to 300), and how many at once.
 STEPS, AT_ONCE = 24, 8
 #: Side of the occluded square and its stride, as shares of the picture's side.
 PATCH, STRIDE = 1 / 16, 1 / 32
@@ -182,7 +182,7 @@ def to_saliency(attributions: Float64, scalings: Sequence[InputScaling]) -> NDAr
     """Saliency of every pixel: the size of what the pixels of a neighbourhood contribute together.
 
     A network that averages blocks of pixels cannot tell them apart, and contributions of neighbours that cancel are
-    noise of the gradient: they are summed over the channels and smoothed by one such block (sd) before the size is taken.
+    noise of the gradient: they are summed over the channels and smoothed by such a block (sd), then the size is taken.
 
     Args:
         attributions: (channels, rows, cols).
