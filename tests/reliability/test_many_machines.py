@@ -19,7 +19,7 @@ from tests.support.tiny_module import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.cluster import read_cluster_file, run_on_cluster
-from ukb_infer.inference import ProjectConfig, run_predict, run_project
+from ukb_infer.inference import ProjectConfig, StitchConfig, run_predict, run_project, run_stitch
 from ukb_infer.inference.retry import run_retry
 from ukb_infer.records import ReadingOptions
 from ukb_infer.runs.export import run_export
@@ -268,6 +268,19 @@ def test_a_cluster_that_loses_a_worker_loses_no_scan(
     assert killed
     assert summary.exit_code == 3
     assert tables(tmp_path / "run") == tables(single / "run")
+
+
+@pytest.mark.slow
+def test_relative_paths_start_from_the_folder_of_the_command_not_of_the_workers(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = make_inputs(tmp_path, 2, broken=False).name
+    monkeypatch.chdir(tmp_path)
+    there = {"reading": ReadingOptions(expected_stations=0), "scheduler": cluster.scheduler_address}
+    run_project(ProjectConfig((scans,), Path("projections"), **there))  # type: ignore[arg-type]
+    run_stitch(StitchConfig((scans,), Path("bodies"), contrasts=("water",), spacing="8", **there))  # type: ignore[arg-type]
+    assert len(list((tmp_path / "projections").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "bodies").rglob("*.nii.gz"))) == 2
 
 
 def _square(value: int) -> int:

@@ -116,8 +116,7 @@ def _work(run: FileRun, session: Session, todo: list[ScanInput], progress: Progr
                 _remove_outdated(run, scan, outcome)
             report(done, total, failures)
     finally:
-        session.journal.record(rows)
-        session.log.failures(rows)
+        session.commit(rows)
 
 
 def _remove_outdated(run: FileRun, scan: ScanInput, outcome: Outcome) -> None:
