@@ -313,7 +313,7 @@ def test_waiting_for_the_first_worker_costs_no_item_its_time(caplog: pytest.LogC
         found = dict(run_on_cluster(abs, [-1, -4], scheduler=late.scheduler_address, timeout_s=0.5))
         starting.join()
     assert found == {0: 1, 1: 4}
-    assert caplog.messages.count("the cluster has no workers yet; waiting for them") == 1
+    assert caplog.messages.count("the cluster has no workers; waiting for them") == 1
 
 
 def test_a_scheduler_that_is_not_there_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

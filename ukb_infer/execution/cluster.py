@@ -27,6 +27,8 @@ KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge
 IN_FLIGHT = 3
 #: An item may queue behind others in flight, so it gets this many times the limit.
 TIMEOUT_FACTOR = IN_FLIGHT + 1
+#: How often lost workers are replaced by new jobs, in dask's words.
+RESUBMIT_EVERY = "20s"
 _LOOK_UP_S = 0.5
 _LOG = logging.getLogger(__name__)
 
@@ -115,6 +117,8 @@ def _start_cluster(path: Path) -> Any:
     except (TypeError, ValueError) as error:
         raise UsageError(f"`scheduler` {path}: [options] are not valid for dask-jobqueue ({error})") from error
     cluster.scale(jobs=jobs)
+    # Replaces lost workers (time limit, preemption); not jobs that end before they have one, which may be wrong.
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval=RESUBMIT_EVERY)
     return cluster
 
 
@@ -134,7 +138,7 @@ def _stream(
             threads = sum(client.nthreads().values())
             if not threads:  # they may queue in the batch system for hours: no item's time runs
                 if not waiting:
-                    _LOG.warning("the cluster has no workers yet; waiting for them")
+                    _LOG.warning("the cluster has no workers; waiting for them")
                 waiting = True
                 flying = {future: (index, time.monotonic()) for future, (index, _) in flying.items()}
                 time.sleep(_LOOK_UP_S)
