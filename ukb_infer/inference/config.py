@@ -35,7 +35,7 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """Common configuration of ``project`` and ``predict``.
+    """Common configuration of ``project``, ``stitch`` and ``predict``.
 
     Attributes:
         inputs: paths as given; ``out``: folder of the run.
