@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from ukb_infer.cli import options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
 from ukb_infer.cli.shared import shares
 
 
@@ -49,5 +47,4 @@ def predict(
         from ukb_infer.inference.predict import run_predict
 
         summary = run_predict(config, progress)
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)

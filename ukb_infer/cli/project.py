@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from ukb_infer.cli import options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
 from ukb_infer.cli.shared import shares
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 
@@ -38,5 +36,4 @@ def project(
         from ukb_infer.inference.project import run_project
 
         summary = run_project(config, progress)
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from ukb_infer.cli import options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
 from ukb_infer.cli.shared import shares
 
 
@@ -34,5 +32,4 @@ def stitch(
         from ukb_infer.inference.stitch import run_stitch
 
         summary = run_stitch(config, progress)
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)
