@@ -196,6 +196,16 @@ def test_a_head_beyond_the_box_and_a_contrast_elsewhere_are_flagged() -> None:
     assert Reason.NOT_ALIGNED in flags
 
 
+def test_a_head_too_tall_for_the_box_loses_its_neck() -> None:
+    tall = np.zeros((20, 24, 40), np.float32)
+    tall[4:16, 4:20, 2:38] = 100 + np.arange(36)  # brighter upwards
+    out, grid = preprocess([Volume(tall, affine_of())], SETTINGS)
+    top = np.linalg.inv(affine_of()) @ grid.affine @ [0, 0, SETTINGS.size[2] - 1, 1]
+    assert round(top[2]) in (37, 38)
+    assert out[0].max() == out[0][:, :, -2:].max()
+    assert grid.flags == (Reason.HEAD_CUT,)
+
+
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
 def test_a_mask_returns_to_the_voxels_it_came_from(tmp_path: Path, codes: str) -> None:
     mask = (make_head() > 110).astype(np.uint8)
