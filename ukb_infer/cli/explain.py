@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from ukb_infer.cli import completion, options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
+from ukb_infer.cli.shared import shares
 
 METHODS = ("integrated-gradients", "occlusion", "gradcam")
 
 
+@shares(options.ScanOptions)
 def explain(
-    inputs: options.Inputs,
-    out: options.Out,
+    *,
+    shared: options.ScanOptions,
     targets: Annotated[
         list[str],
         typer.Option(
@@ -45,17 +47,6 @@ def explain(
     ] = None,
     png: Annotated[bool, typer.Option("--png/--no-png", help="Write each map over its scan.")] = True,
     device: options.Device = "auto",
-    workers: options.Workers = None,
-    root: options.Root = None,
-    exclude: options.Exclude = None,
-    allow_missing_stations: options.AllowMissing = False,
-    expected_stations: options.Expected = 6,
-    timeout_s: options.Timeout = 600.0,
-    swaps: options.Swaps = "flag",
-    shard: options.Shard = "",
-    dry_run: options.DryRun = False,
-    overwrite: options.Overwrite = False,
-    log_ids: options.LogIds = False,
 ) -> None:
     """Show which pixels of a scan its estimates rest on.
 
@@ -69,18 +60,11 @@ def explain(
         ukb-infer explain projections --out unsure --target age --of variance --cohort --phenotypes people.csv
     """
     from ukb_infer.explain.explain import ExplainConfig, run_explain
-    from ukb_infer.inference.config import default_workers
-    from ukb_infer.records import ReadingOptions
 
     config = ExplainConfig(
-        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
-        reading=ReadingOptions(expected_stations, allow_missing_stations),
-        workers=default_workers() if workers is None else workers, modules=tuple(modules or ()),
-        targets=tuple(dict.fromkeys(targets)), method=method, of=of, baseline=baseline,  # type: ignore[arg-type]
-        device=device, png=png, cohort=cohort, phenotypes=phenotypes, swaps=swaps,  # type: ignore[arg-type]
-        shard=shard, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
+        modules=tuple(modules or ()), targets=tuple(dict.fromkeys(targets)), method=method, of=of,  # type: ignore[arg-type]
+        baseline=baseline, device=device, png=png, cohort=cohort, phenotypes=phenotypes, **shared.settings(),
     )  # fmt: skip
     with ProgressDisplay("explain") as progress:
         summary = run_explain(config, progress)
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)
