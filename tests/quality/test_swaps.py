@@ -107,6 +107,43 @@ def test_a_slab_is_a_part_and_never_corrected() -> None:
     assert "station 3, a region" in scan.messages[0]
 
 
+def exchanged_where(stations: Sequence[Station], number: int, chosen: Any) -> tuple[Station, ...]:
+    """Swap the voxels of a station that ``chosen`` (places x, y, z from its first voxel's corner, mm) picks."""
+    own = stations[number - 1]
+    y, x, z = np.meshgrid(*(s * np.arange(n) for s, n in zip(own.spacing_mm, own.shape, strict=True)), indexing="ij")
+    inside = chosen(x + float(own.position_mm[0]), y, z)
+    made = replace(
+        own, water=np.where(inside, own.fat, own.water), fat=np.where(inside, own.water, own.fat)
+    )  # fmt: skip
+    return (*stations[: number - 1], made, *stations[number:])
+
+
+def test_an_arm_is_told_by_the_seams_and_flagged() -> None:
+    arm_mm = 170.0  # the phantom's arms hang farther out
+    kinds, actions, scan = told(exchanged_where(STATIONS, 3, lambda x, y, z: x > arm_mm), "correct")
+    assert kinds == ["none", "none", "part", "none", "none", "none"]
+    assert actions[2] == "flagged"
+    assert scan.flags == (Reason.FAT_WATER_SWAP,)
+
+
+def test_a_liver_dome_is_told_by_its_slices_and_flagged() -> None:
+    rows = STATIONS[2].shape[0] * float(STATIONS[2].spacing_mm[0])
+    slices = STATIONS[2].shape[2] * float(STATIONS[2].spacing_mm[2])
+    kinds, actions, _ = told(
+        exchanged_where(
+            STATIONS, 3,
+            lambda x, y, z: (x - SUBJECT.offset_x_mm + 70) ** 2 + (y - rows / 2) ** 2 + (z - slices / 2) ** 2 < 60**2,
+        ), "correct",
+    )  # fmt: skip
+    assert kinds == ["none", "none", "part", "none", "none", "none"]
+    assert actions[2] == "flagged"
+
+
+def test_a_participant_who_moved_has_no_swapped_region() -> None:
+    moved = render(SUBJECT, "small", frozenset({Reason.SEAM_MISMATCH})).stations
+    assert set(told(moved)[0]) == {"none"}
+
+
 def test_metal_is_flagged_and_never_corrected() -> None:
     stations = exchanged(render(SUBJECT, "small", frozenset({Reason.METAL})).stations, (4, "whole"))
     _, actions, scan = told(stations, "correct")

@@ -426,3 +426,117 @@ def count_exchanged(water: Array, fat: Array, body: Array, border: float, counts
                 counts[k, half, 0] += 1.0
                 w, f, v, g = water[k, r, c], fat[k, r, c], water[k + 1, r, c], fat[k + 1, r, c]
                 counts[k, half, 1] += (f > 2.0 * w and v > 2.0 * g) or (w > 2.0 * f and g > 2.0 * v)
+
+
+@compiled
+def find_patch(one: Array, other: Array, body: Array, limits: Array, found: Array) -> None:
+    """Largest connected patch in which water and fat of two planes of the same place are exchanged, in place.
+
+    A voxel belongs to it if in its window of 3 x 3 the cosine between r = (F - W)/(F + W) of both planes is clearly
+    negative, and no longer agrees if one plane is moved by a voxel, as after a mere movement.
+
+    Args:
+        one: (2, rows, cols) float32, water and fat.
+        other: same shape.
+        body: (rows, cols) bool, body in both.
+        limits: (3,) largest cosine, largest cosine once moved, largest mean of |T1 - T2| / (T1 + T2), T = W + F.
+        found: (6,) float64, set to the voxels of the patch, the sum of their cosines with the sign changed, and of
+            ``one`` in their windows W + F and voxels where fat prevails, and where water does.
+    """
+    rows, cols = body.shape
+    ratio, total = np.zeros((2, rows, cols), np.float32), np.zeros((2, rows, cols), np.float32)
+    found[:] = 0.0
+    for r in range(rows):
+        for c in range(cols):
+            if body[r, c]:
+                for n in range(2):
+                    plane = one if n == 0 else other
+                    w, f = plane[0, r, c], plane[1, r, c]
+                    total[n, r, c] = w + f
+                    ratio[n, r, c] = (f - w) / (w + f)
+    score = np.zeros((rows, cols))
+    for r in range(1, rows - 1):
+        for c in range(1, cols - 1):
+            if ratio[0, r, c] * ratio[1, r, c] < 0:
+                score[r, c] = _exchange_score(ratio, total, body, r, c, limits)
+    stack = np.empty((rows * cols, 2), np.int32)
+    for r in range(rows):
+        for c in range(cols):
+            if score[r, c] > 0:
+                sums = _take_patch(score, ratio, total, r, c, stack)
+                if sums[0] > found[0]:
+                    found[:] = sums
+
+
+@compiled
+def _take_patch(score: Array, ratio: Array, total: Array, row: int, col: int, stack: Array) -> Array:
+    """Sums of :func:`find_patch` over the voxels that touch one, whose scores are set to 0: (6,) float64.
+
+    Args:
+        score: (rows, cols), above 0 in patches.
+        ratio: (2, rows, cols) of both planes.
+        total: same shape.
+        row: of the first voxel.
+        col: likewise.
+        stack: (voxels, 2) int32 to work with.
+    """
+    sums, count = np.zeros(6), 1
+    rows, cols = score.shape
+    stack[0, 0], stack[0, 1] = row, col
+    sums[1] += score[row, col]
+    score[row, col] = 0.0
+    while count:
+        count -= 1
+        r, c = stack[count, 0], stack[count, 1]
+        sums[0] += 1.0
+        for y in range(r - 1, r + 2):
+            for x in range(c - 1, c + 2):
+                if ratio[0, y, x] * ratio[1, y, x] < 0:
+                    kind = 2 if ratio[0, y, x] > 0 else 4
+                    sums[kind] += total[0, y, x]
+                    sums[kind + 1] += 1.0
+        for step in range(4):
+            y = r + (step == 0) - (step == 1)
+            x = c + (step == 2) - (step == 3)
+            if 0 <= y < rows and 0 <= x < cols and score[y, x] > 0:
+                sums[1] += score[y, x]
+                score[y, x] = 0.0
+                stack[count, 0], stack[count, 1] = y, x
+                count += 1
+    return sums
+
+
+@compiled
+def _exchange_score(ratio: Array, total: Array, body: Array, row: int, col: int, limits: Array) -> float:
+    """Cosine, with the sign changed, of the window around a voxel; 0 where it is not exchanged.
+
+    Args:
+        ratio: (2, rows, cols) of both planes.
+        total: same shape.
+        body: (rows, cols) bool.
+        row: not the first or last.
+        col: likewise.
+        limits: of :func:`find_patch`.
+    """
+    rows, cols = body.shape
+    score = 0.0
+    for turn in range(9):
+        place = (turn + 4) % 9  # not moved first
+        dy, dx = place // 3 - 1, place % 3 - 1
+        count, product, one, other, uneven = 0, 0.0, 0.0, 0.0, 0.0
+        for r in range(row - 1, row + 2):
+            for c in range(col - 1, col + 2):
+                y, x = r + dy, c + dx
+                if 0 <= y < rows and 0 <= x < cols and body[r, c] and body[y, x]:
+                    a, b = ratio[0, r, c], ratio[1, y, x]
+                    count += 1
+                    product, one, other = product + a * b, one + a * a, other + b * b
+                    uneven += abs(total[0, r, c] - total[1, y, x]) / (total[0, r, c] + total[1, y, x])
+        length = np.sqrt(one * other)
+        if turn > 0 and product > limits[1] * length:
+            return 0.0
+        if turn == 0:
+            if count < 7 or length < 0.2 * count or product > limits[0] * length or uneven > limits[2] * count:
+                return 0.0
+            score = -product / length
+    return score
