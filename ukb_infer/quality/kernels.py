@@ -429,43 +429,43 @@ def count_exchanged(water: Array, fat: Array, body: Array, border: float, counts
 
 
 @compiled
-def find_patch(one: Array, other: Array, body: Array, limits: Array, found: Array) -> None:
-    """Largest connected patch in which water and fat of two planes of the same place are exchanged, in place.
+def find_patch(water: Array, fat: Array, body: Array, limits: Array, found: Array) -> None:
+    """Largest connected patch of a plane in which water and fat of it and the next plane are exchanged, in place.
 
     A voxel belongs to it if in its window of 3 x 3 the cosine between r = (F - W)/(F + W) of both planes is clearly
     negative, and no longer agrees if one plane is moved by a voxel, as after a mere movement.
 
     Args:
-        one: (2, rows, cols) float32, water and fat.
-        other: same shape.
-        body: (rows, cols) bool, body in both.
+        water: (planes, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
         limits: (3,) largest cosine, largest cosine once moved, largest mean of |T1 - T2| / (T1 + T2), T = W + F.
-        found: (6,) float64, set to the voxels of the patch, the sum of their cosines with the sign changed, and of
-            ``one`` in their windows W + F and voxels where fat prevails, and where water does.
+        found: (6,) float64, set to the voxels of the patch, the sum of their cosines with the sign changed, and of the
+            plane in their windows W + F and voxels where fat prevails, and where water does.
     """
-    rows, cols = body.shape
-    ratio, total = np.zeros((2, rows, cols), np.float32), np.zeros((2, rows, cols), np.float32)
+    planes, rows, cols = body.shape
+    ratio, total = np.zeros(body.shape, np.float32), np.zeros(body.shape, np.float32)
+    score, stack = np.zeros((rows, cols)), np.empty((rows * cols, 2), np.int32)
     found[:] = 0.0
-    for r in range(rows):
-        for c in range(cols):
-            if body[r, c]:
-                for n in range(2):
-                    plane = one if n == 0 else other
-                    w, f = plane[0, r, c], plane[1, r, c]
-                    total[n, r, c] = w + f
-                    ratio[n, r, c] = (f - w) / (w + f)
-    score = np.zeros((rows, cols))
-    for r in range(1, rows - 1):
-        for c in range(1, cols - 1):
-            if ratio[0, r, c] * ratio[1, r, c] < 0:
-                score[r, c] = _exchange_score(ratio, total, body, r, c, limits)
-    stack = np.empty((rows * cols, 2), np.int32)
-    for r in range(rows):
-        for c in range(cols):
-            if score[r, c] > 0:
-                sums = _take_patch(score, ratio, total, r, c, stack)
-                if sums[0] > found[0]:
-                    found[:] = sums
+    for k in range(planes):
+        for r in range(rows):
+            for c in range(cols):
+                if body[k, r, c]:
+                    total[k, r, c] = water[k, r, c] + fat[k, r, c]
+                    ratio[k, r, c] = (fat[k, r, c] - water[k, r, c]) / total[k, r, c]
+    for k in range(planes - 1):
+        pair, sums_of_pair, marked = ratio[k : k + 2], total[k : k + 2], 0
+        for r in range(1, rows - 1):
+            for c in range(1, cols - 1):
+                if pair[0, r, c] * pair[1, r, c] < 0:
+                    score[r, c] = _exchange_score(pair, sums_of_pair, r, c, limits)
+                    marked += score[r, c] > 0
+        for r in range(1, rows - 1 if marked else 1):
+            for c in range(1, cols - 1):
+                if score[r, c] > 0:
+                    sums = _take_patch(score, pair, sums_of_pair, r, c, stack)
+                    if sums[0] > found[0]:
+                        found[:] = sums
 
 
 @compiled
@@ -507,18 +507,17 @@ def _take_patch(score: Array, ratio: Array, total: Array, row: int, col: int, st
 
 
 @compiled
-def _exchange_score(ratio: Array, total: Array, body: Array, row: int, col: int, limits: Array) -> float:
+def _exchange_score(ratio: Array, total: Array, row: int, col: int, limits: Array) -> float:
     """Cosine, with the sign changed, of the window around a voxel; 0 where it is not exchanged.
 
     Args:
         ratio: (2, rows, cols) of both planes.
-        total: same shape.
-        body: (rows, cols) bool.
+        total: same shape, 0 outside the body.
         row: not the first or last.
         col: likewise.
         limits: of :func:`find_patch`.
     """
-    rows, cols = body.shape
+    _, rows, cols = ratio.shape
     score = 0.0
     for turn in range(9):
         place = (turn + 4) % 9  # not moved first
@@ -527,7 +526,7 @@ def _exchange_score(ratio: Array, total: Array, body: Array, row: int, col: int,
         for r in range(row - 1, row + 2):
             for c in range(col - 1, col + 2):
                 y, x = r + dy, c + dx
-                if 0 <= y < rows and 0 <= x < cols and body[r, c] and body[y, x]:
+                if 0 <= y < rows and 0 <= x < cols and total[0, r, c] > 0 and total[1, y, x] > 0:
                     a, b = ratio[0, r, c], ratio[1, y, x]
                     count += 1
                     product, one, other = product + a * b, one + a * a, other + b * b

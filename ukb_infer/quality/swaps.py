@@ -204,13 +204,9 @@ class Cues:
         """Cosine, its sign changed, of the largest patch that is exchanged between two sampled slices; 0 without."""
         from ukb_infer.quality import kernels
 
-        sample, best = self.sample, np.zeros(6)
-        both, body = np.stack([sample.water, sample.fat], axis=1), sample.body
-        for k in range(len(body) - 1):
-            found = np.zeros(6)
-            kernels.find_patch(both[k], both[k + 1], body[k] & body[k + 1], PATCH_OF_SLICES, found)
-            best = max(best, found, key=lambda sums: sums[0])
-        return float(best[1] / best[0]) if best[0] * area_cm2(sample) >= SLICES_CM2 else 0.0
+        sample, found = self.sample, np.zeros(6)
+        kernels.find_patch(sample.water, sample.fat, sample.body, PATCH_OF_SLICES, found)
+        return float(found[1] / found[0]) if found[0] * area_cm2(sample) >= SLICES_CM2 else 0.0
 
     @property
     def regional(self) -> float:
@@ -235,9 +231,9 @@ def seam_patch(seam: Seam) -> tuple[float, float]:
 
     total = np.zeros(6)
     for plane in seam.planes:
-        pair, found = np.zeros((2, 2, *plane.body.shape), np.float32), np.zeros(6)
-        pair[0][:, plane.body], pair[1][:, plane.body] = plane.upper, plane.lower
-        kernels.find_patch(pair[0], pair[1], plane.body, PATCH_OF_SEAM, found)
+        water, fat = np.zeros((2, 2, *plane.body.shape), np.float32)
+        water[:, plane.body], fat[:, plane.body] = (plane.upper[0], plane.lower[0]), (plane.upper[1], plane.lower[1])
+        kernels.find_patch(water, fat, np.stack([plane.body, plane.body]), PATCH_OF_SEAM, found := np.zeros(6))
         if found[0] * area_cm2(seam.upper) < SEAM_CM2:
             return 0.0, 0.0
         total += found
