@@ -20,6 +20,8 @@ def stitch(
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
     timeout_s: options.Timeout = 600.0,
+    quality: options.Quality = None,
+    require_quality: options.RequireQuality = None,
     swaps: options.Swaps = "flag",
     shard: options.Shard = "",
     scheduler: options.Scheduler = "",
@@ -32,7 +34,7 @@ def stitch(
     """Fuse every scan's stations into one body and write it as NIfTI, a 3D file a contrast.
 
     Writes FOLDER/sub-EID/ses-INSTANCE/anat/sub-EID_ses-INSTANCE_acq-dixon_rec-water_desc-fused_T1w.nii.gz, a .json
-    beside each (stations, seams, gains, storage) and scans.csv. Voxels run to the right, to the front and up, and sform
+    beside each (stations, seams, gains, storage), scans.csv and quality.csv. Voxels run to the right, to the front and up, and sform
     and qform say so. fraction is F/(W+F) in 0-1. The run is continued, sharded, merged and retried as those of
     `project`.
 
@@ -48,6 +50,7 @@ def stitch(
 
     config = StitchConfig(
         inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
+        quality=quality, require_quality=require_quality,
         reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
         workers=default_workers() if workers is None else workers,
         contrasts=options.split_names(contrasts), spacing=spacing, lock=lock, swaps=swaps,  # type: ignore[arg-type]
