@@ -181,8 +181,8 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
     try:
         if holds_fused_bodies(path):
             raise UsageError(
-                f"{shown(given)} holds fused bodies that `stitch` wrote, expected scans or projections; pass the zips or "
-                "folders that they were made of",
+                f"{shown(given)} holds fused bodies that `stitch` wrote, expected scans or projections; pass the zips "
+                "or folders that they were made of",
                 field="inputs",
             )
         kind = input_kind(path)
