@@ -57,9 +57,8 @@ def find_regions(body: Array, regions: Array) -> None:
                 region[r, c] = 1 if plane[r, c] else 2
         count = 0
         for r in range(rows):
-            for c in range(cols):
-                edge = r == 0 or c == 0 or r == rows - 1 or c == cols - 1
-                if edge and region[r, c] == 2:
+            for c in range(0, cols, 1 if r == 0 or r == rows - 1 else max(cols - 1, 1)):  # along the edge
+                if region[r, c] == 2:
                     region[r, c] = 0
                     stack[count, 0], stack[count, 1] = r, c
                     count += 1
@@ -240,21 +239,31 @@ def interpolate(water: Array, fat: Array, z: float, rows: Array, cols: Array, fo
     z = min(max(z, 0.0), depth - 1.0)
     low = min(int(z), depth - 2)
     w = np.float32(z - low)
+    first, weight = np.empty(cols.size, np.int64), np.empty(cols.size, np.float32)
+    for j in range(cols.size):
+        c = min(max(cols[j], 0.0), breadth - 1.0)
+        first[j] = min(int(c), breadth - 2)
+        weight[j] = c - first[j]
+        if cols[j] <= -0.5 or cols[j] >= breadth - 0.5:
+            first[j] = -1
     for i in range(rows.size):
-        for j in range(cols.size):
-            r, c = rows[i], cols[j]
-            if r <= -0.5 or c <= -0.5 or r >= height - 0.5 or c >= breadth - 0.5:
-                found[0, i, j], found[1, i, j] = 0.0, 0.0
-                continue
-            r, c = min(max(r, 0.0), height - 1.0), min(max(c, 0.0), breadth - 1.0)
-            y, x = min(int(r), height - 2), min(int(c), breadth - 2)
-            v, u = np.float32(r - y), np.float32(c - x)
-            for contrast in range(2):
-                volume = water if contrast == 0 else fat
+        if rows[i] <= -0.5 or rows[i] >= height - 0.5:
+            found[0, i], found[1, i] = 0.0, 0.0
+            continue
+        r = min(max(rows[i], 0.0), height - 1.0)
+        y = min(int(r), height - 2)
+        v = np.float32(r - y)
+        for contrast in range(2):
+            near = water[low : low + 2, y : y + 2] if contrast == 0 else fat[low : low + 2, y : y + 2]
+            for j in range(cols.size):
+                x, u = first[j], weight[j]
+                if x < 0:
+                    found[contrast, i, j] = 0.0
+                    continue
                 total = np.float32(0.0)
                 for k in range(2):
-                    upper = (1 - v) * ((1 - u) * volume[low + k, y, x] + u * volume[low + k, y, x + 1])
-                    lower = v * ((1 - u) * volume[low + k, y + 1, x] + u * volume[low + k, y + 1, x + 1])
+                    upper = (1 - v) * ((1 - u) * near[k, 0, x] + u * near[k, 0, x + 1])
+                    lower = v * ((1 - u) * near[k, 1, x] + u * near[k, 1, x + 1])
                     total += (w if k == 1 else 1 - w) * np.float32(upper + lower)
                 found[contrast, i, j] = total
 
