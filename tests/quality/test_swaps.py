@@ -192,6 +192,23 @@ def test_a_run_writes_what_it_found_and_corrects_on_request(tmp_path: Path) -> N
     assert run_project(replace(runs["ignore"], swaps="flag")).computed == 0
 
 
+def test_a_swap_that_is_left_fails_where_that_is_required(tmp_path: Path) -> None:
+    good = write_scan(STATIONS, tmp_path, NAME)
+    bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME.replace("1_", "2_", 1))
+    legs = write_scan(exchanged(STATIONS, (5, "left")), tmp_path, NAME.replace("1_", "3_", 1))
+    required = tmp_path / "required.toml"
+    required.write_text('reasons = ["fat_water_swap"]\n')
+    for mode, failing in (("flag", {bad.stem}), ("correct", set())):
+        config = ProjectConfig(
+            tuple(map(str, (good, bad, legs))), tmp_path / mode, workers=0, swaps=mode, require_quality=required,  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert run_project(config).exit_code == (3 if failing else 0)
+        found = {scan.key.scan: scan.result for scan in read_run(tmp_path / mode).scans}
+        assert {name for name, result in found.items() if result.status == "failed"} == failing
+        assert found[bad.stem].reasons[0] is Reason.FAT_WATER_SWAP
+    assert "station 3 are swapped: flagged" in (tmp_path / "flag/scans.csv").read_text()
+
+
 def test_what_was_corrected_can_be_undone(tmp_path: Path) -> None:
     good = write_scan(STATIONS, tmp_path, NAME)
     bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME.replace("1_", "2_", 1))

@@ -473,6 +473,16 @@ def swap_measures(found: Sequence[Swap]) -> Measures:
     return columns
 
 
+def uncorrected(measures: Measures) -> frozenset[Reason]:
+    """Reasons of the swaps that were found and left, from the columns of :func:`swap_measures`."""
+    left = {
+        measures[name.removesuffix("_action")]
+        for name, action in measures.items()
+        if action == "flagged" and name.startswith("swap_")
+    }
+    return frozenset(Reason.FAT_WATER_SWAP_LEG if k in ("left", "right") else Reason.FAT_WATER_SWAP for k in left)
+
+
 def seams_of(samples: Sequence[Sample]) -> list[Seam]:
     """Seams between the stations of a scan, head first."""
     return [Seam(upper, lower) for upper, lower in pairwise(samples)]

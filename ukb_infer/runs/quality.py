@@ -63,13 +63,13 @@ def judged_scans(journal: Journal, judge: Judge) -> Iterator[JudgedScan]:
 
 def _judged(item: JournalInput, row: JournalRow, judge: Judge) -> JudgedScan:
     result = row.result
-    flags = () if result.status == "failed" else judge.flags(result.measures)
-    if not flags:
+    failed = result.status == "failed"
+    flags, swapped = () if failed else judge.flags(result.measures), not failed and judge.lacks(result.measures)
+    if not flags and not swapped:
         return JudgedScan(item=item, result=result, payload=row.payload)
     message = "; ".join(part for part in (result.message, *(flag.message for flag in flags)) if part)
     reasons = (*result.reasons, *(flag.reason for flag in flags))
-    fatal = [flag for flag in flags if judge.fails(flag)]
-    if not fatal:
+    if not swapped and not any(judge.fails(flag) for flag in flags):
         judged = replace(result, status="flagged", reasons=reasons, message=message)
         return JudgedScan(item=item, result=judged, payload=row.payload, flags=flags)
     why = "--strict" if judge.spec.strict else "--require-quality"
