@@ -1,9 +1,10 @@
 """How well fat-water swaps are found, flagged and corrected on synthetic bodies from underweight to class-3 obesity.
 
-The tables of docs/quality.md, in some twenty minutes:
+The tables of docs/quality.md, in some twenty minutes each:
 
     python examples/swap_study.py --count 320 --healthy 0 --compare 25
-    python examples/swap_study.py --count 0 --healthy 1500 --compare 0
+    python examples/swap_study.py --count 320 --healthy 0 --compare 0 --regions
+    python examples/swap_study.py --count 0 --healthy 7500 --compare 0
 """
 
 from __future__ import annotations
@@ -181,14 +182,26 @@ def judge(stations: Body):  # type: ignore[no-untyped-def]
     return treat_swaps(Stations(stations), samples, seams_of(samples), "correct")
 
 
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson)."""
+    z, p = 1.96, hits / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(middle - half, 0.0), middle + half
+
+
 def wilson(hits: int, count: int) -> str:
     """Share in % with its 95 % interval."""
     if not count:
         return ""
-    z, p = 1.96, hits / count
-    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return f"{100 * p:.2f} % ({100 * max(middle - half, 0.0):.2f}-{100 * (middle + half):.2f})"
+    low, high = interval(hits, count)
+    return f"{100 * hits / count:.2f} % ({100 * low:.2f}-{100 * high:.2f})"
+
+
+def predictive(sensitivity: float, false: float) -> float:
+    """Positive predictive value in %, at the published prevalence."""
+    true, wrong = PREVALENCE * sensitivity, (1 - PREVALENCE) * false
+    return 100 * true / (true + wrong) if true + wrong else math.nan
 
 
 def bodies(first: int, count: int, size: str) -> Iterator[tuple[int, Subject, str, Body]]:
@@ -223,11 +236,12 @@ def show(style: str, tally: Tally) -> None:
         print(f"| {name} | {c['people']} | {wilson(c['flagged'], c['people'])} | {c['corrected']} |")
     b, n = tally.bystanders, tally.bystanders["stations"]
     print(f"\nstations beside swapped ones: {n}, flagged {b['flagged']}, corrected {b['corrected']}")
-    true, false = PREVALENCE * whole["flagged"] / max(whole["scans"], 1), people["flagged"] / max(people["people"], 1)
-    false *= 1 - PREVALENCE
-    ppv = true / max(true + false, 1e-12)
-    print(f"positive predictive value of a flag at 1.8 %: {100 * ppv:.1f} %; "
-          f"corrected projections: {tally.compared} compared, {tally.unequal} unequal")  # fmt: skip
+    for what in ("flagged", "corrected") if whole["scans"] and people["people"] else ():
+        share, high = people[what] / people["people"], interval(people[what], people["people"])[1]
+        own = whole[what] / whole["scans"]
+        print(f"positive predictive value of {what} at 1.8 %: {predictive(own, share):.1f} %, "
+              f"at least {predictive(own, high):.1f} %")  # fmt: skip
+    print(f"corrected projections: {tally.compared} compared, {tally.unequal} unequal")
 
 
 def main() -> None:
