@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ukb_infer.phantom.anatomy import KNEE, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.population import Subject
 from ukb_infer.phantom.sampling import Size, StationGrid, station_grids
+from ukb_infer.protocol import UK_BIOBANK, Protocol
 from ukb_infer.records import Station
 
 Project = Callable[[Sequence[Station]], NDArray[Any]]
@@ -43,18 +44,21 @@ ORGANS: Mapping[str, tuple[tuple[Region, ...], tuple[Tissue, ...]]] = MappingPro
 _SIGNAL = 1000
 
 
-def organ_masks(subject: Subject, project: Project, size: Size = "full") -> dict[str, NDArray[np.bool_]]:
+def organ_masks(
+    subject: Subject, project: Project, size: Size = "full", protocol: Protocol = UK_BIOBANK
+) -> dict[str, NDArray[np.bool_]]:
     """The projected region of each organ.
 
     Args:
         subject: whose body it is.
         project: of the recipe: stations, head first, to (channels, rows, cols).
         size: of the stations, as for :func:`ukb_infer.phantom.render`.
+        protocol: of the site.
 
     Returns:
         (rows, cols) by the names of :data:`ORGANS`; thighs are the legs above the knee.
     """
-    grids = station_grids(subject, size)
+    grids = station_grids(subject, size, protocol=protocol)
     labels = [_paint(subject, grid) for grid in grids]
     knee_mm = KNEE * subject.leg_share * subject.height_mm
     masks = {}

@@ -109,7 +109,9 @@ def tissue_signals(subject: Subject, look: Appearance = APPEARANCES["ukb"]) -> N
     return table
 
 
-def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0, protocol: Protocol = UK_BIOBANK) -> list[StationGrid]:
+def station_grids(
+    subject: Subject, size: Size, shift_mm: float = 0.0, protocol: Protocol = UK_BIOBANK
+) -> list[StationGrid]:
     """Grids of the stations around one subject.
 
     Args:
