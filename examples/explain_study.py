@@ -1,8 +1,9 @@
 """Whether saliency maps point at the organ: the share of a map inside it, on phantoms, which know where everything is.
 
-The table of docs/explain.md, in some ten minutes; `--modules` may name another module:
+The table of docs/explain.md, in some ten minutes; `--modules` may name another module, and without options two bodies
+are explained by one method:
 
-    python examples/explain_study.py --work WORK --count 20
+    python examples/explain_study.py --work WORK --count 20 --methods integrated-gradients,occlusion,gradcam
 
 An organ's region is its projection and what lies within one pixel of the network's input. Chance is the region's share
 of the body's pixels. Synthetic bodies: this says nothing about people.
@@ -11,13 +12,14 @@ of the body's pixels. Synthetic bodies: this says nothing about people.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
 from ukb_infer.explain.explain import ExplainConfig, map_path, run_explain
-from ukb_infer.explain.methods import METHODS
+from ukb_infer.explain.methods import DEFAULT_METHOD
 from ukb_infer.imaging.recipes import get_recipe
 from ukb_infer.modules import find_module, read_manifest
 from ukb_infer.phantom.cohort import MASKS, TRUTH_NAME, write_cohort
@@ -36,12 +38,13 @@ def regions(folder: Path, scan: str, organ: str, pixels: int) -> tuple[np.ndarra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--work", type=Path, default=None, help="working folder [default: a temporary one]")
+    parser.add_argument("--count", type=int, default=2)
     parser.add_argument("--modules", default="phantom-demo")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=DEFAULT_METHOD)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
+    args.work = args.work or Path(tempfile.mkdtemp())
     module = find_module(args.modules)
     manifest = read_manifest(module)
     recipe = get_recipe(manifest.input.recipe)
