@@ -5,8 +5,8 @@ are explained by one method:
 
     python examples/explain_study.py --work WORK --count 20 --methods integrated-gradients,occlusion,gradcam
 
-An organ's region is its projection and what lies within one pixel of the network's input. Chance is the region's share
-of the body's pixels. Synthetic bodies: this says nothing about people.
+A column is a target, an organ, and how many pixels around its projection count as it: networks on 64 x 64 see blocks of
+4 pixels. Chance is the region's share of the body's pixels. Synthetic bodies: this says nothing about people.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from ukb_infer.phantom.cohort import MASKS, TRUTH_NAME, write_cohort
 
 #: Target, and the organ that it should rest on.
 ORGANS = {"AtlasTotalThighMuscleVolume": "thighs", "liverFat": "liver", "AtlasVatVolume": "trunk"}
+#: Pixels around an organ's projection that count as the organ.
+MARGINS = (0, 4, 8, 16)
 SEED = 8181
 
 
@@ -33,7 +35,8 @@ def regions(folder: Path, scan: str, organ: str, pixels: int) -> tuple[np.ndarra
     """(rows, cols) bool: the organ's region, and the body."""
     with np.load(folder / MASKS / f"{scan}.npz") as masks:
         near = np.ones((3, 3), bool)
-        return binary_dilation(masks[organ], near, iterations=pixels), masks["body"]
+        wide = binary_dilation(masks[organ], near, iterations=pixels) if pixels else masks[organ]
+        return wide, masks["body"]
 
 
 def main() -> None:
@@ -48,31 +51,27 @@ def main() -> None:
     module = find_module(args.modules)
     manifest = read_manifest(module)
     recipe = get_recipe(manifest.input.recipe)
-    pixels = recipe.shape[1] // (manifest.input.size or recipe.shape[1:])[0]
     scans = args.work / "scans"
     if not (scans / TRUTH_NAME).is_file():
         write_cohort(scans, args.count, SEED, size="small", masks=recipe.project, workers=args.workers)
-    print(f"{manifest.name}, {args.count} phantoms, network pixels of {pixels} x {pixels}\n")
-    print("| method | " + " | ".join(f"{target} in the {organ}" for target, organ in ORGANS.items()) + " |")
-    print("|---" * (1 + len(ORGANS)) + "|")
     names = sorted(path.stem for path in (scans / MASKS).glob("*.npz"))
-    chance = []
-    for organ in ORGANS.values():
-        pairs = [regions(scans, name, organ, pixels) for name in names]
-        chance.append(np.mean([(region & body).sum() / body.sum() for region, body in pairs]))
+    print(f"{manifest.name}, networks on {manifest.input.size or recipe.shape[1:]} pixels, {len(names)} phantoms\n")
+    heads = [f"{target}, {organ} {margin:+d}" for target, organ in ORGANS.items() for margin in MARGINS]
+    print(f"| method | {' | '.join(heads)} |\n|{'---|' * (1 + len(heads))}")
+    chance = [np.mean([region[body].mean() for region, body in (regions(scans, name, organ, margin) for name in names)])
+              for organ in ORGANS.values() for margin in MARGINS]  # fmt: skip
     for method in args.methods.split(","):
         out = args.work / f"{manifest.name}-{method}"
         run_explain(ExplainConfig(inputs=(str(scans),), out=out, modules=(str(module),), targets=tuple(ORGANS),
                                   method=method, png=False, workers=args.workers))  # fmt: skip
         cells = []
         for target, organ in ORGANS.items():
-            shares = []
-            for name in names:
-                saliency = np.load(map_path(out, name, target))
-                shares.append(saliency[regions(scans, name, organ, pixels)[0]].sum() / saliency.sum())
-            cells.append(f"{np.mean(shares):.2f} (sd {np.std(shares):.2f})")
-        print(f"| {method} | " + " | ".join(cells) + " |", flush=True)
-    print("| chance | " + " | ".join(f"{value:.2f}" for value in chance) + " |")
+            maps = [np.load(map_path(out, name, target)) for name in names]
+            for margin in MARGINS:
+                inside = [regions(scans, name, organ, margin)[0] for name in names]
+                cells.append(np.mean([m[region].sum() / m.sum() for m, region in zip(maps, inside, strict=True)]))
+        print(f"| {method} | " + " | ".join(f"{share:.2f}" for share in cells) + " |", flush=True)
+    print("| chance | " + " | ".join(f"{share:.2f}" for share in chance) + " |")
 
 
 if __name__ == "__main__":
