@@ -10,10 +10,6 @@ from ukb_infer.training.objectives.unlabelled import Unlabelled
 #: Name to objective with labels; ``[objective] name`` of a configuration chooses.
 OBJECTIVES: dict[str, type[Objective]] = {"regression": Regression}
 #: Name to objective without labels; `pretrain --objective` chooses.
-PRETRAINING: dict[str, type[Unlabelled]] = {
-    "mae": MaskedReconstruction,
-    "hybrid": Hybrid,
-    "contrastive": Contrastive,
-}
+PRETRAINING: dict[str, type[Unlabelled]] = {"mae": MaskedReconstruction, "hybrid": Hybrid, "contrastive": Contrastive}
 
 __all__ = ["OBJECTIVES", "PRETRAINING", "Objective", "Regression", "Unlabelled"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ukb_infer.networks.encoder import EncoderSpec, build_encoder
-from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views
+from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views, in_views
 
 #: Length of the vectors that are compared.
 PROJECTED = 64
@@ -26,7 +26,7 @@ class ContrastiveNetwork(PretrainingNetwork):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.encoder = build_encoder(spec)
+        self.encoder, self.decoder = build_encoder(spec), None
         self.head = nn.Sequential(
             nn.Linear(spec.features, spec.features), nn.ReLU(), nn.Linear(spec.features, PROJECTED)
         )
@@ -35,7 +35,7 @@ class ContrastiveNetwork(PretrainingNetwork):
         """(V, N, C, *size) -> ``vectors`` (V, N, 64) of length one."""
         levels = self.encoder(inputs.flatten(0, 1))
         vectors = functional.normalize(self.head(self.encoder.pool(levels)).float(), dim=1)
-        return {"vectors": vectors.unflatten(0, inputs.shape[:2])}
+        return {"vectors": in_views(vectors, inputs)}
 
 
 class Contrastive(Unlabelled):

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ukb_infer.networks.decoders import ReconstructionDecoder
 from ukb_infer.networks.encoder import EncoderSpec, build_encoder
-from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views
+from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views, in_views
 
 #: Weights of the terms, as published.
 OWN, CROSS, SHARED, MODALITY, KL = 3.0, 1.0, 0.5, 0.5, 0.001
@@ -43,7 +43,7 @@ class HybridNetwork(PretrainingNetwork):
         self.encoder = build_encoder(spec)
         self.shared = convolution(width, 2 * width, 1)
         self.modality = nn.Linear(spec.features, 2 * MODALITY_LATENTS)
-        self.decoder: ReconstructionDecoder = ReconstructionDecoder(spec, inputs=width + MODALITY_LATENTS)
+        self.decoder: nn.Module = ReconstructionDecoder(spec, inputs=width + MODALITY_LATENTS)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """(2, N, C, *size) -> reconstructions and latents.
@@ -57,13 +57,13 @@ class HybridNetwork(PretrainingNetwork):
         shared, shared_log = self.shared(levels[-1]).float().chunk(2, dim=1)
         modality, modality_log = self.modality(self.encoder.pool(levels)).float().chunk(2, dim=1)
         anatomy, contrast = self._drawn(shared, shared_log), self._drawn(modality, modality_log)
-        other = anatomy.unflatten(0, inputs.shape[:2]).flip(0).flatten(0, 1)
-        size, pair = images.shape[2:], inputs.shape[:2]
+        other = in_views(anatomy, inputs).flip(0).flatten(0, 1)
+        size = images.shape[2:]
         return {
-            "reconstruction": self._decode(anatomy, contrast, size).unflatten(0, pair),
-            "cross": self._decode(other, contrast, size).unflatten(0, pair),
-            "shared": shared.unflatten(0, pair),
-            "modality": modality.unflatten(0, pair),
+            "reconstruction": in_views(self._decode(anatomy, contrast, size), inputs),
+            "cross": in_views(self._decode(other, contrast, size), inputs),
+            "shared": in_views(shared, inputs),
+            "modality": in_views(modality, inputs),
             "kl": (_kl(shared, shared_log) + _kl(modality, modality_log)).reshape(1),
         }
 
@@ -114,9 +114,9 @@ class Hybrid(Unlabelled):
         def error(name: str) -> Tensor:
             return functional.smooth_l1_loss(outputs[name].float(), views.targets, beta=BETA)
 
-        shared = functional.cosine_similarity(*outputs["shared"], dim=1).mean()
+        shared = functional.cosine_similarity(outputs["shared"][0], outputs["shared"][1], dim=1).mean()
         unlike = (~views.alike).to(shared.dtype)
-        modality = functional.cosine_similarity(*outputs["modality"], dim=1)
+        modality = functional.cosine_similarity(outputs["modality"][0], outputs["modality"][1], dim=1)
         return {
             "reconstruction": OWN * error("reconstruction"),
             "cross": CROSS * error("cross"),

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ukb_infer.networks.decoders import ReconstructionDecoder
 from ukb_infer.networks.encoder import EncoderSpec, build_encoder
-from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views
+from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views, in_views
 
 
 class MaskedAutoencoder(PretrainingNetwork):
@@ -27,13 +27,13 @@ class MaskedAutoencoder(PretrainingNetwork):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.encoder = build_encoder(spec)
-        self.decoder: ReconstructionDecoder = ReconstructionDecoder(spec)
+        self.decoder: nn.Module = ReconstructionDecoder(spec)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """(V, N, C, *size) -> ``reconstruction`` of the same shape."""
         images = inputs.flatten(0, 1)
         found = self.decoder(self.encoder(images)[-1], images.shape[2:])
-        return {"reconstruction": found.unflatten(0, inputs.shape[:2])}
+        return {"reconstruction": in_views(found, inputs)}
 
 
 class MaskedReconstruction(Unlabelled):

@@ -30,6 +30,16 @@ class Views:
     alike: Tensor
 
 
+def in_views(values: Tensor, like: Tensor) -> Tensor:
+    """(V N, ...) -> (V, N, ...).
+
+    Args:
+        values: flattened.
+        like: (V, N, ...).
+    """
+    return values.reshape(*like.shape[:2], *values.shape[1:])
+
+
 class PretrainingNetwork(nn.Module):
     """An encoder and what the objective needs beside it.
 
@@ -39,7 +49,7 @@ class PretrainingNetwork(nn.Module):
     """
 
     encoder: Encoder
-    decoder: nn.Module | None = None
+    decoder: nn.Module | None
 
 
 class Unlabelled(Section):
