@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
-from ukb_infer.inference.volumes import native_mask, read_session
+from ukb_infer.inference.volumes import native_mask
 from ukb_infer.modules.manifest import VolumeInput
 from ukb_infer.modules.outliers import join_features
+from ukb_infer.modules.volumes import read_session
 from ukb_infer.reasons import Reason
 from ukb_infer.regression.probability import apply_curve
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ukb_infer.imaging.volumes.read import BRAIN_FIELDS, brain_field
 from ukb_infer.inference.inputs import ScanInput, keep_unique
 from ukb_infer.inference.work import Outcome, finished
 from ukb_infer.modules.manifest import VolumeInput
+from ukb_infer.modules.volumes import read_session
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey
 from ukb_infer.runs.files import holds_run
@@ -147,37 +148,6 @@ def session_images(path: Path, modalities: Sequence[Sequence[str]]) -> dict[str,
             if name in wanted:
                 found.setdefault(name, file)
     return found
-
-
-def read_session(images: Mapping[str, Path], read: VolumeInput) -> tuple[NDArray[np.float32], Grid, list[Reason]]:
-    """Read and preprocess the images of one session.
-
-    Args:
-        images: paths by modality.
-        read: of the module.
-
-    Returns:
-        (C, x, y, z) float32, the grid, and flags.
-
-    Raises:
-        ScanError: a contrast is missing, or an image cannot be used.
-    """
-    from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
-    from ukb_infer.imaging.volumes.read import read_volume
-
-    paths = []
-    for group in read.modalities:
-        path = next((images[name] for name in group if name in images), None)
-        if path is None:
-            have = ", ".join(sorted(images)) or "none of the module's contrasts"
-            raise ScanError(
-                Reason.CONTRAST_MISSING, f"the session has {have}, expected {' or '.join(group)} too; add the file"
-            )
-        paths.append(path)
-    volumes = [read_volume(path) for path in paths]
-    values, grid = preprocess(volumes, VolumeSettings(spacing_mm=read.spacing_mm, size=read.size))
-    flags = [finding.reason for volume in volumes for finding in volume.findings]
-    return values, grid, list(dict.fromkeys((*flags, *grid.flags)))
 
 
 @dataclass(frozen=True)
