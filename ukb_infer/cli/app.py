@@ -21,6 +21,7 @@ from ukb_infer.cli import (
     modules,
     phantom,
     predict,
+    pretrain,
     project,
     retry,
     status,
@@ -75,7 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, pretrain.pretrain,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
