@@ -103,9 +103,10 @@ def test_a_stopped_adaptation_resumes_to_the_same_weights(cases: Path, tmp_path:
             self.save()
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Trainer, "_validate", stop)
+    monkeypatch.setattr(Trainer, "_validate", stop)
+    with pytest.raises(KeyboardInterrupt):
         adapt(task, cases, tmp_path / "cut", steps=20)
+    monkeypatch.undo()
     adapt(task, cases, tmp_path / "cut", steps=20)
     for name in ("member1.safetensors", "member2.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
@@ -187,16 +188,16 @@ def test_tasks_are_read_strictly(tmp_path: Path) -> None:
     task = find_task(write_task(tmp_path, "segmentation", "ml"))
     assert (task.name, task.inputs, task.metrics) == ("lumps", (("flair",), ("t2s", "swi")), ("dice", "nsd"))
     assert task.targets[0].lower == 0
-    for wrong, words in (
-        ("output = 'classs'", "output: got 'classs'"),
-        ("shots = 3", "shots: no such setting"),
-        ("dimension = '3'", "dimension"),
+    good = TASK.format(output="class", unit="")
+    for text, words in (
+        (good.replace("class", "classs"), "output: got 'classs'"),
+        ("shots = 3" + good, "shots: no such setting"),
+        ("dimension = '3'" + good, "dimension"),
+        (good.replace("lower", "lowest"), "lowest: no such setting"),
+        ("inputs = ", "TOML"),
     ):
         path = tmp_path / "wrong.toml"
-        text = TASK.format(output="class", unit="").replace(
-            'output = "class"\n', "" if "output" in wrong else 'output = "class"\n'
-        )
-        path.write_text(wrong + "\n" + text)
+        path.write_text(text)
         with pytest.raises(UsageError, match=words):
             find_task(str(path))
     with pytest.raises(UsageError, match="did you mean brain-age"):

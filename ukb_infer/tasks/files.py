@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,12 +33,12 @@ class _TaskFile(Section):
         Field(min_length=1, description='a list of modalities, e.g. ["flair", ["t2s", "swi"]]; in a list, any of them'),
     ]
     target: Annotated[
-        list[_Target] | _Target, Field(strict=False, description="a table [target] or several [[target]]")
+        dict[str, Any] | list[dict[str, Any]], Field(description="a table [target], or several [[target]]")
     ]
     title: str = ""
     dimension: Literal[2, 3] = 3
-    metrics: Annotated[list[str], Field(description="a list of metrics")] = []
-    groups: Annotated[list[str], Field(description="a list of columns of participants.tsv")] = []
+    metrics: Annotated[list[str], Field(description="a list of metrics", default_factory=list)]
+    groups: Annotated[list[str], Field(description="a list of columns of participants.tsv", default_factory=list)]
 
 
 def read_task(path: Path) -> Task:
@@ -56,9 +56,10 @@ def read_task(path: Path) -> Task:
         raise UsageError(f"{path} cannot be read as TOML ({error})", field="task") from error
     try:
         found = _TaskFile(**plain)
+        tables = found.target if isinstance(found.target, list) else [found.target]
+        targets = [_Target(**table) for table in tables]
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).replace('`', '')}", field="task") from error
-    targets = found.target if isinstance(found.target, list) else [found.target]
     inputs = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in found.inputs)
     return Task(
         name=found.name, title=found.title, dimension=found.dimension, inputs=inputs, output=found.output,

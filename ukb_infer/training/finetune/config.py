@@ -47,7 +47,7 @@ class Preset:
     steps: Mapping[Output, int]
     batch_size: int = 8
     learning_rate: float = 1e-3
-    scaling: InputScaling = InputScaling(1.0 / 64.0, -1.0, (128, 128))
+    scaling: InputScaling
 
 
 #: ``small`` runs on two CPU cores in minutes; ``base`` wants a GPU.
@@ -55,6 +55,7 @@ PRESETS: dict[str, Preset] = {
     "small": Preset(
         spacing_mm=3.5, size=(48, 48, 32), patch=(32, 32, 32),
         steps={"class": 300, "segmentation": 300, "regression": 400},
+        scaling=InputScaling(1.0 / 64.0, -1.0, (128, 128)),
     ),
     "base": Preset(
         spacing_mm=1.0, size=(160, 192, 160), patch=(96, 96, 96),

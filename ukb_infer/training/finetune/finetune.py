@@ -20,6 +20,7 @@ from ukb_infer.execution import RunLock, usable_cores
 from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget, save_module, verify_module
 from ukb_infer.modules.manifest import MANIFEST_NAME, ModuleInput, ModuleNetwork, ModuleOutputs, VolumeInput
 from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, drawn_scans, fit_reference
+from ukb_infer.networks.build import check_encoder
 from ukb_infer.networks.device import choose_device
 from ukb_infer.networks.encoder import need_monai
 from ukb_infer.networks.pretrained import ENCODER_NAME, Pretrained, load_pretrained
@@ -73,7 +74,10 @@ def run_finetune(
     """
     need_monai()
     _check_out(request)
-    pretrained = None if request.pretrained is None else load_pretrained(request.pretrained)
+    pretrained = None
+    if request.pretrained is not None:
+        pretrained = load_pretrained(request.pretrained)
+        check_encoder(pretrained.spec, request.dimension, request.preset, request.pretrained)
     read = request.reads(pretrained) if request.dimension == 3 else None
     config, drawn = request.config(pretrained, read), draw_cases(request, say)
     transferred = _transferred(config, request, read, say)

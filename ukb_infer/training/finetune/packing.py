@@ -91,9 +91,8 @@ def draw_cases(request: FinetuneRequest, say: Say) -> Drawn:
         participants=found.participants[rows], cases=chosen,
     )  # fmt: skip
     people = np.unique(drawn.participants).size
-    say(
-        f"{request.task}: {len(rows)} of {len(found.names)} labelled cases, {people} participants{_shares(request, drawn)}"
-    )
+    counts = f"{len(rows)} of {len(found.names)} labelled cases, {people} participants"
+    say(f"{request.task}: {counts}{_shares(request, drawn)}")
     return drawn
 
 
