@@ -11,7 +11,9 @@ from ukb_infer.targets import TARGETS, TargetSpec
 from ukb_infer.tasks.files import find_task
 from ukb_infer.tasks.task import Task
 from ukb_infer.training.finetune.config import FinetuneRequest
-from ukb_infer.training.finetune.finetune import Progress, Say, run_finetune
+from ukb_infer.training.finetune.finetune import run_finetune
+from ukb_infer.training.finetune.packing import Progress
+from ukb_infer.training.preparing import Say
 
 
 def run_adapt(

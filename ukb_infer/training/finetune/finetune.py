@@ -118,7 +118,7 @@ def _transferred(config: TrainConfig, request: FinetuneRequest, read: VolumeInpu
             config.network.backbone, len(request.targets), request.pretrained, shape
         )
     sizes = {name: value.numel() for name, value in network.model.state_dict().items()}
-    share = sum(sizes[name] for name in network.transfer.loaded) / sum(sizes.values())
+    share = float(sum(sizes[name] for name in network.transfer.loaded) / sum(sizes.values()))
     rest = ", ".join(dict.fromkeys(name.split(".")[0] for name in network.transfer.random)) or "none"
     say(f"{100 * share:.1f} % of the weights come from {request.pretrained}; random: {rest}")
     return share
@@ -210,13 +210,14 @@ def _recipe(packed: Packed, config: TrainConfig, request: FinetuneRequest, trans
     init = "random"
     if request.pretrained is not None:
         init = f"{request.pretrained.name} {sha256_file(request.pretrained / ENCODER_NAME)[:16]}"
-    return (
+    recipe: dict[str, Any] = (
         {"task": request.task, "preset": request.preset, "shots": request.shots or "all", "init": init}
         | {"transferred": round(transferred, 4), "cases": len(packed.data.labels)}
         | settings
         | ({f"input_{name}": value for name, value in scaling.items()} if request.dimension == 2 else {})
         | {"labels": hashlib.sha256(np.ascontiguousarray(packed.data.labels).tobytes()).hexdigest()[:16]}
     )
+    return recipe
 
 
 def _finish(
