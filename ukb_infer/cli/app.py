@@ -11,6 +11,7 @@ import typer
 from ukb_infer._version import __version__
 from ukb_infer.cli import (
     bench,
+    benchmark,
     calibrate,
     cross_validate,
     demo,
@@ -69,7 +70,7 @@ def _root(
         demand_output()
 
 
-#: Every command with its function, in the order of ``--help``; `modules` has subcommands.
+#: Every command with its function, in the order of ``--help``; `modules` and `benchmark` have subcommands.
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -81,6 +82,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(modules.app, name="modules")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:
