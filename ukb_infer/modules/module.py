@@ -18,13 +18,13 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
-from ukb_infer.imaging.recipes import get_recipe
 from ukb_infer.modules.calibration import half_width_of
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     MemberFile,
+    ModuleInput,
     ModuleManifest,
     ModuleOutputs,
     OutlierFile,
@@ -38,6 +38,9 @@ from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose
 from ukb_infer.networks.speed import DTYPES, Call, Precision
 from ukb_infer.regression import Mixture, calibrate, combine_members, convert_units, destandardize, variance_from_raw
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
+
+#: Volumes reach the networks as they were preprocessed.
+AS_IT_IS = InputScaling()
 
 
 class NetworkOutput(NamedTuple):
@@ -89,8 +92,9 @@ class InferenceModule:
         outliers: OutlierReference | None = None,
     ) -> None:
         self.manifest, self.device, self.backend, self.outliers = manifest, device, backend, outliers
-        self.recipe = get_recipe(manifest.input.recipe)
-        self.scaling = InputScaling(manifest.input.scale, manifest.input.offset, manifest.input.size)
+        read = manifest.input
+        self.recipe = read.form
+        self.scaling = InputScaling(read.scale, read.offset, read.size) if isinstance(read, ModuleInput) else AS_IT_IS
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
         self._compiled = {wanted: CompiledMembers(self.members, features=wanted) for wanted in (False, True)}

@@ -93,6 +93,12 @@ def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> None:
 
 
 def _cached_imagenet_file(spec: BackboneSpec) -> Path:
+    if not spec.imagenet:
+        raise UsageError(
+            f"imagenet: there are no such weights for {spec.name}; use random, or the encoder.safetensors of a "
+            "pretraining",
+            field="init",
+        )
     name = str(spec.weights.url).rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
