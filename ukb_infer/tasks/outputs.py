@@ -104,7 +104,9 @@ def read_value(path: Path, task: Task) -> float:
     return value
 
 
-def read_mask(path: Path, task: Task, grids: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]]) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, task: Task, grids: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]]
+) -> NDArray[np.uint8]:
     """Read the labels of a segmentation; a mask without any is allowed.
 
     Args:
@@ -153,9 +155,7 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
 
 
 def _check_grid(
-    shape: tuple[int, ...],
-    affine: NDArray[np.float64],
-    grids: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]],
+    shape: tuple[int, ...], affine: NDArray[np.float64], grids: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]]
 ) -> None:
     same = [wanted for wanted in grids if wanted[0] == shape]
     if not same:
