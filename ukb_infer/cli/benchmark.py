@@ -18,6 +18,116 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")]
 
 
 @app.command(cls=Command)
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PRED", help="Folder of any system's outputs: <sub>.txt or <sub>.nii.gz.")
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Labels: labels/<sub>/[ses_1/]{label.txt,seg.nii.gz}; body: also a table."),
+    ],
+    suite: Annotated[str, completion.choice("fomo25", "fomo26", "body", help="fomo25, fomo26 or body.")],
+    out: Out,
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="Task [default: the only one of the suite that fits the labels].")
+    ] = "",
+    replicates: Annotated[int, typer.Option(metavar="N", help="Bootstrap replicates over cases; 0: none.")] = 1000,
+    seed: Seed = 0,
+    both_empty: Annotated[
+        float, typer.Option(metavar="X", help="Surface Dice of two empty masks: 0 as in FOMO26, or 1.")
+    ] = 0.0,
+) -> None:
+    """Score outputs against labels with the metrics of a suite.
+
+    Writes scores.csv (with 95 % bootstrap intervals over cases), cases.csv and, where participants.tsv lies beside the
+    labels, groups.csv. A missing or unusable output counts as the worst: the wrong class, an error of 100, Dice 0.
+
+    Example:
+        ukb-infer benchmark score outputs --labels data --suite fomo25 --task fomo25-infarct --out scores
+    """
+    from ukb_infer.tasks.suites import ScoreConfig, run_score
+
+    report = run_score(
+        ScoreConfig(
+            predictions=predictions,
+            labels=labels,
+            out=out,
+            suite=suite,
+            task=task,
+            replicates=replicates,
+            seed=seed,
+            both_empty=both_empty,
+        )
+    )
+    rows = [
+        (
+            s.task,
+            s.metric,
+            *(f"{v:.4g}" for v in (s.value.value, s.value.low, s.value.high)),
+            f"{s.count}",
+            f"{s.missing}",
+        )
+        for s in report.scores
+    ]
+    plain = [f"{t}  {m} {v} [{low}, {high}]  {n} cases, {gone} missing" for t, m, v, low, high, n, gone in rows]
+    show.table(("task", "metric", ">value", ">lower", ">upper", ">cases", ">missing"), rows, plain)
+    if report.unlabelled:
+        typer.echo(f"{len(report.unlabelled)} outputs have no label: {', '.join(report.unlabelled[:8])}")
+    for path in report.files:
+        typer.echo(f"  {path}")
+
+
+@app.command("run-container", cls=Command)
+def run_container(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE_OR_COMMAND", help="Apptainer image (.sif), name of a Docker or Podman image, or a command."
+        ),
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Cases: preprocessed/<sub>/ses_1/*.nii.gz.")],
+    task: Annotated[str, typer.Option(metavar="NAME", help="Task of FOMO25 or FOMO26, e.g. fomo25-infarct.")],
+    out: Annotated[Path, typer.Option(metavar="PRED", help="Folder for the outputs and faults.csv.")],
+    limit_s: Annotated[float, typer.Option(metavar="S", help="Longest time of a case, s.")] = 120.0,
+    engine: Annotated[
+        str,
+        completion.choice(
+            "auto", "command", "apptainer", "singularity", "docker", "podman", help="What starts it [default: by name]."
+        ),
+    ] = "auto",
+    gpu: Annotated[bool, typer.Option("--gpu", help="Give the container the GPU.")] = False,
+) -> None:
+    """Run a container or command on every case as the challenge does, and check every output.
+
+    Each case sees only read-only copies of its images and an empty output folder. Only outputs that count stay in PRED;
+    faults.csv says what is wrong with the others. Exit code 3 if any is.
+
+    Example:
+        ukb-infer benchmark run-container model.sif --data cases --task fomo25-infarct --out outputs
+    """
+    from ukb_infer.cli.common import ProgressDisplay
+    from ukb_infer.tasks.containers import ContainerConfig
+    from ukb_infer.tasks.containers import run_container as run
+
+    config = ContainerConfig(image=image, data=data, task=task, out=out, limit_s=limit_s, engine=engine, gpu=gpu)
+    with ProgressDisplay("run-container") as progress:
+        report = run(config, progress)
+    rows = [
+        (case.name, f"{case.seconds:.1f}", case.fault.value, case.fault.meaning, case.message)
+        for case in report.cases
+        if case.fault is not None
+    ]
+    if rows:
+        titles = ("case", ">seconds", "fault", "meaning", "found")
+        show.table(titles, rows, [f"  {name}: {fault}: {said}" for name, _, fault, _, said in rows])
+    slowest = max((case.seconds for case in report.cases), default=0.0)
+    typer.echo(f"{len(report.cases) - len(rows)} ok, {len(rows)} failed; slowest case {slowest:.1f} s")
+    for path in report.files:
+        typer.echo(f"  {path}")
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(cls=Command)
 def rank(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="CSV: team, taskN_METRIC [, track, taskN_METRIC_lower and _upper].")

@@ -7,7 +7,6 @@ overall score the weighted mean over tasks; a missing result gets the number of 
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ukb_infer.errors import UsageError
-from ukb_infer.storage import write_texts
+from ukb_infer.storage import csv_text, write_texts
 from ukb_infer.text import suggest
 
 Float64 = NDArray[np.float64]
@@ -269,28 +268,25 @@ def _rank_track(
 
 def ranking_csv(rankings: Sequence[Ranking]) -> str:
     """Table of unrounded ranks: track, team, overall_rank, task1_rank ..., place."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["track", "team", "overall_rank", *(f"task{n}_rank" for n in rankings[0].numbers), "place"])
-    for ranking in rankings:
-        for k, team in enumerate(ranking.teams):
-            ranks = [repr(float(v)) for v in (ranking.overall[k], *ranking.tasks[k])]
-            writer.writerow([ranking.track, team, *ranks, ranking.place[k]])
-    return buffer.getvalue()
+    rows = [
+        (r.track, team, *(repr(float(v)) for v in (r.overall[k], *r.tasks[k])), r.place[k])
+        for r in rankings
+        for k, team in enumerate(r.teams)
+    ]
+    return csv_text(("track", "team", "overall_rank", *(f"task{n}_rank" for n in rankings[0].numbers), "place"), rows)
 
 
 def stability_csv(rankings: Sequence[Ranking]) -> str:
     """How the places vary over the bootstrap: 95 % interval, share of replicates in first place and in the same one."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["track", "team", "place", "place_lower", "place_upper", "share_first", "share_same", "basis"])
-    for ranking in rankings:
-        low, high = np.percentile(ranking.places, [2.5, 97.5], axis=0, method="inverted_cdf")
-        for k, team in enumerate(ranking.teams):
-            own = ranking.places[:, k]
-            shares = [f"{np.mean(own == place):.4f}" for place in (1, ranking.place[k])]
-            writer.writerow([ranking.track, team, ranking.place[k], int(low[k]), int(high[k]), *shares, ranking.basis])
-    return buffer.getvalue()
+    rows = []
+    for r in rankings:
+        low, high = np.percentile(r.places, [2.5, 97.5], axis=0, method="inverted_cdf")
+        for k, team in enumerate(r.teams):
+            shares = [f"{np.mean(r.places[:, k] == place):.4f}" for place in (1, r.place[k])]
+            rows.append((r.track, team, r.place[k], int(low[k]), int(high[k]), *shares, r.basis))
+    return csv_text(
+        ("track", "team", "place", "place_lower", "place_upper", "share_first", "share_same", "basis"), rows
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

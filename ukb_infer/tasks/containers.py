@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import secrets
 import shlex
@@ -20,7 +18,7 @@ from pathlib import Path
 
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.datasets.cases import Case, read_cases
-from ukb_infer.storage import atomic_path, sha256_file, write_texts
+from ukb_infer.storage import atomic_path, csv_text, sha256_file, write_texts
 from ukb_infer.tasks.outputs import SUFFIXES, Fault, OutputError, read_embedding, read_grid, read_mask, read_value
 from ukb_infer.tasks.registry import get_task
 from ukb_infer.tasks.task import Task
@@ -369,11 +367,14 @@ def _keep_log(out: Path, name: str, log: Path) -> None:
 
 
 def _table(runs: Sequence[CaseRun]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["participant", "status", "fault", "seconds", "exit_code", "message"])
-    for run in runs:
-        status, fault = ("ok", "") if run.fault is None else ("failed", run.fault.value)
-        code = "" if run.exit_code is None else run.exit_code
-        writer.writerow([run.name, status, fault, f"{run.seconds:.2f}", code, run.message])
-    return buffer.getvalue()
+    rows = [
+        (
+            run.name,
+            *(("ok", "") if run.fault is None else ("failed", run.fault.value)),
+            f"{run.seconds:.2f}",
+            "" if run.exit_code is None else run.exit_code,
+            run.message,
+        )
+        for run in runs
+    ]
+    return csv_text(("participant", "status", "fault", "seconds", "exit_code", "message"), rows)

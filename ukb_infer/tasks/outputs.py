@@ -126,7 +126,7 @@ def read_mask(
     _check_grid(shape, affine, grids)
     _check_to_the_end(path, shape)
     try:
-        data = np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+        data = np.asanyarray(nib.load(path).dataobj)
     except Exception as error:  # nibabel raises many kinds
         raise OutputError(Fault.UNREADABLE, f"{path.name}: {error}") from None
     if data.dtype.kind == "f" and not np.isfinite(data).all():
@@ -146,8 +146,8 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64]]:
         OutputError: not a NIfTI file, or a header that cannot be read.
     """
     try:
-        image = nib.load(path)  # type: ignore[attr-defined]
-        if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):  # type: ignore[attr-defined]
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
             raise ValueError(f"it is a {type(image).__name__}")
         return tuple(image.shape), np.asarray(image.affine, dtype=np.float64)
     except Exception as error:  # nibabel raises many kinds
