@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import pearsonr
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score
 
 from ukb_infer.evaluation.fairness import fairness, grouped
 from ukb_infer.evaluation.metrics import bootstrap_weights, resampled
@@ -14,11 +14,20 @@ SCORE = np.round(LABEL * 0.5 + RNG.standard_normal(80), 1)
 WEIGHTS = np.concatenate(list(bootstrap_weights(np.arange(80).astype(str), 20, 5)))
 
 
+def by_auroc(member: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return resampled("auroc", LABEL[member], SCORE[member], weights)
+
+
 def test_resampled_metrics_are_those_of_the_repeated_cases() -> None:
     for weights in WEIGHTS:
         rows = np.repeat(np.arange(80), weights.astype(int))
         y, p = LABEL[rows], SCORE[rows]
-        expected = {"auroc": roc_auc_score(y, p), "mae": np.abs(y - p).mean(), "r": pearsonr(y, p).statistic}
+        expected = {
+            "auroc": roc_auc_score(y, p),
+            "mae": np.abs(y - p).mean(),
+            "r": pearsonr(y, p).statistic,
+            "r2": r2_score(y, p),
+        }
         for metric, value in expected.items():
             assert resampled(metric, LABEL, SCORE, weights[None])[0] == pytest.approx(value)
 
@@ -26,7 +35,7 @@ def test_resampled_metrics_are_those_of_the_repeated_cases() -> None:
 def test_fairness_is_the_mean_over_attributes_of_one_minus_the_gap() -> None:
     sex = ["F" if k % 2 else "M" for k in range(80)]
     site = ["abc"[k % 3] for k in range(80)]
-    found, values = fairness("auroc", LABEL, SCORE, {"sex": sex, "site": site}, WEIGHTS)
+    found, values = fairness(by_auroc, {"sex": sex, "site": site}, WEIGHTS)
 
     def gap(names: list[str]) -> float:
         areas = [roc_auc_score(LABEL[m], SCORE[m]) for group in set(names) if (m := np.array(names) == group).any()]
@@ -39,12 +48,12 @@ def test_fairness_is_the_mean_over_attributes_of_one_minus_the_gap() -> None:
 
 def test_groups_that_cannot_be_judged_are_left_out() -> None:
     names = ["only" if v else "other" for v in LABEL]  # one class each
-    found, values = fairness("auroc", LABEL, SCORE, {"leaked": names}, WEIGHTS)
+    found, values = fairness(by_auroc, {"leaked": names}, WEIGHTS)
     assert np.isnan(found).all()
     assert all(np.isnan(v.value) for v in values)
     sex = ["F" if k % 2 else "M" for k in range(80)]
-    both, _ = fairness("auroc", LABEL, SCORE, {"leaked": names, "sex": sex}, WEIGHTS)
-    alone, _ = fairness("auroc", LABEL, SCORE, {"sex": sex}, WEIGHTS)
+    both, _ = fairness(by_auroc, {"leaked": names, "sex": sex}, WEIGHTS)
+    alone, _ = fairness(by_auroc, {"sex": sex}, WEIGHTS)
     assert both[0] == alone[0]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ukb_infer.evaluation.metrics import resampled
 
 Float64 = NDArray[np.float64]
 #: Groups of an attribute with numbers, as equal in size as ties allow.
@@ -48,7 +46,7 @@ def grouped(values: Sequence[str]) -> list[str]:
 
 
 def fairness(
-    metric: str, label: Float64, estimate: Float64, groups: Mapping[str, Sequence[str]], weights: Float64
+    measure: Callable[[NDArray[np.bool_], Float64], Float64], groups: Mapping[str, Sequence[str]], weights: Float64
 ) -> tuple[Float64, list[GroupValue]]:
     """Fairness for every row of weights, and the metric of every group in the first row.
 
@@ -56,9 +54,8 @@ def fairness(
     groups that define it.
 
     Args:
-        metric: ``auroc`` or ``r``, larger is better.
-        label: (n,).
-        estimate: (n,).
+        measure: from the (n,) members of a group and their (rows, members) weights to the metric, (rows,), NaN where it
+            is not defined; larger is better.
         groups: (n,) names by attribute, "" where unknown.
         weights: (rows, n), the first all ones.
 
@@ -70,11 +67,11 @@ def fairness(
         rows = []
         for group in sorted({name for name in names if name}):
             member = np.array([name == group for name in names])
-            found = resampled(metric, label[member], estimate[member], weights[:, member])
+            found = measure(member, weights[:, member])
             values.append(GroupValue(attribute=attribute, group=group, count=int(member.sum()), value=float(found[0])))
             rows.append(found)
-        if sum(np.isfinite(row[0]) for row in rows) >= 2:
-            stacked = np.array([row for row in rows if np.isfinite(row[0])])
-            gaps.append(stacked.max(axis=0) - stacked.min(axis=0))  # NaN where a replicate lacks a group
+        judged = [row for row in rows if np.isfinite(row[0])]
+        if len(judged) >= 2:
+            gaps.append(np.ptp(judged, axis=0))  # NaN where a replicate lacks a group
     score = 1.0 - np.mean(gaps, axis=0) if gaps else np.full(len(weights), np.nan)
     return np.asarray(score), values

@@ -375,7 +375,7 @@ def resampled(metric: str, label: Float64, estimate: Float64, weights: Float64) 
     """One metric for every row of weights, (rows,); NaN where it is not defined.
 
     Args:
-        metric: ``auroc``, ``mae`` or ``r``.
+        metric: ``auroc``, ``mae``, ``r`` or ``r2``.
         label: (n,) 0 or 1 for the AUROC.
         estimate: (n,) score or value.
         weights: (rows, n), e.g. from :func:`bootstrap_weights`.
@@ -388,12 +388,14 @@ def resampled(metric: str, label: Float64, estimate: Float64, weights: Float64) 
             return _ranking(label, estimate, weights)[0]
         if metric == "mae":
             return _divide(weights @ np.abs(estimate - label), n)
-        if metric != "r":
-            raise ValueError(f"metric: got {metric!r}, expected auroc, mae or r")
+        if metric not in ("r", "r2"):
+            raise ValueError(f"metric: got {metric!r}, expected auroc, mae, r or r2")
         y, m = label - label.mean(), estimate - estimate.mean()
         sy, sm, syy, smm, sym = (weights @ v for v in (y, m, y * y, m * m, y * m))
-        spreads = _spread(n, sy, syy, label), _spread(n, sm, smm, estimate)
-        return _pearson(label.size, *spreads, sym - sy * sm / n)
+        spread = _spread(n, sy, syy, label)
+        if metric == "r2":
+            return 1.0 - _divide(weights @ np.square(estimate - label), spread)
+        return _pearson(label.size, spread, _spread(n, sm, smm, estimate), sym - sy * sm / n)
 
 
 def reliability_bins(label: Float64, probability: Float64) -> tuple[Float64, Float64, NDArray[np.int64]]:

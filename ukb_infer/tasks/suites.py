@@ -336,8 +336,10 @@ def _scores(config: ScoreConfig, task: Task, cases: Sequence[ScoredCase]) -> tup
     values: list[GroupValue] = []
     named = {g: grouped([c.groups.get(g, "") for c in cases]) for g in task.groups if any(g in c.groups for c in cases)}
     if named and task.output != "segmentation":
-        ranking = "auroc" if task.output == "class" else "r"
-        rows["fairness"], values = fairness(ranking, label, estimate, named, weights)
+        judge = "auroc" if task.output == "class" else "r"
+        rows["fairness"], values = fairness(
+            lambda member, own: resampled(judge, label[member], estimate[member], own), named, weights
+        )
     scores = [
         Score(task=task.name, metric=metric, value=summarize(found), count=len(cases), missing=missing)
         for metric, found in rows.items()
