@@ -170,9 +170,10 @@ def read_probe_data(config: ProbeConfig) -> ProbeData:
     chosen = np.array([people[k] for k in use])
     if len(set(chosen)) < FEWEST:
         raise UsageError(
-            f"{len(set(chosen))} participants of {config.embeddings} have a value of {config.target}, expected at least "
-            f"{FEWEST}; check that both tables name participants alike", field="labels",
-        )  # fmt: skip
+            f"{len(set(chosen))} participants of {config.embeddings} have a value of {config.target}, expected at "
+            f"least {FEWEST}; check that both tables name participants alike",
+            field="labels",
+        )
     label, classes = _coded([texts[k] for k in use])
     groups = {group: grouped([known[k].get(group, "") for k in use]) for group in config.groups}
     return ProbeData(chosen, features[use], label, classes, groups)
