@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom.anomalies import ANOMALIES, check_format
@@ -22,6 +23,8 @@ from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
 
 TRUTH_NAME, ANOMALY_NAME = "truth.csv", "anomalies.csv"
+_Work = TypeVar("_Work")
+_Done = TypeVar("_Done")
 _OUR_NAME = re.compile(r"0\d{6}_20201_2_0")
 
 
@@ -96,7 +99,7 @@ def write_cohort(
     values: dict[int, dict[str, float]] = {}
     report = progress or (lambda *_: None)
     report(0, count)
-    for index, truth in _run(jobs, workers):
+    for index, truth in run_jobs(_write_one, jobs, workers):
         values[index] = truth
         report(len(values), count)
     if anomalies:
@@ -121,12 +124,19 @@ def _remove_earlier(out: Path) -> None:
     table.unlink()
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, float]]]:
+def run_jobs(function: Callable[[_Work], _Done], jobs: Sequence[_Work], workers: int) -> Iterator[_Done]:
+    """Do all jobs, in processes if there are several workers; results come as they are done.
+
+    Args:
+        function: importable at top level.
+        jobs: each must pickle.
+        workers: processes; 1 works in this one.
+    """
     if workers <= 1 or len(jobs) == 1:
-        yield from map(_write_one, jobs)
+        yield from map(function, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-        yield from pool.imap_unordered(_write_one, jobs)
+        yield from pool.imap_unordered(function, jobs)
 
 
 def _check(
