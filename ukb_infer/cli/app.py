@@ -22,6 +22,7 @@ from ukb_infer.cli import (
     modules,
     phantom,
     predict,
+    pretrain,
     probe,
     project,
     retry,
@@ -77,7 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, pretrain.pretrain,
         probe.probe,
     )
 }  # fmt: skip

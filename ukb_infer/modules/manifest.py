@@ -196,6 +196,11 @@ class VolumeInput:
     dimension: ClassVar[int] = 3
 
     @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, ml."""
+        return self.spacing_mm**3 / 1000.0
+
+    @property
     def form(self) -> ImageForm:
         """Shape, type and channels of the preprocessed volumes."""
         channels = tuple("|".join(group) for group in self.modalities)
@@ -261,6 +266,11 @@ def _fits_input(network: ModuleNetwork, info: ValidationInfo) -> ModuleNetwork:
         raise PydanticCustomError(
             "expected", "{expected}",
             {"key": "dimension", "found": network.dimension, "expected": f"{read.dimension}, that of the input"},
+        )  # fmt: skip
+    if network.head == "segmentation" and (network.dimension, network.log_variance) != (3, "plain"):
+        raise PydanticCustomError(
+            "expected", "{expected}",
+            {"key": "head", "found": network.head, "expected": "another head, or dimension 3 with log_variance plain"},
         )  # fmt: skip
     return network
 

@@ -19,7 +19,6 @@ from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
 from ukb_infer.modules.manifest import ModuleInput, ModuleNetwork, ModuleOutputs
-from ukb_infer.networks import MeanVarianceNetwork
 from ukb_infer.networks.build import Init
 from ukb_infer.regression import Mixture
 from ukb_infer.targets import TargetSpec, get_target
@@ -102,8 +101,8 @@ def _borrowed_torch(threads: int, deterministic: bool, device: str) -> Iterator[
 
 def _train_member(
     member: int, config: TrainConfig, data: LabelledImages, standardization: Standardization, folder: Path, *,
-    images_path: Path | None, masks_path: Path | None, fold: NDArray[np.int64] | None, device: str, init: Init, threads: int, parent: int,
-    show: bool,
+    images_path: Path | None, masks_path: Path | None, fold: NDArray[np.int64] | None, device: str, init: Init,
+    threads: int, parent: int, show: bool,
 ) -> dict[str, NDArray[np.generic]]:  # fmt: skip
     """Train (or resume) one member and return its best weights."""
     display = MemberDisplay(member, config.validation.every, config.objective.measures[0], show=show)
@@ -149,8 +148,8 @@ def train_members(
         data: images and labels.
         standardization: of the labels.
         folder: working folder.
-        images_path: .npy of the images, so that other processes map it instead of receiving it; ``masks_path``: of the
-            masks.
+        images_path: .npy of the images, so that other processes map it instead of receiving it.
+        masks_path: the same of the masks.
         fold: (N,) fold of every scan; None makes folds by participant if ``config.folds`` is set.
         device: torch device.
         init: initial weights of the backbone.

@@ -69,9 +69,7 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
         _write_pack(files, path)
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, "scans": [k.scan for k in keys]}) + "\n")
     images, recipe = _read_pack(path, len(keys))
-    data = LabelledImages(
-        images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
-    )
+    data = LabelledImages(images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets)
     return Packed(tuple(keys), data, recipe, path, int((~labelled).sum()))
 
 

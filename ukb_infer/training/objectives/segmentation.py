@@ -57,7 +57,8 @@ class Segmentation(Objective):
         Args:
             outputs: (N, labels, x, y, z).
             labels: (N, x, y, z).
-            iteration: not used; ``count`` neither.
+            iteration: not used.
+            count: not used.
         """
         del iteration, count
         from monai.losses import DiceCELoss
