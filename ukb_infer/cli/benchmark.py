@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ukb_infer.cli import completion, show
+from ukb_infer.cli import completion, options, show
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.options import split_names
 
@@ -15,6 +15,37 @@ app = typer.Typer(help="Suites of tasks: score, rank, run containers.", no_args_
 
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the tables.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")]
+
+
+@app.command(cls=Command)
+def predict(
+    module: Annotated[str, typer.Option(metavar="MODULE", help="Name or folder.", autocompletion=completion.modules)],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Cases: preprocessed/<sub>/ses_1/*.nii.gz, BIDS, or projections.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="PRED", help="Folder for <sub>.txt or <sub>.nii.gz.")],
+    device: options.Device = "auto",
+) -> None:
+    """Apply a module to every case of a suite.
+
+    Writes the files that `score` reads, and predicted.csv with what failed; exit code 3 if anything did.
+
+    Example:
+        ukb-infer benchmark predict --module modules/infarct --data cases --out outputs
+    """
+    from ukb_infer.cli.common import ProgressDisplay
+
+    with ProgressDisplay("predict") as progress:
+        from ukb_infer.tasks.predict import run_benchmark_predict
+
+        report = run_benchmark_predict(module, data, out, device=device, progress=progress)
+    failed = [case for case in report.cases if case.path is None]
+    for case in failed:
+        typer.echo(f"  {case.name}: {case.code}: {case.message}")
+    typer.echo(f"{len(report.cases) - len(failed)} ok, {len(failed)} failed")
+    for path in report.files:
+        typer.echo(f"  {path}")
+    raise typer.Exit(report.exit_code)
 
 
 @app.command(cls=Command)

@@ -113,7 +113,7 @@ def run_container(config: ContainerConfig, progress: Callable[[int, int, int], N
     if config.limit_s <= 0:
         raise UsageError(field="limit_s", got=config.limit_s, expected="seconds above 0")
     engine = choose_engine(config)
-    cases = named_cases(config.data, task)
+    cases = named_cases(config.data, task.inputs)
     _remove_outputs(config.out, cases, SUFFIXES[task.output])
     report, runs = progress or (lambda *_: None), []
     report(0, len(cases), 0)
@@ -124,14 +124,14 @@ def run_container(config: ContainerConfig, progress: Callable[[int, int, int], N
     return ContainerReport(cases=tuple(runs), files=write_texts(config.out, {TABLE_NAME: _table(runs)}))
 
 
-def named_cases(data: Path, task: Task) -> dict[str, Case]:
+def named_cases(data: Path, inputs: Sequence[Sequence[str]]) -> dict[str, Case]:
     """Cases by the name of their output: the participant, with the session where there are several.
 
     Args:
         data: folder, see :func:`ukb_infer.imaging.datasets.cases.read_cases`.
-        task: whose images are read.
+        inputs: modalities of every channel.
     """
-    cases = read_cases(data, task.inputs)
+    cases = read_cases(data, inputs)
     visits = Counter(case.participant for case in cases)
     return {
         case.participant if visits[case.participant] == 1 else f"{case.participant}_{case.session}": case
