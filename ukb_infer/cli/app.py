@@ -10,9 +10,12 @@ import typer
 
 from ukb_infer._version import __version__
 from ukb_infer.cli import (
+    adapt,
     bench,
+    benchmark,
     calibrate,
     cross_validate,
+    dataset,
     demo,
     evaluate,
     export,
@@ -22,6 +25,7 @@ from ukb_infer.cli import (
     phantom,
     predict,
     pretrain,
+    probe,
     project,
     retry,
     status,
@@ -70,18 +74,20 @@ def _root(
         demand_output()
 
 
-#: Every command with its function, in the order of ``--help``; `modules` has subcommands.
+#: Every command with its function, in the order of ``--help``; `modules` and `benchmark` have subcommands.
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, pretrain.pretrain,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, dataset.dataset, pretrain.pretrain,
+        adapt.adapt, probe.probe,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(modules.app, name="modules")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

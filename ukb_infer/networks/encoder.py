@@ -172,40 +172,46 @@ def adapt_first_convolution(state: Mapping[str, Tensor], channels: int) -> dict[
 
 
 class ConvBackbone(nn.Module):
-    """An encoder of projections with a linear layer, in the form of torchvision's models.
+    """An encoder with a linear layer, in the form of torchvision's models.
 
     Its tensors have the encoder's names, so that a pretrained encoder is an initial weight file.
 
     Args:
-        preset: of the encoder.
+        spec: of the encoder.
     """
 
-    def __init__(self, preset: Literal["small", "base"]) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        spec = EncoderSpec(dim=2, channels=3, preset=preset)
+        self.spec = spec
         self.levels = build_encoder(spec).levels
         self.fc = nn.Linear(spec.features, 1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) -> (N, F)."""
+        """(N, C, ...) -> (N, F)."""
         return pool_features(run_levels(self.levels, images)[-1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) -> (N, outputs)."""
+        """(N, C, ...) -> (N, outputs)."""
         output: Tensor = self.fc(self.encode(images))
         return output
 
 
-def conv_small(weights: Any = None) -> ConvBackbone:
-    """Small encoder of projections; there are no published ``weights``."""
+def conv_small(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
+    """Small encoder.
+
+    Args:
+        weights: of the registry of backbones; there are no published ones.
+        dim: 3 for volumes, 2 for projections.
+        channels: of the input.
+    """
     del weights
-    return ConvBackbone("small")
+    return ConvBackbone(EncoderSpec(dim=dim, channels=channels, preset="small"))
 
 
-def conv_base(weights: Any = None) -> ConvBackbone:
-    """Large encoder of projections; there are no published ``weights``."""
+def conv_base(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
+    """Large encoder; arguments as of :func:`conv_small`."""
     del weights
-    return ConvBackbone("base")
+    return ConvBackbone(EncoderSpec(dim=dim, channels=channels, preset="base"))
 
 
 def crop_like(values: Tensor, size: Sequence[int]) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ukb_infer.imaging.volumes.read import BRAIN_FIELDS
+from ukb_infer.imaging.volumes.names import BRAIN_FIELDS
 
 #: Contrasts of a head, in the order in which messages list them.
 MODALITIES = ("t1", "t2", "flair", "dwi", "adc", "t2s", "swi", "pd", "t1c")
@@ -88,6 +88,16 @@ def _from_folders(folders: list[str], stem: str, root: str) -> ImageName:
     participant = folders.pop() if folders else stem.split("_")[0]
     dataset = folders[-1] if folders and folders[-1].lower() != "preprocessed" else root
     return ImageName(dataset=dataset, participant=participant, session=session, modality=modality_of(stem))
+
+
+def is_session(folder: str) -> bool:
+    """Whether a folder's name is that of a session, like ``ses-2``."""
+    return _SESSION.match(folder) is not None
+
+
+def kind_folder(name: str) -> bool:
+    """Whether a folder stands between session and files, as BIDS has them: ``anat``, ``dwi`` ..."""
+    return name.lower() in _KINDS
 
 
 def modality_of(stem: str) -> str:
