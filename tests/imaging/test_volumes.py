@@ -224,6 +224,14 @@ def test_probabilities_return_as_numbers_between_0_and_1() -> None:
         save_mask(back[0][:4], grid, Path("nowhere.nii.gz"))
 
 
+def test_noise_is_0_in_a_box_larger_than_the_field_of_view() -> None:
+    rng = np.random.default_rng(0)
+    head = make_head((40, 48, 32))
+    noisy = np.hypot(head + rng.normal(0, 6, head.shape), rng.normal(0, 6, head.shape)).astype(np.float32)
+    out, _ = preprocess([Volume(noisy, affine_of())], VolumeSettings(spacing_mm=4.0, size=(60, 60, 60)))
+    assert (out != 0).sum() == pytest.approx((head > 0).sum(), rel=0.05)
+
+
 def test_noise_around_a_head_is_outside_its_mask() -> None:
     rng = np.random.default_rng(0)
     head = make_head((40, 48, 32))

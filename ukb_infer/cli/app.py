@@ -14,6 +14,7 @@ from ukb_infer.cli import (
     benchmark,
     calibrate,
     cross_validate,
+    dataset,
     demo,
     evaluate,
     export,
@@ -78,7 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, pretrain.pretrain,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, dataset.dataset, pretrain.pretrain,
         probe.probe,
     )
 }  # fmt: skip

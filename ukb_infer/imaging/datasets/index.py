@@ -48,11 +48,11 @@ def index_dataset(
     if not 0 <= validation < 1:
         raise UsageError(field="validation", got=validation, expected="0 to below 1, e.g. 0.1")
     if not folder.is_dir():
-        raise UsageError(field="dir", got=str(folder), expected="a folder of images")
+        raise UsageError(field="folder", got=str(folder), expected="a folder of images")
     named = find_images(folder)
     if not named:
         expected = ".nii, .nii.gz, zips of field 20252 or 20253, or .npy projections below it"
-        raise UsageError(field="dir", got=f"{folder} without images", expected=expected)
+        raise UsageError(field="folder", got=f"{folder} without images", expected=expected)
     rows = [_unread(name, path) for path, name in named]
     report, failures = progress or (lambda *_: None), 0
     report(0, len(rows), 0)

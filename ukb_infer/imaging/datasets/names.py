@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ukb_infer.imaging.volumes.read import BRAIN_FIELDS
+from ukb_infer.imaging.volumes.names import BRAIN_FIELDS
 
 #: Contrasts of a head, in the order in which messages list them.
 MODALITIES = ("t1", "t2", "flair", "dwi", "adc", "t2s", "swi", "pd", "t1c")

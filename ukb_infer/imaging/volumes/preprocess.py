@@ -81,15 +81,15 @@ def preprocess(volumes: Sequence[Volume | None], settings: VolumeSettings) -> tu
     present = [volume for volume in volumes if volume is not None]
     if not present:
         raise ValueError("volumes: all are None, expected at least one")
-    boxes = [_head_box(volume, present[0]) for volume in present]
-    low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+    heads = [_find_head(volume, present[0]) for volume in present]
+    low, high = np.min([head.low for head in heads], axis=0), np.max([head.high for head in heads], axis=0)
     affine = _box_affine(present[0], 0.5 * (low + high), settings)
-    flags = _flags(boxes, (high - low) * present[0].spacing_mm, settings)
+    flags = _flags(heads, (high - low) * present[0].spacing_mm, settings)
     native = present[0].native or Native(None, _shape(present[0].data), present[0].affine)
     out = np.zeros((len(volumes), *settings.size), np.float32)
-    for channel, volume in zip(out, volumes, strict=True):
-        if volume is not None:
-            channel[:] = _normalize(_resample(volume, affine, settings))
+    channels = [number for number, volume in enumerate(volumes) if volume is not None]
+    for channel, volume, head in zip(channels, present, heads, strict=True):
+        out[channel] = _normalize(_resample(volume, affine, settings), head.threshold)
     return out, Grid(affine, settings.size, native, flags)
 
 
@@ -158,23 +158,14 @@ def save_mask(array: NDArray[Any], grid: Grid, path: Path) -> None:
 # -- where the head is -----------------------------------------------------------------------------------------------
 
 
-def head_mask(data: Float32) -> NDArray[np.bool_]:
-    """Voxels of the head: above the noise of the volume's border, the largest part, holes filled.
-
-    Volumes whose border is 0 (stripped, defaced or masked by the scanner) are cut at 0; of others the border tells how
-    bright noise is.
+def head_mask(data: Float32, threshold: float | None = None) -> NDArray[np.bool_]:
+    """Voxels of the head: above the noise around it, the largest part, holes filled.
 
     Args:
         data: (X, Y, Z), coarse, so that noise is averaged.
+        threshold: between noise and head; None to find it by :func:`noise_threshold`.
     """
-    bright = float(np.percentile(data, 98))
-    faces = [np.take(data, (0, -1), axis=axis).ravel() for axis in (0, 1)] + [data[:, :, -1].ravel()]
-    border = np.concatenate(faces)
-    noise = float(np.median(border))
-    threshold = 0.0
-    if noise > 0:
-        threshold = min(2.0 * noise, 0.25 * bright) if noise < _DARK_BORDER * bright else float(data.min())
-    parts, count = ndimage.label(data > threshold)
+    parts, count = ndimage.label(data > (noise_threshold(data) if threshold is None else threshold))
     if count == 0:
         return np.ones(data.shape, np.bool_)
     sizes = np.bincount(parts.ravel())[1:]
@@ -182,38 +173,68 @@ def head_mask(data: Float32) -> NDArray[np.bool_]:
     return filled
 
 
-def _head_box(volume: Volume, first: Volume) -> tuple[Float64, Float64]:
-    """(lowest, highest) edges of a volume's head, in voxels of the first volume."""
+def noise_threshold(data: Float32) -> float:
+    """A value above the noise around the head.
+
+    It is 0 for volumes whose border is 0 (stripped, or masked by the scanner), twice the border's median for others,
+    and below all values where the head fills the volume.
+
+    Args:
+        data: (X, Y, Z) of the whole field of view.
+    """
+    faces = [np.take(data, (0, -1), axis=axis).ravel() for axis in (0, 1)] + [data[:, :, -1].ravel()]
+    noise, bright = float(np.median(np.concatenate(faces))), float(np.percentile(data, 98))
+    if noise >= _DARK_BORDER * bright:
+        return float(data.min()) - 1.0
+    return max(0.0, min(2.0 * noise, 0.25 * bright))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a volume's head is: lowest and highest edge, in voxels of the first volume, and the noise around it."""
+
+    low: Float64
+    high: Float64
+    threshold: float
+
+
+def _find_head(volume: Volume, first: Volume) -> _Found:
+    """Look for the head of a volume on a coarse grid; ``first`` gives the voxels of the result."""
     factors = _factors(volume, _COARSE_MM)
-    mask = head_mask(_average(volume.data, factors))
+    coarse = _average(volume.data, factors)
+    threshold = noise_threshold(coarse)
+    mask = head_mask(coarse, threshold)
     places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     limits = [
         (p[0] * f - 0.5, min((p[-1] + 1) * f, n) - 0.5)
         for p, f, n in zip(places, factors, volume.data.shape, strict=True)
     ]
     corners = np.array([(*corner, 1.0) for corner in itertools.product(*limits)])
-    in_first = corners @ (np.linalg.inv(first.affine) @ volume.affine).T
-    return in_first[:, :3].min(axis=0), in_first[:, :3].max(axis=0)
+    in_first = (corners @ (np.linalg.inv(first.affine) @ volume.affine).T)[:, :3]
+    return _Found(in_first.min(axis=0), in_first.max(axis=0), threshold)
 
 
-def _flags(
-    boxes: Sequence[tuple[Float64, Float64]], extent_mm: Float64, settings: VolumeSettings
-) -> tuple[Reason, ...]:
+def _flags(heads: Sequence[_Found], extent_mm: Float64, settings: VolumeSettings) -> tuple[Reason, ...]:
     """Flags of a head that the box does not hold, and of contrasts that do not lie over each other."""
     room = (np.array(settings.size) + 2.0) * settings.spacing_mm
     flags = [Reason.HEAD_CUT] if (extent_mm > room).any() else []
-    low, high = boxes[0]
-    if any(not ((low < (a + b) / 2) & ((a + b) / 2 < high)).all() for a, b in boxes[1:]):
+    first, middles = heads[0], [(head.low + head.high) / 2 for head in heads[1:]]
+    if any(not ((first.low < middle) & (middle < first.high)).all() for middle in middles):
         flags.append(Reason.NOT_ALIGNED)
     return tuple(flags)
 
 
 def _box_affine(first: Volume, centre: Float64, settings: VolumeSettings) -> Float64:
-    """Affine of the box around a centre, given in voxels of the first volume."""
+    """Affine of the box around a centre, given in voxels of the first volume.
+
+    The first voxel of the box lies on a voxel of the volume (or the middle of those that are averaged), so that nothing
+    is blurred where the spacings agree.
+    """
     affine = np.eye(4)
     affine[:3, :3] = first.affine[:3, :3] / first.spacing_mm * settings.spacing_mm
-    middle = first.affine[:3, :3] @ centre + first.affine[:3, 3]
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(settings.size) - 1) / 2)
+    corner = centre - (np.array(settings.size) - 1) / 2 * settings.spacing_mm / first.spacing_mm
+    offset = (np.array(_factors(first, settings.spacing_mm)) - 1) / 2
+    affine[:3, 3] = first.affine[:3, :3] @ (np.rint(corner - offset) + offset) + first.affine[:3, 3]
     return affine
 
 
@@ -272,9 +293,9 @@ def _sample(
     return found
 
 
-def _normalize(values: Float32) -> Float32:
-    """Robust z-scores within the head, 0 outside."""
-    mask = head_mask(values)
+def _normalize(values: Float32, threshold: float) -> Float32:
+    """Robust z-scores within the head (above the threshold), 0 outside."""
+    mask = head_mask(values, threshold)
     inside = values[mask]
     low, middle, high = np.percentile(inside, (25, 50, 75))
     spread = (high - low) / _IQR_SD or float(inside.std()) or 1.0

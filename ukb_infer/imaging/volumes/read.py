@@ -17,6 +17,7 @@ from ukb_infer.imaging.readers.gzipped import Contents, contents_of, open_conten
 from ukb_infer.imaging.readers.nifti import load_image, raw_voxels
 from ukb_infer.imaging.readers.nifti_header import NiftiFields
 from ukb_infer.imaging.series import Budget, Finding, check_spacing
+from ukb_infer.imaging.volumes.names import BRAIN_FIELDS
 from ukb_infer.reasons import Reason
 
 #: Largest volume, counted at two bytes a voxel: 512 voxels a side.
@@ -25,8 +26,6 @@ MAX_VOLUME_BYTES = 256 * 1024**2
 MAX_HEAD_TILT_DEGREES = 20.0
 #: Smallest volume spanned by an affine's three directions.
 _LEAST_VOLUME = 0.9
-#: Whole head after correction for gradient distortion, by UK Biobank field: modality, name of the zip's member.
-BRAIN_FIELDS = {"20252": ("t1", "T1/T1.nii.gz"), "20253": ("flair", "T2_FLAIR/T2_FLAIR.nii.gz")}
 
 
 @dataclass(frozen=True)

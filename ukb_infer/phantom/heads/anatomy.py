@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ukb_infer.compiling import compiled
-from ukb_infer.phantom.heads.population import Head
+from ukb_infer.phantom.heads.population import INFARCT, LACUNE, MENINGIOMA, Head
 
 
 class Tissue(IntEnum):
@@ -62,6 +62,10 @@ _CSF, _CORTEX, _WHITE, _STRIATUM, _PALLIDUM, _THALAMUS, _HIPPOCAMPUS, _BRAINSTEM
 _BLOOD, _BRIGHT, _INFARCT, _MENINGIOMA, _OEDEMA, _LACUNE, _BLEED = range(17, 24)
 
 
+#: Kind of a meningioma that stays on one side of the midline, and of oedema around a large one.
+_AT_FALX, _AROUND = 6, 5
+
+
 class Shape(NamedTuple):
     """Numbers of one head that the compiled functions read; see :class:`Head`."""
 
@@ -99,7 +103,7 @@ def paint_head(head: Head, step_mm: float) -> tuple[NDArray[np.uint8], NDArray[n
         [(lesion.kind, *lesion.centre_mm, lesion.radius_mm) for lesion in head.lesions], np.float64
     ).reshape(-1, 5)
     for lesion in lesions:
-        if lesion[0] == 2:
+        if lesion[0] == MENINGIOMA:
             _move_to_dura(lesion)
     labels = np.zeros(tuple(shape), np.uint8)
     fold, rough = fields_of(head.seed, head.index)
@@ -111,7 +115,7 @@ def paint_head(head: Head, step_mm: float) -> tuple[NDArray[np.uint8], NDArray[n
 def _move_to_dura(lesion: NDArray[np.float64]) -> None:
     """Move a meningioma so that about two thirds of it lie inside the skull, or beside the falx, in place."""
     if abs(lesion[1]) < 10.0:
-        lesion[1] = np.sign(lesion[1]) * 0.75 * lesion[4]
+        lesion[0], lesion[1] = _AT_FALX, np.sign(lesion[1]) * 0.75 * lesion[4]
         return
     centre, axes = np.array([0.0, -8.0, 4.0]), np.array(CAVITY_MM)
     place = lesion[1:4] - centre
@@ -126,21 +130,16 @@ def fields_of(seed: int, index: int) -> tuple[NDArray[np.float32], NDArray[np.fl
         seed: of the cohort.
         index: of the participant.
     """
-    common, common_rough = _random_fields(0, 0)
-    own, own_rough = _random_fields(seed + 1, index + 1)
-    return 0.75 * common + 0.66 * own, own_rough
-
-
-def _random_fields(*seeds: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return _common_fields() if not any(seeds) else _make_fields(seeds)
+    own, rough = _random_fields(seed + 1, index + 1)
+    return 0.75 * _common_fold() + 0.66 * own, rough
 
 
 @cache
-def _common_fields() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return _make_fields((0, 0))
+def _common_fold() -> NDArray[np.float32]:
+    return _random_fields(0, 0)[0]
 
 
-def _make_fields(seeds: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _random_fields(*seeds: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     count = int(2 * FIELD_MM / FIELD_STEP_MM) + 1
     rng = np.random.default_rng(np.random.SeedSequence([*seeds, 8151]))
     noise = rng.standard_normal((count, count, count), np.float32)
@@ -380,6 +379,38 @@ def _brain(x: Any, y: Any, z: Any, depth: Any, s: Any, fold: Any, rough: Any, sc
 
 
 @compiled
+def _lesion_at(x: Any, y: Any, z: Any, edge: Any, lesions: Any, place: Any) -> Any:
+    """Kind of lesion at a point inside the skull, 0 without one; -1 in the cleft around a meningioma.
+
+    ``place`` (3,) becomes the point where a meningioma's neighbourhood was before it was pushed away.
+    """
+    kind = 0
+    place[0], place[1], place[2] = x, y, z
+    for k in range(lesions.shape[0]):
+        dx, dy, dz, radius = x - lesions[k, 1], y - lesions[k, 2], z - lesions[k, 3], lesions[k, 4]
+        far, what = np.sqrt(dx * dx + dy * dy + dz * dz), int(lesions[k, 0])
+        if what in (MENINGIOMA, _AT_FALX):
+            if far > 2.6 * radius or (what == _AT_FALX and x * lesions[k, 1] < 0.0):
+                continue
+            size = radius * (1.0 + 0.07 * edge)
+            if far < size:
+                return MENINGIOMA
+            if far < size + 1.2:
+                return -1
+            pushed = (far - 0.75 * radius) * 1.405 / far  # onto a shell from 0.35 to 2.6 radii
+            place[0], place[1], place[2] = (
+                lesions[k, 1] + dx * pushed,
+                lesions[k, 2] + dy * pushed,
+                lesions[k, 3] + dz * pushed,
+            )
+            if radius > 15.0 and far < radius * (1.28 + 0.14 * edge):
+                kind = _AROUND
+        elif far < radius * (1.0 + (0.30 if what == INFARCT else 0.12) * edge) and x * lesions[k, 1] >= -4.0:
+            kind = what
+    return kind
+
+
+@compiled
 def _point(x: Any, y: Any, z: Any, s: Any, fold: Any, rough: Any, lesions: Any, scratch: Any, edge: Any) -> Any:
     """Tissue at a place of the average head."""
     depth = _cavity(x, y, z)
@@ -388,32 +419,18 @@ def _point(x: Any, y: Any, z: Any, s: Any, fold: Any, rough: Any, lesions: Any, 
     _value(rough, x, y, z, edge)
     if depth < 0.0:
         return _outside_skull(x, y, z, depth, s, edge[0])
-    bx, by, bz = x, y, z
-    kind = 0
-    for k in range(lesions.shape[0]):
-        dx, dy, dz, radius = x - lesions[k, 1], y - lesions[k, 2], z - lesions[k, 3], lesions[k, 4]
-        far = np.sqrt(dx * dx + dy * dy + dz * dz)
-        what = int(lesions[k, 0])
-        if what == 2:
-            size = radius * (1.0 + 0.07 * edge[0])
-            falx = abs(lesions[k, 2]) < 200.0 and abs(abs(lesions[k, 1]) - 0.75 * radius) < 1e-6
-            if far < size and not (falx and x * lesions[k, 1] < 0.0):
-                return _MENINGIOMA
-            if far < 2.6 * radius and not (falx and x * lesions[k, 1] < 0.0):
-                if far < size + 1.2:
-                    return _CSF
-                pushed = (far - 0.75 * radius) / (1.85 * radius) * 2.6 * radius / far  # tissue is pushed away
-                bx, by, bz = lesions[k, 1] + dx * pushed, lesions[k, 2] + dy * pushed, lesions[k, 3] + dz * pushed
-                if far < radius * (1.28 + 0.14 * edge[0]) and radius > 15.0:
-                    kind = max(kind, 5)
-        elif far < radius * (1.0 + (0.30 if what == 1 else 0.12) * edge[0]) and x * lesions[k, 1] >= -4.0:
-            kind = max(kind, 1 if what == 1 else what)
-    found = _brain(bx, by, bz, depth, s, fold, edge, scratch)
+    place = edge[1:]
+    kind = _lesion_at(x, y, z, edge[0], lesions, place)
+    if kind == MENINGIOMA:
+        return _MENINGIOMA
+    if kind < 0:
+        return _CSF
+    found = _brain(place[0], place[1], place[2], depth, s, fold, edge, scratch)
     if kind == 0 or found < _CORTEX or found == _BLOOD:
         return found
-    if kind == 5:
+    if kind == _AROUND:
         return _OEDEMA if found in (_WHITE, _BRIGHT) else found
-    return _INFARCT if kind == 1 else _LACUNE if kind == 3 else _BLEED
+    return _INFARCT if kind == INFARCT else _LACUNE if kind == LACUNE else _BLEED
 
 
 @compiled

@@ -144,7 +144,7 @@ def _check(layout: str, count: int, seed: int, sites: Sequence[str], size: str, 
     chosen = [get_site(name).name for name in sites] or (["ukb"] if layout == "ukb" else list(DEFAULT_SITES))
     if "ukb" in chosen and layout in ("infarct", "meningioma"):
         raise UsageError(
-            field="site", got="ukb", expected=f"another: ukb scans no diffusion ({', '.join(DEFAULT_SITES)})"
+            field="sites", got="ukb", expected=f"another: ukb scans no diffusion ({', '.join(DEFAULT_SITES)})"
         )
     return chosen
 
@@ -221,8 +221,8 @@ def _write_pool(
         for stem, image in files.items():
             save_image(job.out / folder / f"{stem}.nii.gz", image, scan.affine)
             mapping.append(
-                {"dataset": dataset, "participant_id": eid, "session_id": f"ses_{session}", "filename": f"{stem}.nii.gz",
-                 "sequence": stem.split("_")[0]}
+                {"dataset": dataset, "participant_id": eid, "session_id": f"ses_{session}",
+                 "filename": f"{stem}.nii.gz", "sequence": stem.split("_")[0]}
             )  # fmt: skip
         truth.append(_true_values(job, head, eid, f"ses_{session}", scan))
     return mapping, truth
@@ -301,7 +301,8 @@ def _true_values(job: _Job, head: Head, eid: str, session: str, scan: Scan) -> d
     return {
         "participant": eid, "session": session, "site": job.site, "age": f"{head.age_years:.4f}",
         "sex": "M" if head.male else "F", "disease": head.disease,
-        "lesion_ml": f"{voxel_ml * int(scan.mask.sum()):.3f}", "inner_skull_ml": f"{voxel_ml * int(scan.brain.sum()):.1f}",
+        "lesion_ml": f"{voxel_ml * int(scan.mask.sum()):.3f}",
+        "inner_skull_ml": f"{voxel_ml * int(scan.brain.sum()):.1f}",
     }  # fmt: skip
 
 

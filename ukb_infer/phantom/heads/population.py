@@ -67,6 +67,7 @@ class Head:
         skull_mm: thickness; ``scalp_mm``: likewise.
         asymmetry: of the ventricles, -0.2 to 0.2.
         pose: rotations about the three axes, radians, and shifts, mm.
+        lesion_water: (2,) T2 and ADC of the acute lesion relative to the average.
         lesions: acute and old.
     """
 
@@ -86,6 +87,7 @@ class Head:
     scalp_mm: float
     asymmetry: float
     pose: tuple[float, float, float, float, float, float]
+    lesion_water: tuple[float, float]
     lesions: tuple[Lesion, ...]
 
     @property
@@ -123,6 +125,7 @@ def sample_head(seed: int, index: int, disease: Disease = "none", age_range: tup
         skull_mm=float(rng.normal(6.5, 0.7)), scalp_mm=float(np.clip(rng.normal(6.0, 1.2), 3.5, 10.0)),
         asymmetry=float(rng.normal(0.0, 0.06)),
         pose=tuple(float(v) for v in (*rng.normal(0.0, 0.06, 3), *rng.normal(0.0, 3.0, 3))),  # type: ignore[arg-type]
+        lesion_water=(float(np.exp(rng.normal(0.0, 0.10))), float(np.exp(rng.normal(0.0, 0.10)))),
         lesions=(*_lesions_of(rng, disease), *_old_lesions(rng, late)),
     )  # fmt: skip
 

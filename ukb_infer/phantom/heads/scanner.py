@@ -96,7 +96,7 @@ def _grid(
     spacing = np.array(site.spacing_mm)
     if size == "small":
         spacing = np.maximum(spacing, _SMALL_SPACING_MM)
-    x, y, z = (int(round(extent / step)) for extent, step in zip(site.extent_mm, spacing, strict=True))
+    x, y, z = (round(float(extent / step)) for extent, step in zip(site.extent_mm, spacing, strict=True))
     tilt = np.deg2rad(site.tilt_degrees + rng.normal(0.0, 1.0) * (site.tilt_degrees != 0))
     turn = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     affine = np.eye(4)
@@ -135,7 +135,7 @@ def _keep(
     front, slope, low = _FACE
     at_y, at_z = (place[k, 0] * x + place[k, 1] * y + place[k, 2] * z + place[k, 3] for k in (1, 2))
     if site.finish == "stripped":
-        return brain & (at_z > _NECK_MM * head.scale[2])
+        return np.asarray(brain & (at_z > _NECK_MM * head.scale[2]))
     face = at_y / head.scale[1] - slope * (at_z / head.scale[2] + low) > front + rng.normal(0.0, 3.0)
     return np.asarray(~(face & (at_z < 5.0)) | brain)
 
@@ -145,7 +145,7 @@ def _bias(site: Site, shape: tuple[int, int, int], rng: np.random.Generator) -> 
     u, v, w = np.meshgrid(*(np.linspace(-1.0, 1.0, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     a, b, c = rng.normal(0.0, 0.4, 3)
     bowl = rng.uniform(0.3, 0.7) * (u * u + v * v + w * w - 1.0)
-    return np.exp(site.bias * (bowl + a * u + b * v + c * w)).astype(np.float32)
+    return np.asarray(np.exp(site.bias * (bowl + a * u + b * v + c * w)), np.float32)
 
 
 def _image(
@@ -210,18 +210,28 @@ def _count(labels: Any, into: Any, window: Any, kinds: Any, out: Any) -> None:
 
 
 @compiled
+def _normal(state: Any) -> Any:
+    """Next state of a 64-bit xorshift, and the sum of its four 16-bit parts around 0, which is nearly normal."""
+    mask = np.uint64(0xFFFF)
+    state ^= state << np.uint64(13)
+    state ^= state >> np.uint64(7)
+    state ^= state << np.uint64(17)
+    low = (state & mask) + ((state >> np.uint64(16)) & mask)
+    total = low + ((state >> np.uint64(32)) & mask) + (state >> np.uint64(48))
+    return state, np.float32(total) - np.float32(131070)
+
+
+@compiled
 def _render(
     labels: Any, into: Any, window: Any, signals: Any, bias: Any, keep: Any, sd: Any, mapped: Any, state: Any, out: Any
 ) -> None:
     """Mean signal of every voxel with coil profile and noise, in place.
 
-    Noise is Rician: two nearly normal numbers, each the sum of four uniform ones out of a 64-bit xorshift draw. Maps
-    have normal noise within the tissue and none outside.
+    Noise is Rician, of two nearly normal numbers; maps have normal noise within the tissue and none outside.
     """
     n = labels.shape
     step = np.float32(1.0 / _POINTS**3)
     factor = sd * np.float32(np.sqrt(3.0) / 65536.0)
-    mask16 = np.uint64(0xFFFF)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
@@ -239,23 +249,11 @@ def _render(
                     if 0 <= a < n[0] and 0 <= b < n[1] and 0 <= c < n[2]:
                         total += signals[labels[a, b, c]]
                 total *= step
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                one = (state & mask16) + ((state >> np.uint64(16)) & mask16)
-                one = np.float32(one + ((state >> np.uint64(32)) & mask16) + (state >> np.uint64(48))) - np.float32(
-                    131070
-                )
+                state, one = _normal(state)
                 if mapped:
                     out[i, j, k] = 0 if total <= 0.0 else int(min(_LARGEST, max(0.0, total + one * factor)))
                     continue
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                two = (state & mask16) + ((state >> np.uint64(16)) & mask16)
-                two = np.float32(two + ((state >> np.uint64(32)) & mask16) + (state >> np.uint64(48))) - np.float32(
-                    131070
-                )
+                state, two = _normal(state)
                 real = total * bias[i, j, k] + one * factor
                 imaginary = two * factor
                 out[i, j, k] = int(min(_LARGEST, np.sqrt(real * real + imaginary * imaginary) + 0.5))

@@ -27,7 +27,7 @@ TISSUES: dict[Tissue, tuple[float, float, float, float, float]] = {
     Tissue.THALAMUS: (1180.0, 80.0, 48.0, 0.79, 0.78), Tissue.HIPPOCAMPUS: (1450.0, 100.0, 60.0, 0.84, 0.90),
     Tissue.BRAINSTEM: (950.0, 76.0, 48.0, 0.72, 0.75), Tissue.CEREBELLUM: (1350.0, 92.0, 56.0, 0.82, 0.80),
     Tissue.BLOOD: (1700.0, 60.0, 25.0, 0.90, 1.5), Tissue.BRIGHT_WHITE: (1250.0, 125.0, 75.0, 0.82, 1.05),
-    Tissue.INFARCT: (1450.0, 135.0, 72.0, 0.86, 0.42), Tissue.MENINGIOMA: (1350.0, 103.0, 52.0, 0.86, 0.76),
+    Tissue.INFARCT: (1450.0, 135.0, 72.0, 0.86, 0.42), Tissue.MENINGIOMA: (1350.0, 102.0, 52.0, 0.86, 0.78),
     Tissue.OEDEMA: (1450.0, 145.0, 85.0, 0.86, 1.35), Tissue.LACUNE: (3200.0, 700.0, 300.0, 0.97, 2.4),
     Tissue.BLEED: (1000.0, 45.0, 6.0, 0.75, 0.7),
 }  # fmt: skip
@@ -67,7 +67,7 @@ def tissue_parameters(head: Head, field_tesla: float) -> NDArray[np.float64]:
     """T1, T2, T2* (ms), proton density and ADC (mm2/s) of every label for one head: (N_TISSUES, 5).
 
     Args:
-        head: its iron darkens the deep nuclei, its age shortens nothing else.
+        head: its iron darkens the deep nuclei, and its lesions differ in water.
         field_tesla: of the scanner.
     """
     table = np.zeros((N_TISSUES, 5))
@@ -77,6 +77,8 @@ def tissue_parameters(head: Head, field_tesla: float) -> NDArray[np.float64]:
     for tissue, share in ((Tissue.PALLIDUM, 1.0), (Tissue.STRIATUM, 0.6), (Tissue.THALAMUS, 0.3)):
         table[tissue, 1] /= 1.0 + 0.25 * share * (head.iron - 1.0)
         table[tissue, 2] /= 1.0 + share * (head.iron - 1.0)
+    for tissue in (Tissue.INFARCT, Tissue.MENINGIOMA):
+        table[tissue, [1, 4]] *= head.lesion_water
     table[:, 4] *= 1e-3
     solid = [int(t) for t in TISSUES if t not in _FLUIDS]
     table[solid, 0] *= (field_tesla / 3.0) ** 0.38

@@ -122,7 +122,7 @@ def get_site(name: str) -> Site:
         UsageError: unknown; the message suggests the nearest and lists all.
     """
     if name not in SITES:
-        raise UsageError(f"unknown {name!r}{suggest(name, SITES)} (choices: {', '.join(SITES)})", field="site")
+        raise UsageError(f"unknown {name!r}{suggest(name, SITES)} (choices: {', '.join(SITES)})", field="sites")
     return SITES[name]
 
 
@@ -132,7 +132,7 @@ def describe_sites() -> str:
     for site in SITES.values():
         spacing = " x ".join(f"{step:g}" for step in site.spacing_mm)
         lines.append(
-            f"{site.name}: {site.field_tesla:g} T, stored {site.axes}, {spacing} mm, tilted {site.tilt_degrees:g} degrees, "
-            f"{site.finish}, {' '.join(site.sequences)}"
+            f"{site.name}: {site.field_tesla:g} T, stored {site.axes}, {spacing} mm, tilted {site.tilt_degrees:g} "
+            f"degrees, {site.finish}, {' '.join(site.sequences)}"
         )
     return "\n".join(lines)
