@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.imaging.datasets.names import MODALITIES, SKIPPED_FOLDERS, is_session, kind_folder, name_of
-from ukb_infer.imaging.volumes.read import BRAIN_FIELDS, brain_field
+from ukb_infer.imaging.volumes.names import BRAIN_FIELDS
+from ukb_infer.imaging.volumes.read import brain_field
 from ukb_infer.inference.inputs import ScanInput, keep_unique
 from ukb_infer.inference.work import Outcome, finished
 from ukb_infer.modules.manifest import VolumeInput

@@ -158,6 +158,25 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
     return network.transfer
 
 
+def check_encoder(found: EncoderSpec, dim: int, preset: str, folder: Path) -> None:
+    """Refuse a checkpoint of another kind of encoder.
+
+    Args:
+        found: encoder of the checkpoint.
+        dim: wanted dimensions.
+        preset: wanted size.
+        folder: of the checkpoint, for the message.
+
+    Raises:
+        UsageError: names both.
+    """
+    if (found.dim, found.preset) != (dim, preset):
+        raise UsageError(
+            f"{folder} holds a {found.preset} encoder in {found.dim} dimensions, expected a {preset} one in {dim}",
+            field="pretrained",
+        )
+
+
 def transfer_pretrained(network: nn.Module, folder: Path, encoder: EncoderSpec) -> Transfer:
     """Load the encoder of a checkpoint of ``pretrain``, and of its decoder what fits.
 
@@ -177,12 +196,7 @@ def transfer_pretrained(network: nn.Module, folder: Path, encoder: EncoderSpec) 
     from ukb_infer.networks.pretrained import load_fitting, load_pretrained
 
     found = load_pretrained(folder)
-    if (found.spec.dim, found.spec.preset) != (encoder.dim, encoder.preset):
-        raise UsageError(
-            f"{folder} holds a {found.spec.preset} encoder in {found.spec.dim} dimensions, expected a {encoder.preset} "
-            f"one in {encoder.dim}",
-            field="pretrained",
-        )
+    check_encoder(found.spec, encoder.dim, encoder.preset, folder)
     state = adapt_first_convolution(found.state, encoder.channels)
     return load_fitting(network, state | {f"decoder.{name}": value for name, value in found.decoder.items()})
 

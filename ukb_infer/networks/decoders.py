@@ -47,10 +47,11 @@ class ReconstructionDecoder(nn.Module):
     Args:
         spec: of the encoder.
         inputs: channels of what is decoded; None for the encoder's deepest level.
-        channels: of the images; None for those of the encoder's input.
+        condition: length of a vector per image that scales and shifts every channel of every level (norms would remove
+            it from the input, where it is the same everywhere; Huang and Belongie 2017); 0 for none.
     """
 
-    def __init__(self, spec: EncoderSpec, inputs: int | None = None, channels: int | None = None) -> None:
+    def __init__(self, spec: EncoderSpec, inputs: int | None = None, condition: int = 0) -> None:
         need_monai()
         super().__init__()
         self.spec, widths = spec, spec.widths
@@ -58,20 +59,24 @@ class ReconstructionDecoder(nn.Module):
         self.ups = nn.ModuleList(
             _Up(spec.dim, entry, width, skip=False) for entry, width in zip(entries, widths[-2::-1], strict=True)
         )
-        channels = spec.channels if channels is None else channels
-        kind = nn.Conv3d if spec.dim == 3 else nn.Conv2d
+        self.conditions = nn.ModuleList(nn.Linear(condition, 2 * width) for width in widths[-2::-1] if condition)
+        channels, kind = spec.channels, nn.Conv3d if spec.dim == 3 else nn.Conv2d
         self.last = _enlarge(spec.dim, widths[0], channels) if spec.strides[0] == 2 else kind(widths[0], channels, 1)
 
-    def forward(self, deepest: Tensor, size: Sequence[int]) -> Tensor:
+    def forward(self, deepest: Tensor, size: Sequence[int], condition: Tensor | None = None) -> Tensor:
         """(N, inputs, ...) -> (N, channels, *size).
 
         Args:
             deepest: level to decode.
             size: of the image it was made from.
+            condition: (N, length) vector of each image.
         """
         current = deepest
-        for up, level in zip(self.ups, reversed(_sizes(self.spec, size)[:-1]), strict=True):
-            current = up(current, level)
+        for k, level in enumerate(reversed(_sizes(self.spec, size)[:-1])):
+            current = self.ups[k](current, level)
+            if condition is not None:
+                scale, shift = self.conditions[k](condition)[(..., *(None,) * len(size))].chunk(2, dim=1)
+                current = current * (1 + scale) + shift
         return crop_like(self.last(current), size)
 
 

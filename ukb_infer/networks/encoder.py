@@ -97,9 +97,9 @@ def double_convolution(dim: int, inputs: int, outputs: int, stride: int = 1, *, 
 class Encoder(nn.Module):
     """Images to features at every level.
 
-    The deepest level normalizes all its channels together: normalized one by one, a channel that answers to lesions
-    would look the same with a lesion and with noise. So do all levels in two dimensions, where a projection's
-    intensities mean the same on all scans.
+    Levels normalize every channel for itself, which removes a scanner's contrast. The deepest one normalizes all its
+    channels together: one by one, a channel that answers to lesions would look the same with a lesion and with noise.
+    (All levels together: differences between scans would shrink from level to level, to a third at the deepest.)
 
     Args:
         spec: of the encoder.
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         self.spec = spec
         inputs, last = (spec.channels, *spec.widths), len(spec.widths) - 1
         self.levels = nn.ModuleList(
-            double_convolution(spec.dim, inputs[k], width, stride, local=spec.dim == 3 and k < last)
+            double_convolution(spec.dim, inputs[k], width, stride, local=k < last)
             for k, (width, stride) in enumerate(zip(spec.widths, spec.strides, strict=True))
         )
 

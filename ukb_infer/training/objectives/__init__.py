@@ -16,12 +16,4 @@ OBJECTIVES: dict[str, type[Objective]] = {
 #: Name to objective without labels; `pretrain --objective` chooses.
 PRETRAINING: dict[str, type[Unlabelled]] = {"mae": MaskedReconstruction, "hybrid": Hybrid, "contrastive": Contrastive}
 
-__all__ = [
-    "OBJECTIVES",
-    "PRETRAINING",
-    "Classification",
-    "Objective",
-    "Regression",
-    "Segmentation",
-    "Unlabelled",
-]
+__all__ = ["OBJECTIVES", "PRETRAINING", "Classification", "Objective", "Regression", "Segmentation", "Unlabelled"]

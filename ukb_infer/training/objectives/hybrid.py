@@ -43,7 +43,7 @@ class HybridNetwork(PretrainingNetwork):
         self.encoder = build_encoder(spec)
         self.shared = convolution(width, 2 * width, 1)
         self.modality = nn.Linear(spec.features, 2 * MODALITY_LATENTS)
-        self.decoder: nn.Module = ReconstructionDecoder(spec, inputs=width + MODALITY_LATENTS)
+        self.decoder: nn.Module = ReconstructionDecoder(spec, condition=MODALITY_LATENTS)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """(2, N, C, *size) -> reconstructions and latents.
@@ -74,8 +74,7 @@ class HybridNetwork(PretrainingNetwork):
         return mean + torch.exp(0.5 * log_variance.clamp(-10.0, 10.0)) * torch.randn_like(mean)
 
     def _decode(self, anatomy: Tensor, contrast: Tensor, size: torch.Size) -> Tensor:
-        everywhere = contrast.reshape(*contrast.shape, *(1,) * (anatomy.ndim - 2)).expand(-1, -1, *anatomy.shape[2:])
-        found: Tensor = self.decoder(torch.cat([anatomy, everywhere], dim=1), size)
+        found: Tensor = self.decoder(anatomy, size, contrast)
         return found
 
 

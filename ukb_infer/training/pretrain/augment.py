@@ -107,7 +107,7 @@ class Viewer:
         inputs = torch.where(hidden, 0.0, flat)
         if vary and self.augment.intensity:
             inputs = torch.where(hidden, 0.0, change_contrast(inputs, ~hidden, self.look, rng))
-        return Views(*(in_views(part, images) for part in (inputs, targets, hidden)), alike)
+        return Views(in_views(inputs, images), in_views(targets, images), in_views(hidden, images), alike)
 
     def _moves(self, count: int, size: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
         """(count, dim, dim + 1) affine maps in the coordinates of ``affine_grid``: last axis first, sides of 2."""

@@ -58,8 +58,8 @@ class Box(Section):
 
     spacing_mm: Annotated[float, Field(gt=0.0, le=20.0)] = 3.5
     size: Annotated[
-        tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
-        Field(description="three numbers of voxels, at least 8, e.g. 48,48,32"),
+        tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]],
+        Field(description="three numbers of voxels, at least 16, e.g. 48,48,32"),
     ] = (48, 48, 32)
 
 

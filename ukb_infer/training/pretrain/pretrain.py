@@ -21,11 +21,12 @@ from ukb_infer.imaging.datasets.names import PROJECTION
 from ukb_infer.networks import Pretrained, save_pretrained
 from ukb_infer.networks.device import choose_device
 from ukb_infer.networks.encoder import need_monai
+from ukb_infer.reasons import Kind
 from ukb_infer.training.distributed import Ranks, start_ranks, stop_ranks
 from ukb_infer.training.preparing import Say
 from ukb_infer.training.pretrain.batches import partners
 from ukb_infer.training.pretrain.config import VALIDATION_SHARE, PretrainConfig, PretrainRequest
-from ukb_infer.training.pretrain.pool import Pool, Progress, make_pool, stamp_of
+from ukb_infer.training.pretrain.pool import TABLE_NAME, Pool, Progress, make_pool, stamp_of
 from ukb_infer.training.pretrain.pretrainer import Pretrainer, borrowed_torch
 from ukb_infer.training.progress import StepDisplay
 from ukb_infer.training.work import claim
@@ -62,13 +63,13 @@ def run_pretrain(
     try:
         if not ranks.is_first:
             ranks.wait()
-            _train(request, rows, device, request.threads or usable_cores(), lambda _: None, progress, show=False)
+            _train(request, rows, device, request.threads or usable_cores(), lambda _: None, show=False)
             return None
         with RunLock(request.work):
             threads = _claim(request, rows)
-            _pool(request, rows, say, progress)
+            _report_failed(_pool(request, rows, progress), say, request)
             ranks.wait()
-            trained, pool = _train(request, rows, device, threads, say, progress, show=show)
+            trained, pool = _train(request, rows, device, threads, say, show=show)
             found = _pretrained(request, trained, pool)
             save_pretrained(request.out, found)
     finally:
@@ -124,26 +125,28 @@ def _claim(request: PretrainRequest, rows: Sequence[ImageRow]) -> int:
     return int(claim(work, settings, overwrite=request.overwrite, remove=remove, field="out")["threads"])
 
 
-def _pool(request: PretrainRequest, rows: Sequence[ImageRow], say: Say, progress: Progress) -> Pool:
+def _pool(request: PretrainRequest, rows: Sequence[ImageRow], progress: Progress) -> Pool:
     config = request.config
     workers = usable_cores() if request.workers is None else request.workers
-    pool = make_pool(
+    return make_pool(
         rows, request.work, config.volumes if config.dim == 3 else None, workers=workers, progress=progress
     )
+
+
+def _report_failed(pool: Pool, say: Say, request: PretrainRequest) -> None:
+    """Say which images are left out, and why."""
     if pool.failed:
-        counts = Counter(row.codes[-1].value if row.codes else "" for row in pool.failed)
-        listed = ", ".join(f"{count} {code}" for code, count in counts.items())
-        say(f"{len(pool.failed)} images are left out ({listed}): see {request.work / 'images.csv'}")
-    return pool
+        codes = Counter(code.value for row in pool.failed for code in row.codes if code.kind is Kind.FAILURE)
+        listed = ", ".join(f"{count} {code}" for code, count in codes.items())
+        say(f"{len(pool.failed)} images are left out ({listed}): see {request.work / TABLE_NAME}")
 
 
 def _train(
-    request: PretrainRequest, rows: Sequence[ImageRow], device: str, threads: int, say: Say, progress: Progress, *,
-    show: bool,
+    request: PretrainRequest, rows: Sequence[ImageRow], device: str, threads: int, say: Say, *, show: bool
 ) -> tuple[Pretrainer, Pool]:  # fmt: skip
     """Train on what is packed."""
     config = request.config
-    pool = _pool(request, rows, say, progress)
+    pool = _pool(request, rows, lambda *_: None)
     sides: list[NDArray[np.int64]] = [
         np.array([k for k, row in enumerate(pool.rows) if row.split == side], np.int64)
         for side in ("train", "validation")
