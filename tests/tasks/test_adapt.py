@@ -235,6 +235,25 @@ def test_a_body_task_makes_a_module_for_projections(tmp_path: Path) -> None:
     assert len(table) == 16
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("output", ["class", "segmentation", "regression"])
+def test_a_gpu_adapts_and_predicts(output: str, cases: Path, tmp_path: Path) -> None:
+    manifest, _ = adapt(write_task(tmp_path, output), cases, tmp_path / "module", device="cuda")
+    arguments = ["predict", str(cases / "preprocessed"), "--modules", str(tmp_path / "module"), "--device", "cuda"]
+    assert CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")]).exit_code == 0
+    assert len(pd.read_csv(tmp_path / "run/estimates.csv")) == 12
+    assert manifest.network.head == ("mean-variance" if output == "regression" else output)
+
+
+def test_a_shipped_checkpoint_is_found_by_name(cases: Path, tmp_path: Path, monkeypatch) -> None:
+    make_checkpoint(tmp_path / "shipped-encoder")
+    monkeypatch.setattr("ukb_infer.tasks.adapt.shipped_modules_folder", lambda: tmp_path)
+    request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("shipped-encoder"))
+    assert request.pretrained == tmp_path / "shipped-encoder"
+    request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("elsewhere"))
+    assert request.pretrained == Path("elsewhere")
+
+
 @pytest.mark.slow
 def test_from_synthetic_heads_to_masks(tmp_path: Path) -> None:
     """The whole path with several processes: heads of two sites, a short adaptation, prediction at a third."""
