@@ -358,8 +358,8 @@ def _mean_groups(found: Sequence[Sequence[GroupValue]]) -> list[GroupValue]:
     for (attribute, group), values in together.items():
         defined = [v.value for v in values if np.isfinite(v.value)]
         count = round(float(np.mean([v.count for v in values])))
-        value = float(np.mean(defined)) if defined else np.nan
-        means.append(GroupValue(attribute=attribute, group=group, count=count, value=value))
+        mean = float(np.mean(defined)) if defined else np.nan
+        means.append(GroupValue(attribute=attribute, group=group, count=count, value=mean))
     return means
 
 

@@ -150,7 +150,7 @@ def _predict_projections(
     with tempfile.TemporaryDirectory(prefix="ukb-infer-") as scratch:
         config = PredictConfig(
             inputs=tuple(str(case.images[PROJECTION]) for case in cases.values()), out=Path(scratch) / "run",
-            modules=(module,), device=device, workers=0,  # type: ignore[arg-type]
+            modules=(module,), device=device, workers=0,
         )  # fmt: skip
         run_predict(config)
         run = read_run(config.out)
