@@ -201,25 +201,20 @@ def _readme(request: PretrainRequest, found: Pretrained) -> str:
     facts, settings = found.facts, found.settings
     kinds = ", ".join(f"{count} {kind}" for kind, count in facts["modalities"].items())
     loss = facts["validation_loss"]
-    seen = (
-        f"a box of {' x '.join(map(str, settings['size']))} voxels of {settings['spacing_mm']:g} mm, one contrast at a time"
-        if found.spec.dim == 3
-        else "projections"
-    )
+    seen = "projections"
+    if found.spec.dim == 3:
+        box = " x ".join(map(str, settings["size"]))
+        seen = f"a box of {box} voxels of {settings['spacing_mm']:g} mm, one contrast at a time"
+    kept = f"Validation loss {loss:.3f} at step {facts['kept_step']}, whose weights are kept." if loss else ""
     lines = [
         f"# {request.out.name}",
         "",
         *([f"**{found.warning}**", ""] if found.warning else []),
-        f"An encoder ({found.spec.preset}, {found.spec.dim}D) pretrained without labels by `ukb-infer pretrain` {__version__}: "
-        f"objective {facts['objective']}, {facts['steps']} steps of {facts['config']['batch_size']} on {facts['images']} "
-        f"images ({kinds}) of {facts['participants']} participants. It sees {seen}.",
-        *(
-            [f"Validation loss {loss:.3f} at step {facts['kept_step']}, whose weights are kept."]
-            if loss is not None
-            else []
-        ),
+        f"An encoder ({found.spec.preset}, {found.spec.dim}D) pretrained without labels by `ukb-infer pretrain` "
+        f"{__version__}: objective {facts['objective']}, {facts['steps']} steps of {facts['config']['batch_size']} on "
+        f"{facts['images']} images ({kinds}) of {facts['participants']} participants. It sees {seen}. {kept}".rstrip(),
         "",
-        "It estimates nothing by itself: `ukb-infer adapt --pretrained` makes a module of it, `ukb-infer embed --module`",
+        "It estimates nothing by itself: `ukb-infer adapt --pretrained` makes a module of it, `ukb-infer embed`",
         "writes its features. `pretrained.json`: all settings.",
         "",
     ]
