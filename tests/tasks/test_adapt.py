@@ -116,7 +116,7 @@ def test_other_settings_in_the_same_work_folder_are_refused(cases: Path, tmp_pat
     task = write_task(tmp_path, "class")
     adapt(task, cases, tmp_path / "module", work=tmp_path / "work")
     packed = (tmp_path / "work/volumes.npy").stat().st_mtime_ns
-    with pytest.raises(RunError, match="shots was all, now 6.*the cases have changed"):
+    with pytest.raises(RunError, match=r"shots was all, now 6.*the cases have changed"):
         adapt(task, cases, tmp_path / "other", work=tmp_path / "work", shots=6)
     assert (tmp_path / "work/volumes.npy").stat().st_mtime_ns == packed
     with pytest.raises(RunError, match="contains a finished module"):
