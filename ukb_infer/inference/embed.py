@@ -194,7 +194,7 @@ class ModuleEmbedder(Embedder):
         """(C, ...) -> (K F,)."""
         features = self.module.run(torch.from_numpy(image[None]), features=True).features
         assert features is not None
-        return join_features(features.float().cpu().numpy())[0].astype(np.float32)
+        return np.asarray(join_features(features.float().cpu().numpy())[0], np.float32)
 
 
 @dataclass(frozen=True)
