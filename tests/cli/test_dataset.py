@@ -60,7 +60,7 @@ def test_a_broken_file_gives_exit_code_3_and_its_reason(pool: Path, tmp_path: Pa
         (["dataset", "nowhere", "--out", "x"], "a folder of images"),
         (["dataset", "tests/cli", "--out", "x"], "without images"),
         (["dataset", "tests", "--out", "x", "--validation", "2"], "--validation"),
-        (["phantom", "--out", "x", "--site", "site_a"], "--site"),
+        (["phantom", "--out", "x", "--site", "site_a"], "second"),
         (["phantom", "--out", "x", "--heads", "liver"], "fomo60k"),
         (["phantom", "--out", "x", "--heads", "infarct", "--site", "site_q"], "site_e"),
         (["phantom", "--out", "x", "--heads", "infarct", "--format", "nifti"], "only bodies"),

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from ukb_infer.imaging.datasets import ImageRow
+from ukb_infer.imaging.datasets.table import Split
 from ukb_infer.training.pretrain.config import PretrainConfig, make_pretrain_config
 from ukb_infer.training.pretrain.pool import Pool
 
@@ -45,6 +46,7 @@ def memory_pool(people: int = 12, side: int = 16) -> Pool:
     """A pool in memory: two contrasts of every participant, z-scores."""
     images, rows = [], []
     for person in range(people):
+        split: Split = "train" if person < people - 3 else "validation"
         for contrast in CONTRASTS:
             head = make_head(person, contrast, side)
             inside = head != 0
@@ -52,7 +54,7 @@ def memory_pool(people: int = 12, side: int = 16) -> Pool:
             rows.append(
                 ImageRow(
                     dataset="made", participant=f"sub-0{person:03d}", session="ses-1", modality=contrast,
-                    path=Path(f"/{person}/{contrast}"), status="ok", split="train" if person < people - 3 else "validation",
+                    path=Path(f"/{person}/{contrast}"), status="ok", split=split,
                 )
             )  # fmt: skip
     return Pool(np.array(images, np.float16), np.arange(len(rows)), tuple(rows), tuple(rows))

@@ -233,3 +233,43 @@ def test_a_body_task_makes_a_module_for_projections(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "run/estimates.csv")
     assert table["type2Diabetes_probability"].between(0, 1).all()
     assert len(table) == 16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("output", ["class", "segmentation", "regression"])
+def test_a_gpu_adapts_and_predicts(output: str, cases: Path, tmp_path: Path) -> None:
+    manifest, _ = adapt(write_task(tmp_path, output), cases, tmp_path / "module", device="cuda")
+    arguments = ["predict", str(cases / "preprocessed"), "--modules", str(tmp_path / "module"), "--device", "cuda"]
+    assert CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")]).exit_code == 0
+    assert len(pd.read_csv(tmp_path / "run/estimates.csv")) == 12
+    assert manifest.network.head == ("mean-variance" if output == "regression" else output)
+
+
+def test_a_shipped_checkpoint_is_found_by_name(cases: Path, tmp_path: Path, monkeypatch) -> None:
+    make_checkpoint(tmp_path / "shipped-encoder")
+    monkeypatch.setattr("ukb_infer.tasks.adapt.shipped_modules_folder", lambda: tmp_path)
+    request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("shipped-encoder"))
+    assert request.pretrained == tmp_path / "shipped-encoder"
+    request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("elsewhere"))
+    assert request.pretrained == Path("elsewhere")
+
+
+@pytest.mark.slow
+def test_from_synthetic_heads_to_masks(tmp_path: Path) -> None:
+    """The whole path with several processes: heads of two sites, a short adaptation, prediction at a third."""
+    from ukb_infer.phantom.heads.cohort import write_heads
+
+    write_heads(tmp_path / "train", "meningioma", 6, 0, sites=("site_a", "site_b"), size="small")
+    write_heads(tmp_path / "test", "meningioma", 2, 1, sites=("site_d",), size="small")
+    manifest, said = adapt(
+        "fomo25-meningioma", tmp_path / "train", tmp_path / "module", steps=6, processes=2
+    )  # fmt: skip
+    assert "Dice" in said
+    assert manifest.input.patch == (32, 32, 32)
+    arguments = ["predict", str(tmp_path / "test"), "--modules", str(tmp_path / "module"), "--workers", "2"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "run/estimates.csv")
+    assert list(table["scan"]) == ["sub_0001_ses_1", "sub_0002_ses_1"]
+    assert len(list((tmp_path / "run/masks").glob("*.nii.gz"))) == 2
+    assert np.isfinite(table["meningioma_sd"]).all()

@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
         trainer.run()
 
 
-# -- preprocessing ---------------------------------------------------------------------------------------------------------
+# -- preprocessing ----------------------------------------------------------------------------------------------------
 
 
 def test_a_broken_file_is_a_row_with_a_code_and_contrasts_share_a_box(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_without_any_usable_image_the_codes_are_named(tmp_path: Path) -> None:
         make_pool(flair, tmp_path, BOX)
 
 
-# -- the whole command -----------------------------------------------------------------------------------------------------
+# -- the whole command -----------------------------------------------------------------------------------------------
 
 
 def _request(data: Path, out: Path, **changes: object) -> PretrainRequest:
@@ -154,23 +154,23 @@ def test_pretrain_ends_with_a_checkpoint_that_passes_on(heads: Path, tmp_path: P
     assert (tmp_path / "c/work/history.csv").read_text().startswith("iteration,learning_rate,train_loss,valid_loss")
     text = "\n".join(lines)
     assert "10 images of 5 participants (5 t1, 5 t2); 1 cannot be used" in text
-    with pytest.raises(RunError, match="finished pretraining.*`overwrite`"):
+    with pytest.raises(RunError, match=r"finished pretraining.*`overwrite`"):
         run_pretrain(_request(heads, tmp_path / "c"), lines.append, show=False)
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(heads: Path, tmp_path: Path) -> None:
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(line: str) -> None:
         if "resuming" in line:
-            raise Stopped
+            raise StoppedError
 
     run_pretrain(_request(heads, tmp_path / "c"), lambda _: None, show=False)
     (tmp_path / "c/pretrained.json").unlink()  # as if it had not finished
-    with pytest.raises(RunError, match=r"steps was 3, now 4; mask_ratio was 0.6, now 0.0|steps was 3, now 4"):
+    with pytest.raises(RunError, match=r"steps was 3, now 4"):
         run_pretrain(_request(heads, tmp_path / "c", config=short_config(steps=4)), lambda _: None, show=False)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run_pretrain(_request(heads, tmp_path / "c"), stop, show=False)
     other = _request(heads, tmp_path / "c", config=short_config(steps=4), overwrite=True)
     assert run_pretrain(other, lambda _: None, show=False) is not None
@@ -186,7 +186,7 @@ def test_a_dry_run_counts_and_writes_nothing(heads: Path, tmp_path: Path) -> Non
     assert run_pretrain(request, lines.append) is None
     assert "10 images have a partner, 0 are paired with themselves" in "\n".join(lines)
     assert not (tmp_path / "c").exists()
-    with pytest.raises(UsageError, match="`data`.*projections"):
+    with pytest.raises(UsageError, match=r"`data`.*projections"):
         run_pretrain(_request(heads, tmp_path / "c", config=make_pretrain_config(2)), lines.append)
 
 

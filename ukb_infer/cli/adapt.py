@@ -41,7 +41,11 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(metavar="MODULE", help="Folder for the module.")],
     pretrained: Annotated[
-        str, typer.Option(metavar="CKPT|none", help="Folder written by `pretrain`; none: random weights.")
+        str,
+        typer.Option(
+            metavar="CKPT|none",
+            help="Folder written by `pretrain`, or the name of a shipped one; none: random weights.",
+        ),
     ] = "none",
     labels: Annotated[
         Path | None,

@@ -17,6 +17,7 @@ from ukb_infer.cli import (
     cross_validate,
     dataset,
     demo,
+    embed,
     evaluate,
     export,
     info,
@@ -81,6 +82,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, dataset.dataset, pretrain.pretrain,
+        embed.embed,
         adapt.adapt, probe.probe,
     )
 }  # fmt: skip

@@ -39,7 +39,8 @@ def phantom(
         typer.Option(
             "--site",
             metavar="NAME",
-            help="Site of the heads; repeatable, in turn; default: site_a to site_e. `list` describes them.",
+            help="Heads: sites in turn, repeatable [default: site_a to site_e]; `list` describes them. Bodies: ukb, or "
+            "second (four stations at 3 T).",
         ),
     ] = None,
     anomalies: Annotated[
@@ -63,15 +64,17 @@ def phantom(
     Example:
         ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip
 
+        ukb-infer phantom --out other_site --count 10 --site second
+
         ukb-infer phantom --heads fomo60k --out pool --count 200 --site site_a --site site_b --site site_c
 
         ukb-infer phantom --heads meningioma --out task --count 24 --site site_d --size small
     """
-    if heads or sites:
+    if heads:
         _write_heads(out, heads, count, seed, size, sites or [], format, anomalies, workers, overwrite)
         return
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
-    from ukb_infer.phantom.cohort import write_cohort
+    from ukb_infer.phantom.cohort import one_site, write_cohort
 
     if anomalies == ["list"]:
         typer.echo("\n".join(anomaly_names()))
@@ -87,6 +90,7 @@ def phantom(
             workers=workers,
             overwrite=overwrite,
             progress=lambda done, total: progress(done, total, 0),
+            site=one_site(sites or ()),
         )
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")
 
@@ -102,7 +106,7 @@ def _write_heads(
     if sites == ["list"]:
         typer.echo(describe_sites())
         return
-    check_heads(heads, sites, format, anomalies or ())
+    check_heads(format, anomalies or ())
     with ProgressDisplay("phantom") as progress:
         table = write_heads(
             out, heads, count, seed, sites=sites, size=size, workers=workers,  # type: ignore[arg-type]

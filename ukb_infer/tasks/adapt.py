@@ -7,6 +7,8 @@ from typing import Any
 
 from ukb_infer.errors import UsageError
 from ukb_infer.modules import ModuleManifest
+from ukb_infer.modules.find import shipped_modules_folder
+from ukb_infer.networks.pretrained import FACTS_NAME
 from ukb_infer.targets import TARGETS, TargetSpec
 from ukb_infer.tasks.files import find_task
 from ukb_infer.tasks.task import Task
@@ -60,10 +62,19 @@ def make_request(task: str | Task, data: Path, out: Path, **settings: Any) -> Fi
             f"{found.name} has nothing to learn: `ukb-infer embed` makes its embeddings, `probe` judges them",
             field="task",
         )
+    if settings.get("pretrained") is not None:
+        settings["pretrained"] = find_checkpoint(settings["pretrained"])
     return FinetuneRequest(
         task=found.name, title=found.title, data=data, out=out, dimension=found.dimension, inputs=found.inputs,
         output=found.output, targets=tuple(map(_spec, found.targets, [found] * len(found.targets))), **settings,
     )  # fmt: skip
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The folder itself if it is a checkpoint; else the one of that name that is shipped with the package."""
+    shipped = shipped_modules_folder() / folder
+    here = (folder / FACTS_NAME).is_file() or not (shipped / FACTS_NAME).is_file()
+    return folder if here else shipped
 
 
 def _spec(target: Any, task: Task) -> TargetSpec:

@@ -24,6 +24,7 @@ from ukb_infer.regression import Mixture
 from ukb_infer.targets import TargetSpec, get_target
 from ukb_infer.training.config import TrainConfig
 from ukb_infer.training.dataset import LabelledImages, participant_folds, validation_rows
+from ukb_infer.training.objectives import Objective
 from ukb_infer.training.progress import MemberDisplay
 from ukb_infer.training.trainer import Trainer
 
@@ -55,6 +56,21 @@ class Standardization:
             if np.unique(values[np.isfinite(values)]).size < 2:
                 raise UsageError(f"{name} has fewer than two different labels; leave it out", field="targets")
         return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
+
+    @classmethod
+    def of(cls, objective: Objective, labels: NDArray[np.float64], targets: Sequence[str]) -> Standardization:
+        """As an objective learns the labels: fitted on them, or none.
+
+        Args:
+            objective: that learns.
+            labels: (N, T) in natural units, NaN where missing.
+            targets: T names, for the message.
+
+        Raises:
+            UsageError: a target has fewer than two different labels.
+        """
+        fitted = cls.fit(labels, targets)
+        return fitted if objective.standardizes else cls(np.zeros(len(targets)), np.ones(len(targets)))
 
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Labels in standardized units, NaN kept."""
@@ -237,7 +253,9 @@ def make_manifest(
     return ModuleManifest(
         name=name, version=version, intended_use=intended_use, provenance=provenance, warning=warning, licence=licence,
         input=ModuleInput(recipe=recipe, channels=channels, **asdict(config.network.scaling)),
-        network=ModuleNetwork(encoder=config.network.backbone, log_variance="bounded"),
+        network=ModuleNetwork(
+            encoder=config.network.backbone, log_variance="bounded", head=config.objective.head
+        ),
         outputs=ModuleOutputs(entries), training=dict(training or {}),
     )  # fmt: skip
 

@@ -107,20 +107,16 @@ def write_heads(
     return path
 
 
-def check_heads(layout: str, sites: Sequence[str], format: str, anomalies: Sequence[str]) -> None:
-    """Refuse options that only bodies have, and sites without heads.
+def check_heads(format: str, anomalies: Sequence[str]) -> None:
+    """Refuse options that only bodies have.
 
     Args:
-        layout: "" for bodies.
-        sites: asked for.
         format: of bodies; ``zip`` by default.
         anomalies: of bodies.
 
     Raises:
         UsageError: what contradicts.
     """
-    if sites and not layout:
-        raise UsageError(field="sites", got=", ".join(sites), expected=f"none without `heads` ({', '.join(LAYOUTS)})")
     if anomalies or format != "zip":
         field, got = ("anomalies", ", ".join(anomalies)) if anomalies else ("format", format)
         raise UsageError(field=field, got=got, expected="none with `heads`: only bodies have it")

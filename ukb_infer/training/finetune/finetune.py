@@ -129,7 +129,7 @@ def _train(packed: Packed, config: TrainConfig, request: FinetuneRequest, *, sho
     device = choose_device(request.device).type
     cores = usable_cores()
     processes = request.processes or (min(request.folds, cores) if device == "cpu" else 1)
-    work = request.work_folder
+    work, data = request.work_folder, packed.data
 
     def remove() -> None:
         for member in work.glob("member*"):
@@ -137,8 +137,8 @@ def _train(packed: Packed, config: TrainConfig, request: FinetuneRequest, *, sho
 
     claimed = claim(work, _settings(packed, config, request, processes), overwrite=request.overwrite, remove=remove)
     return train_members(
-        config, packed.data, _standardization(packed, request), work, images_path=packed.images_path,
-        masks_path=packed.masks_path, fold=_folds(packed, request), device=device, init=request.pretrained or "random",
+        config, data, Standardization.of(config.objective, data.labels, data.targets), work,
+        images_path=packed.images_path, masks_path=packed.masks_path, fold=_folds(packed, request), device=device, init=request.pretrained or "random",
         processes=processes, threads=int(claimed["threads"]), show=show,
     )  # fmt: skip
 
@@ -155,14 +155,6 @@ def _settings(packed: Packed, config: TrainConfig, request: FinetuneRequest, pro
     }
 
 
-def _standardization(packed: Packed, request: FinetuneRequest) -> Standardization:
-    """Of the labels of a regression; classes and voxels are learned as they are."""
-    data = packed.data
-    if request.output == "regression":
-        return Standardization.fit(data.labels, data.targets)
-    return Standardization(np.zeros(len(data.targets)), np.ones(len(data.targets)))
-
-
 def _folds(packed: Packed, request: FinetuneRequest) -> NDArray[np.int64]:
     """Folds by participant, with similar labels."""
     return participant_folds(packed.data.participants, request.folds, request.seed, packed.data.labels[:, 0])
@@ -175,7 +167,8 @@ def _manifest(
     packed: Packed, config: TrainConfig, request: FinetuneRequest, pretrained: Pretrained | None, transferred: float
 ) -> ModuleManifest:
     """Manifest of the networks, not yet calibrated."""
-    standardization, people = _standardization(packed, request), np.unique(packed.data.participants).size
+    data, people = packed.data, np.unique(packed.data.participants).size
+    standardization = Standardization.of(config.objective, data.labels, data.targets)
     segments = request.output == "segmentation"
     targets = tuple(
         ModuleTarget(

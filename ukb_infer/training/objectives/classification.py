@@ -26,6 +26,7 @@ class Classification(Objective):
     #: A confident wrong answer costs as much as this over a fair guess.
     overfitted = 1.0
     head: ClassVar[Head] = "class"
+    standardizes: ClassVar[bool] = False
     name: Literal["classification"] = "classification"
 
     def build_network(

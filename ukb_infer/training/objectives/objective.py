@@ -24,6 +24,7 @@ class Objective(Section):
             a network counts as overfitted.
         on_masks: whether it learns from a label per voxel, (N, x, y, z) uint8, instead of (N, T) numbers.
         head: what modules call the head.
+        standardizes: whether it learns labels in standardized units, instead of as they are.
     """
 
     flat_names: ClassVar[Mapping[str, str]] = {"name": "objective"}
@@ -31,6 +32,7 @@ class Objective(Section):
     overfitted: ClassVar[float]
     on_masks: ClassVar[bool] = False
     head: ClassVar[Head] = "mean-variance"
+    standardizes: ClassVar[bool] = True
     name: str
 
     @abstractmethod

@@ -30,6 +30,7 @@ class Segmentation(Objective):
     overfitted = 0.5
     on_masks = True
     head: ClassVar[Head] = "segmentation"
+    standardizes: ClassVar[bool] = False
     name: Literal["segmentation"] = "segmentation"
     patch: Annotated[tuple[int, int, int] | None, Field(strict=False, description="[x, y, z], e.g. [32, 32, 32]")] = (
         None

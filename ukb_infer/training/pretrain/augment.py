@@ -99,7 +99,7 @@ class Viewer:
         """
         shape, flat = images.shape, images.flatten(0, 1)
         if vary and self.augment.spatial:
-            draws = self._moves(shape[1] if self.aligned else len(flat), shape[3:], rng)
+            draws = draw_moves(shape[1] if self.aligned else len(flat), shape[3:], self.look, rng)
             draws = np.concatenate([draws] * (len(flat) // len(draws)))
             flat = move(flat, torch.from_numpy(draws).to(flat.device), self.look)
         targets = flat
@@ -109,25 +109,36 @@ class Viewer:
             inputs = torch.where(hidden, 0.0, change_contrast(inputs, ~hidden, self.look, rng))
         return Views(in_views(inputs, images), in_views(targets, images), in_views(hidden, images), alike)
 
-    def _moves(self, count: int, size: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
-        """(count, dim, dim + 1) affine maps in the coordinates of ``affine_grid``: last axis first, sides of 2."""
-        look, dim = self.look, len(size)
-        angles = np.deg2rad(rng.uniform(-look.turn_degrees, look.turn_degrees, (count, 3 if dim == 3 else 1)))
-        stretch = np.exp(rng.uniform(-look.stretch, look.stretch, (count, dim)))
-        shifts = rng.uniform(-2 * look.shift, 2 * look.shift, (count, dim))
-        mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0) if look.flip else np.ones(count)
-        planes = ((0, 1), (0, 2), (1, 2)) if dim == 3 else ((0, 1),)
-        linear = np.broadcast_to(np.eye(dim), (count, dim, dim)).copy()
-        for (i, j), angle in zip(planes, angles.T, strict=True):
-            turn = np.broadcast_to(np.eye(dim), (count, dim, dim)).copy()
-            turn[:, i, i] = turn[:, j, j] = np.cos(angle)
-            turn[:, i, j], turn[:, j, i] = -np.sin(angle), np.sin(angle)
-            linear = linear @ turn
-        linear *= stretch[:, None, :]
-        linear[:, :, 0] *= mirror[:, None]
-        sides = np.asarray(size, float)
-        linear *= sides[None, None, :] / sides[None, :, None]  # turns are rigid in voxels, not in sides of 2
-        return np.concatenate([linear[:, ::-1, ::-1], shifts[:, ::-1, None]], axis=2).astype(np.float32)
+
+def draw_moves(count: int, size: Sequence[int], look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random affine maps in the coordinates of ``affine_grid``: last axis first, sides of 2.
+
+    Args:
+        count: number of maps.
+        size: of the images.
+        look: how much they vary.
+        rng: source of the numbers.
+
+    Returns:
+        (count, dim, dim + 1).
+    """
+    dim = len(size)
+    angles = np.deg2rad(rng.uniform(-look.turn_degrees, look.turn_degrees, (count, 3 if dim == 3 else 1)))
+    stretch = np.exp(rng.uniform(-look.stretch, look.stretch, (count, dim)))
+    shifts = rng.uniform(-2 * look.shift, 2 * look.shift, (count, dim))
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0) if look.flip else np.ones(count)
+    planes = ((0, 1), (0, 2), (1, 2)) if dim == 3 else ((0, 1),)
+    linear = np.broadcast_to(np.eye(dim), (count, dim, dim)).copy()
+    for (i, j), angle in zip(planes, angles.T, strict=True):
+        turn = np.broadcast_to(np.eye(dim), (count, dim, dim)).copy()
+        turn[:, i, i] = turn[:, j, j] = np.cos(angle)
+        turn[:, i, j], turn[:, j, i] = -np.sin(angle), np.sin(angle)
+        linear = linear @ turn
+    linear *= stretch[:, None, :]
+    linear[:, :, 0] *= mirror[:, None]
+    sides = np.asarray(size, float)
+    linear *= sides[None, None, :] / sides[None, :, None]  # turns are rigid in voxels, not in sides of 2
+    return np.concatenate([linear[:, ::-1, ::-1], shifts[:, ::-1, None]], axis=2).astype(np.float32)
 
 
 def move(images: Tensor, maps: Tensor, look: Look) -> Tensor:
