@@ -118,24 +118,21 @@ def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:
     if output.suffix != ".npy":
         raise UsageError(field="output", got=output.name, expected="a name that ends in .npy")
     import numpy as np
-    import torch
 
     from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
     from ukb_infer.imaging.volumes.read import read_volume
-    from ukb_infer.networks.encoder import EncoderSpec, build_encoder
-    from ukb_infer.networks.pretrained import load_pretrained, transfer
+    from ukb_infer.inference.embed import PretrainedEmbedder
+    from ukb_infer.networks.device import choose_device
+    from ukb_infer.networks.pretrained import load_pretrained
     from ukb_infer.storage import atomic_path
 
     pretrained = load_pretrained(folder)
     if pretrained.spec.dim != 3:
         raise UsageError(f"{folder} is for projections, not for volumes")
-    encoder = build_encoder(EncoderSpec(dim=3, channels=1, preset=pretrained.spec.preset)).eval()
-    transfer(pretrained, encoder)
     boxed, _ = preprocess([read_volume(path) for path in images.values()], VolumeSettings(**pretrained.settings))
-    with torch.inference_mode():
-        features = encoder.pool(encoder(torch.from_numpy(boxed[:, None]))).mean(dim=0)
+    vector = PretrainedEmbedder(pretrained, choose_device("auto")).embed(boxed)
     with atomic_path(output) as partial:
-        np.save(partial, features.numpy().astype(np.float32))
+        np.save(partial, vector)
 
 
 def _used(task: Task, images: Mapping[str, Path], output: Path) -> int:
