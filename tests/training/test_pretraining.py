@@ -152,6 +152,9 @@ def test_pretrain_ends_with_a_checkpoint_that_passes_on(heads: Path, tmp_path: P
     assert set(read.facts["software"]) == {"ukb-infer", "torch", "monai"}
     assert transfer(read, build_encoder(read.spec)).coverage == 1.0
     assert (tmp_path / "c/work/history.csv").read_text().startswith("iteration,learning_rate,train_loss,valid_loss")
+    readme = (tmp_path / "c/README.md").read_text()
+    assert "**Toy heads.**" in readme
+    assert "objective mae, 3 steps of 4 on 10 images (5 t1, 5 t2) of 5 participants" in readme
     text = "\n".join(lines)
     assert "10 images of 5 participants (5 t1, 5 t2); 1 cannot be used" in text
     with pytest.raises(RunError, match=r"finished pretraining.*`overwrite`"):

@@ -1,7 +1,7 @@
 """From stored images to what an objective sees: moved, masked, changed in contrast.
 
-Numbers are drawn first, then applied to the whole batch on its device. MONAI's transforms work on one volume at a
-time and would take longer than the training step (docs/architecture.md has the measurement).
+Numbers are drawn first, then applied to the whole batch on its device. MONAI's transforms take one volume at a time and
+more than twice the time (docs/architecture.md).
 
 The order keeps hidden voxels secret: the image is moved and becomes the target; then voxels are masked; only then
 contrast, bias field, blur and noise change what is left.

@@ -24,7 +24,7 @@ MOST_BETWEEN = 200
 #: Of projections: the values of the preset `fast` of `train`, so that its weights fit what it sees.
 PROJECTION_SCALING = InputScaling(1.0 / 64.0, -1.0, (128, 128))
 #: Share of the participants that validate where the images table names none.
-VALIDATION_SHARE = 0.05
+VALIDATION_SHARE = 0.1
 
 
 class Augment(Section):

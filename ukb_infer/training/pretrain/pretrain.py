@@ -22,6 +22,7 @@ from ukb_infer.networks import Pretrained, save_pretrained
 from ukb_infer.networks.device import choose_device
 from ukb_infer.networks.encoder import need_monai
 from ukb_infer.reasons import Kind
+from ukb_infer.storage import atomic_write_text
 from ukb_infer.training.distributed import Ranks, start_ranks, stop_ranks
 from ukb_infer.training.preparing import Say
 from ukb_infer.training.pretrain.batches import partners
@@ -71,6 +72,7 @@ def run_pretrain(
             ranks.wait()
             trained, pool = _train(request, rows, device, threads, say, show=show)
             found = _pretrained(request, trained, pool)
+            atomic_write_text(request.out / "README.md", _readme(request, found))
             save_pretrained(request.out, found)
     finally:
         stop_ranks()
@@ -192,3 +194,33 @@ def _pretrained(request: PretrainRequest, trained: Pretrainer, pool: Pool) -> Pr
         spec=config.spec, settings=config.input_settings(), state=network.encoder.state_dict(), decoder=decoder,
         facts=facts,
     )  # fmt: skip
+
+
+def _readme(request: PretrainRequest, found: Pretrained) -> str:
+    """What the checkpoint is, in words."""
+    facts, settings = found.facts, found.settings
+    kinds = ", ".join(f"{count} {kind}" for kind, count in facts["modalities"].items())
+    loss = facts["validation_loss"]
+    seen = (
+        f"a box of {' x '.join(map(str, settings['size']))} voxels of {settings['spacing_mm']:g} mm, one contrast at a time"
+        if found.spec.dim == 3
+        else "projections"
+    )
+    lines = [
+        f"# {request.out.name}",
+        "",
+        *([f"**{found.warning}**", ""] if found.warning else []),
+        f"An encoder ({found.spec.preset}, {found.spec.dim}D) pretrained without labels by `ukb-infer pretrain` {__version__}: "
+        f"objective {facts['objective']}, {facts['steps']} steps of {facts['config']['batch_size']} on {facts['images']} "
+        f"images ({kinds}) of {facts['participants']} participants. It sees {seen}.",
+        *(
+            [f"Validation loss {loss:.3f} at step {facts['kept_step']}, whose weights are kept."]
+            if loss is not None
+            else []
+        ),
+        "",
+        "It estimates nothing by itself: `ukb-infer adapt --pretrained` makes a module of it, `ukb-infer embed --module`",
+        "writes its features. `pretrained.json`: all settings.",
+        "",
+    ]
+    return "\n".join(lines)
