@@ -89,6 +89,12 @@ def with_nan(path: Path) -> None:
     save(path, data)
 
 
+def too_large(path: Path) -> None:
+    data = make_head()
+    data[3, 4, 5] = 3e38
+    save(path, data)
+
+
 def sheared(path: Path) -> None:
     affine = affine_of()
     affine[0, 1] = 4.0
@@ -100,6 +106,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], Reason]] = {
     "four dimensions": (lambda p: save(p, np.stack([make_head()] * 2, axis=3)), Reason.SEVERAL_VOLUMES),
     "two dimensions": (lambda p: save(p, make_head()[:, :, 0]), Reason.UNREADABLE_NIFTI),
     "NaN": (with_nan, Reason.NON_FINITE_VALUES),
+    "absurd": (too_large, Reason.NON_FINITE_VALUES),
     "zero affine": (zero_affine, Reason.MISSING_AFFINE),
     "no affine": (without_affine, Reason.MISSING_AFFINE),
     "sheared": (sheared, Reason.IMPLAUSIBLE_GEOMETRY),
@@ -117,6 +124,22 @@ def test_broken_volumes_are_refused_with_their_reason(tmp_path: Path, name: str)
     with pytest.raises(ScanError) as caught:
         read_volume(path)
     assert caught.value.reason is reason
+
+
+def test_any_damaged_header_gives_a_volume_or_a_reason(tmp_path: Path) -> None:
+    whole = save(tmp_path / "t1.nii", make_head((6, 7, 5))).read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for at in rng.integers(348, size=2):
+            damaged[at] = rng.integers(256)
+        (tmp_path / "t1.nii").write_bytes(bytes(damaged))
+        try:
+            outcomes.add(str(read_volume(tmp_path / "t1.nii").data.shape))
+        except ScanError as error:
+            outcomes.add(error.reason.value)
+    assert {"(6, 7, 5)", "unreadable_nifti", "implausible_geometry"} <= outcomes
 
 
 def test_one_volume_in_four_dimensions_is_read(tmp_path: Path) -> None:
@@ -194,6 +217,16 @@ def test_a_head_beyond_the_box_and_a_contrast_elsewhere_are_flagged() -> None:
     away[0, 3] += 200.0
     flags = preprocess([Volume(make_head(), affine_of()), Volume(make_head(), away)], SETTINGS)[1].flags
     assert Reason.NOT_ALIGNED in flags
+
+
+def test_a_head_too_tall_for_the_box_loses_its_neck() -> None:
+    tall = np.zeros((20, 24, 40), np.float32)
+    tall[4:16, 4:20, 2:38] = 100 + np.arange(36)  # brighter upwards
+    out, grid = preprocess([Volume(tall, affine_of())], SETTINGS)
+    top = np.linalg.inv(affine_of()) @ grid.affine @ [0, 0, SETTINGS.size[2] - 1, 1]
+    assert round(top[2]) in (37, 38)
+    assert out[0].max() == out[0][:, :, -2:].max()
+    assert grid.flags == (Reason.HEAD_CUT,)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])

@@ -65,7 +65,8 @@ class Grid:
 def preprocess(volumes: Sequence[Volume | None], settings: VolumeSettings) -> tuple[Float32, Grid]:
     """Bring the contrasts of a session onto one box around the head and normalize them.
 
-    The box has the axes of the first volume and is centred on the union of the heads. Volumes are averaged over whole
+    The box has the axes of the first volume and is centred on the union of the heads; one that is too tall loses its
+    neck, not its top. Volumes are averaged over whole
     voxels where they are finer than the box, then interpolated linearly; values outside the head are 0.
 
     Args:
@@ -83,7 +84,7 @@ def preprocess(volumes: Sequence[Volume | None], settings: VolumeSettings) -> tu
         raise ValueError("volumes: all are None, expected at least one")
     heads = [_find_head(volume, present[0]) for volume in present]
     low, high = np.min([head.low for head in heads], axis=0), np.max([head.high for head in heads], axis=0)
-    affine = _box_affine(present[0], 0.5 * (low + high), settings)
+    affine = _box_affine(present[0], _centre(low, high, present[0], settings), settings)
     flags = _flags(heads, (high - low) * present[0].spacing_mm, settings)
     native = present[0].native or Native(None, _shape(present[0].data), present[0].affine)
     out = np.zeros((len(volumes), *settings.size), np.float32)
@@ -222,6 +223,14 @@ def _flags(heads: Sequence[_Found], extent_mm: Float64, settings: VolumeSettings
     if any(not ((first.low < middle) & (middle < first.high)).all() for middle in middles):
         flags.append(Reason.NOT_ALIGNED)
     return tuple(flags)
+
+
+def _centre(low: Float64, high: Float64, first: Volume, settings: VolumeSettings) -> Float64:
+    """Centre of the box, in voxels of the first volume: of the head, or below its top where a neck would be cut."""
+    centre = 0.5 * (low + high)
+    half_box = 0.5 * settings.size[2] * settings.spacing_mm / first.spacing_mm[2]
+    centre[2] = max(centre[2], high[2] - half_box)
+    return np.asarray(centre, np.float64)
 
 
 def _box_affine(first: Volume, centre: Float64, settings: VolumeSettings) -> Float64:

@@ -26,6 +26,8 @@ MAX_VOLUME_BYTES = 256 * 1024**2
 MAX_HEAD_TILT_DEGREES = 20.0
 #: Smallest volume spanned by an affine's three directions.
 _LEAST_VOLUME = 0.9
+#: Beyond, means of voxels overflow float32.
+_LARGEST_VALUE = 1e30
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,10 @@ def _check_affine(affine: NDArray[np.float64], label: str) -> None:
 
 def _check_values(data: NDArray[np.float32], label: str, labels: bool) -> None:
     low, high = float(data.min()), float(data.max())
-    if not math.isfinite(low) or not math.isfinite(high):
-        raise ScanError(Reason.NON_FINITE_VALUES, f"{label} has NaN or infinite voxels; convert it again")
+    if not (math.isfinite(low) and math.isfinite(high) and max(-low, high) <= _LARGEST_VALUE):
+        raise ScanError(
+            Reason.NON_FINITE_VALUES, f"{label} has NaN, infinite or absurdly large voxels; convert it again"
+        )
     if low == high and not labels:
         raise ScanError(Reason.EMPTY_IMAGE, f"every voxel of {label} is {low:g}; look at it")
 
