@@ -115,8 +115,10 @@ def test_a_stopped_adaptation_resumes_to_the_same_weights(cases: Path, tmp_path:
 def test_other_settings_in_the_same_work_folder_are_refused(cases: Path, tmp_path: Path) -> None:
     task = write_task(tmp_path, "class")
     adapt(task, cases, tmp_path / "module", work=tmp_path / "work")
-    with pytest.raises(RunError, match="shots was all, now 6"):
+    packed = (tmp_path / "work/volumes.npy").stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"shots was all, now 6.*the cases have changed"):
         adapt(task, cases, tmp_path / "other", work=tmp_path / "work", shots=6)
+    assert (tmp_path / "work/volumes.npy").stat().st_mtime_ns == packed
     with pytest.raises(RunError, match="contains a finished module"):
         adapt(task, cases, tmp_path / "module", work=tmp_path / "work")
     adapt(task, cases, tmp_path / "module", work=tmp_path / "work", shots=6, overwrite=True)

@@ -95,6 +95,18 @@ def test_weights_are_found_by_the_flags(name: str, tmp_path: Path, monkeypatch: 
     assert find_weights(images, Path("x.txt"), tmp_path) == tmp_path / name
 
 
+def test_of_several_weights_those_that_use_most_images_are_taken(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path))
+    for name in ("fomo25-brain-age", "fomo26-brain-age", "fomo25-meningioma", "fomo25-infarct"):
+        (tmp_path / name).mkdir()
+    both = find_weights(dict.fromkeys(("t1", "t2"), tmp_path), Path("x.txt"), tmp_path)
+    assert both.name == "fomo25-brain-age"
+    assert find_weights({"t1": tmp_path}, Path("x.txt"), tmp_path).name == "fomo26-brain-age"
+    stroke = dict.fromkeys(("flair", "dwi", "adc", "swi"), tmp_path)
+    assert find_weights(stroke, Path("x.nii.gz"), tmp_path).name == "fomo25-meningioma"
+    assert find_weights(stroke, Path("x.txt"), tmp_path).name == "fomo25-infarct"
+
+
 def test_flags_of_two_tasks_need_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path))
     for name in ("fomo26-brain-age", "fomo26-polymicrogyria"):

@@ -90,18 +90,9 @@ def score(
             both_empty=both_empty,
         )
     )
-    rows = [
-        (
-            s.task,
-            s.metric,
-            *(f"{v:.4g}" for v in (s.value.value, s.value.low, s.value.high)),
-            f"{s.count}",
-            f"{s.missing}",
-        )
-        for s in report.scores
-    ]
-    plain = [f"{t}  {m} {v} [{low}, {high}]  {n} cases, {gone} missing" for t, m, v, low, high, n, gone in rows]
-    show.table(("task", "metric", ">value", ">lower", ">upper", ">cases", ">missing"), rows, plain)
+    rows = [(s.task, s.metric, show.interval(s.value), f"{s.count}", f"{s.missing}") for s in report.scores]
+    plain = [f"{name}  {metric} {value}  {n} cases, {gone} missing" for name, metric, value, n, gone in rows]
+    show.table(("task", "metric", "value", ">cases", ">missing"), rows, plain)
     if report.unlabelled:
         typer.echo(f"{len(report.unlabelled)} outputs have no label: {', '.join(report.unlabelled[:8])}")
     for path in report.files:

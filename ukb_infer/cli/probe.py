@@ -49,10 +49,8 @@ def probe(
             seed=seed,
         )
     )
-    rows = [(name, *(f"{v:.4g}" for v in (m.value, m.low, m.high))) for name, m in report.metrics.items()]
-    show.table(
-        ("metric", ">value", ">lower", ">upper"), rows, [f"{n}  {v} [{low}, {high}]" for n, v, low, high in rows]
-    )
+    rows = [(name, show.interval(value)) for name, value in report.metrics.items()]
+    show.table(("metric", "value"), rows, [f"{name}  {value}" for name, value in rows])
     kind = f"classes {', '.join(report.classes)}" if report.classes else "regression"
     typer.echo(f"{report.participants} participants, {kind}, {seeds} seeds")
     for path in report.files:

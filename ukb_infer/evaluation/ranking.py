@@ -26,8 +26,9 @@ Ties = Literal["average", "min"]
 
 #: Metrics that a table can hold, as in ``task2_dice``; True where larger is better.
 LARGER_IS_BETTER = {
-    "auroc": True, "f1": True, "accuracy": True, "dice": True, "nsd": True, "r": True, "pearson_r": True, "r2": True,
-    "fairness": True, "mae": False, "mae_years": False,
+    "auroc": True, "ovr_auroc": True, "f1": True, "macro_f1": True, "accuracy": True, "dice": True, "dsc": True,
+    "nsd": True, "r": True, "pearson_r": True, "correlation": True, "r2": True, "fairness": True,
+    "fairness_score": True, "mae": False, "mae_years": False, "absolute_error": False,
 }  # fmt: skip
 #: Weight of each task by its number; they sum to 1.
 RULES: dict[str, dict[int, float]] = {

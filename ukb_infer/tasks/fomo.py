@@ -95,23 +95,22 @@ def find_weights(images: Mapping[str, Path], output: Path, beside: Path, task: s
         UsageError: none, or several fit.
     """
     named = os.environ.get(WEIGHTS, "")
-    places = [Path(named)] if named else [beside / BESIDE, shipped_modules_folder()]
-    names = [get_task(task).name] if task else [t.name for t in TASKS.values() if _fits(t, images, output)]
+    places = [Path(named)] if named else [beside / BESIDE]
+    used = {get_task(task).name: 1} if task else {t.name: n for t in TASKS.values() if (n := _used(t, images, output))}
     if output.suffix == ".npy":
-        names.append(_SHIPPED)
+        places.append(shipped_modules_folder())
+        used[_SHIPPED] = 1
     for place in places:
         if any((place / name).is_file() for name in (MANIFEST_NAME, _PRETRAINED)):
             return place
-        fitting = [place / name for name in names if (place / name).is_dir()]
-        if len(fitting) > 1 and output.suffix != ".npy":
-            choices = ", ".join(folder.name for folder in fitting)
-            raise UsageError(f"several weights fit these images ({choices}); give --task or set {TASK}")
+        there = {name: count for name, count in used.items() if (place / name).is_dir()}
+        fitting = [name for name, count in there.items() if count == max(there.values())]
+        if len(fitting) > 1:
+            raise UsageError(f"several weights fit these images ({', '.join(fitting)}); give --task or set {TASK}")
         if fitting:
-            return fitting[0]
+            return place / fitting[0]
     where = " or ".join(str(place) for place in places)
-    raise UsageError(
-        f"no weights for {', '.join(names) or output.suffix} in {where}; set {WEIGHTS} to a module's folder"
-    )
+    raise UsageError(f"no weights for {', '.join(used) or output.name} in {where}; set {WEIGHTS} to a module's folder")
 
 
 def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:
@@ -119,31 +118,28 @@ def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:
     if output.suffix != ".npy":
         raise UsageError(field="output", got=output.name, expected="a name that ends in .npy")
     import numpy as np
-    import torch
 
     from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
     from ukb_infer.imaging.volumes.read import read_volume
-    from ukb_infer.networks.encoder import EncoderSpec, build_encoder
-    from ukb_infer.networks.pretrained import load_pretrained, transfer
+    from ukb_infer.inference.embed import PretrainedEmbedder
+    from ukb_infer.networks.device import choose_device
+    from ukb_infer.networks.pretrained import load_pretrained
     from ukb_infer.storage import atomic_path
 
     pretrained = load_pretrained(folder)
     if pretrained.spec.dim != 3:
         raise UsageError(f"{folder} is for projections, not for volumes")
-    encoder = build_encoder(EncoderSpec(dim=3, channels=1, preset=pretrained.spec.preset)).eval()
-    transfer(pretrained, encoder)
     boxed, _ = preprocess([read_volume(path) for path in images.values()], VolumeSettings(**pretrained.settings))
-    with torch.inference_mode():
-        features = encoder.pool(encoder(torch.from_numpy(boxed[:, None]))).mean(dim=0)
+    vector = PretrainedEmbedder(pretrained, choose_device("auto")).embed(boxed)
     with atomic_path(output) as partial:
-        np.save(partial, features.numpy().astype(np.float32))
+        np.save(partial, vector)
 
 
-def _fits(task: Task, images: Mapping[str, Path], output: Path) -> bool:
-    """Whether a task takes these images and returns such a file."""
-    known = {modality for channel in task.inputs for modality in channel}
+def _used(task: Task, images: Mapping[str, Path], output: Path) -> int:
+    """Number of the images that a task uses; 0 if it lacks one or returns another kind of file."""
     whole = all(any(m in images for m in channel) for channel in task.inputs)
-    return output.name.endswith(SUFFIXES[task.output]) and bool(task.flags) and whole and set(images) <= known
+    fits = bool(task.flags) and whole and output.name.endswith(SUFFIXES[task.output])
+    return len(set(images) & {m for channel in task.inputs for m in channel}) if fits else 0
 
 
 def _as_read(images: Mapping[str, Path], modalities: Sequence[Sequence[str]]) -> Mapping[str, Path]:

@@ -31,7 +31,7 @@ from ukb_infer.training.config import TrainConfig
 from ukb_infer.training.dataset import participant_folds
 from ukb_infer.training.ensemble import UNCALIBRATED, Standardization, train_members
 from ukb_infer.training.finetune.config import FinetuneRequest
-from ukb_infer.training.finetune.packing import Packed, Progress, describe, draw_cases, pack_cases
+from ukb_infer.training.finetune.packing import Drawn, Packed, Progress, draw_cases, pack_cases, stamp_of
 from ukb_infer.training.finetune.scores import out_of_fold_words
 from ukb_infer.training.history import HISTORY_NAME, read_histories
 from ukb_infer.training.preparing import Say
@@ -87,8 +87,9 @@ def run_finetune(
         return None
     request.work_folder.mkdir(parents=True, exist_ok=True)
     with RunLock(request.work_folder):
+        processes, threads = _claim(drawn, config, request, read)
         packed = pack_cases(drawn, request, read, say, progress)
-        networks = _train(packed, config, request, show=show)
+        networks = _train(packed, config, request, processes, threads, show=show)
         manifest = _manifest(packed, config, request, pretrained, transferred)
         manifest = _finish(manifest, networks, packed, config, request, say)
     if problems := verify_module(request.out):
@@ -124,35 +125,37 @@ def _transferred(config: TrainConfig, request: FinetuneRequest, read: VolumeInpu
     return share
 
 
-def _train(packed: Packed, config: TrainConfig, request: FinetuneRequest, *, show: bool) -> list[Any]:
-    """Train the members, or resume."""
-    device = choose_device(request.device).type
-    cores = usable_cores()
-    processes = request.processes or (min(request.folds, cores) if device == "cpu" else 1)
-    work, data = request.work_folder, packed.data
+def _claim(drawn: Drawn, config: TrainConfig, request: FinetuneRequest, read: VolumeInput | None) -> tuple[int, int]:
+    """Refuse to resume another adaptation; returns members at a time, and the threads of each."""
+    cores, work = usable_cores(), request.work_folder
+    on_cpu = choose_device(request.device).type == "cpu"
+    processes = request.processes or (min(request.folds, cores) if on_cpu else 1)
 
     def remove() -> None:
         for member in work.glob("member*"):
             shutil.rmtree(member)
 
-    claimed = claim(work, _settings(packed, config, request, processes), overwrite=request.overwrite, remove=remove)
-    return train_members(
-        config, data, Standardization.of(config.objective, data.labels, data.targets), work,
-        images_path=packed.images_path, masks_path=packed.masks_path, fold=_folds(packed, request), device=device, init=request.pretrained or "random",
-        processes=processes, threads=int(claimed["threads"]), show=show,
-    )  # fmt: skip
-
-
-def _settings(packed: Packed, config: TrainConfig, request: FinetuneRequest, processes: int) -> dict[str, Any]:
-    """Everything that affects the weights, as plain values."""
-    init = "random" if request.pretrained is None else sha256_file(request.pretrained / ENCODER_NAME)[:16]
-    return {
+    settings = {
         "config": json.loads(json.dumps(config.flat())) | {"task": request.task, "shots": request.shots or "all"},
         "targets": [spec.name for spec in request.targets],
-        "init": init,
-        **describe(packed),
-        "threads": request.threads or max(1, usable_cores() // processes),
+        "init": "random" if request.pretrained is None else sha256_file(request.pretrained / ENCODER_NAME)[:16],
+        "cases": stamp_of(drawn, request, read),
+        "threads": request.threads or max(1, cores // processes),
     }
+    return processes, int(claim(work, settings, overwrite=request.overwrite, remove=remove)["threads"])
+
+
+def _train(
+    packed: Packed, config: TrainConfig, request: FinetuneRequest, processes: int, threads: int, *, show: bool
+) -> list[Any]:
+    """Train the members, or resume."""
+    data, init = packed.data, request.pretrained or "random"
+    standardization = Standardization.of(config.objective, data.labels, data.targets)
+    return train_members(
+        config, data, standardization, request.work_folder, images_path=packed.images_path,
+        masks_path=packed.masks_path, fold=_folds(packed, request), device=choose_device(request.device).type,
+        init=init, processes=processes, threads=threads, show=show,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def _folds(packed: Packed, request: FinetuneRequest) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.execution import Failure, run_in_workers, usable_cores
 from ukb_infer.imaging.datasets import Case, read_cases
 from ukb_infer.labels import read_labels
+from ukb_infer.labels.ids import plain_scan
 from ukb_infer.modules.manifest import ModuleInput, VolumeInput
 from ukb_infer.modules.volumes import read_session
 from ukb_infer.reasons import Reason
@@ -41,14 +42,12 @@ class Packed:
         data: images and masks (memory maps), labels and participants.
         read: what modules made of them read.
         images_path: the mapped file; ``masks_path``: likewise, None without masks.
-        stamp: changes with the files, their labels and the way they are read.
     """
 
     data: LabelledImages
     read: ModuleInput | VolumeInput
     images_path: Path
     masks_path: Path | None
-    stamp: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +207,7 @@ def pack_cases(
     if read is None:
         return _pack_projections(drawn, request, say)
     work = request.work_folder
-    stamp = _stamp(drawn, read)
+    stamp = stamp_of(drawn, request, read)
     kept = _kept(work, stamp)
     if kept is None:
         kept = _write(drawn, request, read, work, say, progress)
@@ -220,29 +219,36 @@ def pack_cases(
         _mapped(work / VOLUMES_NAME, len(rows)), labels, drawn.participants[rows],
         tuple(spec.name for spec in request.targets), None if masks_path is None else _mapped(masks_path, len(rows)),
     )  # fmt: skip
-    return Packed(data=data, read=read, images_path=work / VOLUMES_NAME, masks_path=masks_path, stamp=stamp)
+    return Packed(data=data, read=read, images_path=work / VOLUMES_NAME, masks_path=masks_path)
 
 
 def _pack_projections(drawn: Drawn, request: FinetuneRequest, say: Say) -> Packed:
     assert request.labels is not None
     names = tuple(spec.name for spec in request.targets)
     labels = read_labels(request.labels, names, definitions={spec.name: spec for spec in request.targets})
-    from ukb_infer.labels.ids import plain_scan
-
     only = {plain_scan(name): values for name, values in zip(drawn.names, drawn.labels, strict=True)}
     packed = pack(request.data, replace(labels, by_scan=only, by_visit={}), request.work_folder, say)
     read = ModuleInput(recipe=packed.recipe.name, channels=packed.recipe.channels, scale=1.0, offset=0.0)
-    stamp = hashlib.sha256(np.ascontiguousarray(packed.data.labels).tobytes())
-    stamp.update("\n".join(drawn.names).encode())
-    return Packed(data=packed.data, read=read, images_path=packed.images_path, masks_path=None, stamp=stamp.hexdigest())
+    return Packed(data=packed.data, read=read, images_path=packed.images_path, masks_path=None)
 
 
-def _stamp(drawn: Drawn, read: VolumeInput) -> str:
+def stamp_of(drawn: Drawn, request: FinetuneRequest, read: VolumeInput | None) -> str:
+    """A hash that changes with the files, their labels and the way they are read.
+
+    Args:
+        drawn: the cases.
+        request: what to adapt.
+        read: how volumes are read; None for projections.
+    """
     digest = hashlib.sha256(repr(read).encode())
-    for case, values in zip(drawn.cases, drawn.labels, strict=True):
-        paths = [*case.images.values(), *([case.label] if case.label is not None else [])]
+    for k, name in enumerate(drawn.names):
+        if read is None:
+            paths = [request.data / f"{name}.npy"]
+        else:
+            label = drawn.cases[k].label
+            paths = [*drawn.cases[k].images.values(), *([label] if label is not None else [])]
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-        digest.update(f"{case.participant} {case.session} {sorted(case.images)} {stats} {values.tolist()}\n".encode())
+        digest.update(f"{name} {stats} {drawn.labels[k].tolist()}\n".encode())
     return digest.hexdigest()
 
 
@@ -350,9 +356,3 @@ def _mapped(path: Path, count: int) -> NDArray[Any]:
         return found
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{path}: cannot be read ({error}); remove it, then run the same command again") from error
-
-
-def describe(packed: Packed) -> Mapping[str, Any]:
-    """Facts of the data that affect the weights."""
-    labels = np.ascontiguousarray(packed.data.labels).tobytes()
-    return {"cases": packed.stamp, "labels": hashlib.sha256(labels).hexdigest()}
