@@ -65,8 +65,9 @@ def test_hidden_voxels_influence_nothing(augment: str) -> None:
         views = _views("mae", augment, images)
     inputs = views.targets.clone().requires_grad_()
     seen = torch.where(views.hidden, 0.0, inputs)
-    outputs = network(seen)["reconstruction"]
-    outputs.square().sum().backward()
+    outputs = network(seen)
+    assert set(outputs) == {"reconstruction", "finer"}
+    sum(image.square().sum() for image in outputs.values()).backward()
     assert float(inputs.grad[views.hidden].abs().max()) == 0.0
     assert float(inputs.grad[~views.hidden].abs().max()) > 0.0
     assert bool((views.inputs[views.hidden] == 0).all())
@@ -76,6 +77,8 @@ def test_the_loss_of_reconstruction_is_taken_where_voxels_are_hidden() -> None:
     kind, views = PRETRAINING["mae"](), _views("mae")  # type: ignore[call-arg]
     perfect = torch.where(views.hidden, views.targets, 77.0)
     assert float(kind.terms({"reconstruction": perfect}, views, 0.0)["reconstruction"]) == 0.0
+    both = kind.terms({"reconstruction": perfect, "finer": perfect + 2.0}, views, 0.0)
+    assert float(both["finer"]) == pytest.approx(2.0, rel=1e-5)  # half of the squared error
     wrong = torch.where(views.hidden, views.targets + 2.0, views.targets)
     assert float(kind.terms({"reconstruction": wrong}, views, 0.0)["reconstruction"]) == pytest.approx(4.0, rel=1e-5)
 
