@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from ukb_infer.networks.build import Init, Transfer, transfer_pretrained
 from ukb_infer.networks.decoders import SegmentationDecoder
 from ukb_infer.networks.encoder import EncoderSpec, build_encoder, pool_features, run_levels
 
+#: Probability of the background at every voxel before training. Lesions fill so little of a head that from equal
+#: probabilities a short training does nothing but learn this.
+BACKGROUND = 0.98
 #: Of the windows that slide over a volume: share by which they overlap, and windows at a time.
 OVERLAP, WINDOWS_AT_ONCE = 0.5, 4
 
@@ -120,6 +124,10 @@ def build_segmentation(
     preset = backbone.removeprefix("conv_")
     spec = EncoderSpec(dim=3, channels=shape[0], preset=preset)  # type: ignore[arg-type]
     network = SegmentationNetwork(spec, n_targets, patch)
+    with torch.no_grad():
+        bias: Any = network.model.decoder.classify.bias
+        bias[0] = math.log(BACKGROUND * n_targets / (1.0 - BACKGROUND))
+        bias[1:] = 0.0
     if init != "random":
         if isinstance(init, str):
             raise UsageError(field="init", got=init, expected="random, or the folder of a checkpoint")

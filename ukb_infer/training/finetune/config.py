@@ -46,7 +46,7 @@ class Preset:
     patch: tuple[int, int, int]
     steps: Mapping[Output, int]
     batch_size: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     scaling: InputScaling
 
 
