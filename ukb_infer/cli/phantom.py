@@ -18,7 +18,7 @@ def phantom(
     format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
     size: Annotated[
         str,
-        completion.choice("full", "small", help="full (40 MB a body, 4 to 10 MB a head) or small (7 MB; below 1 MB)."),
+        completion.choice("full", "small", help="full (40 MB a body, 2 to 10 MB a head) or small (7 MB; below 1 MB)."),
     ] = "full",
     heads: Annotated[
         str,
