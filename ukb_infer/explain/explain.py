@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -204,10 +205,11 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
 
     _require_captum()
     manifests = _manifests(config)
-    sources, recipe = _sources(config, manifests), next(iter(manifests.values())).input.recipe
+    sources, recipe = _sources(config, manifests), _recipe_of(next(iter(manifests.values())))
     device = str(choose_device(config.device))
     if device != "cpu":
         config = replace(config, workers=0)  # one process has the GPU
+    _check_method(config, sources)
     picture = _baseline(config, sources, recipe)
     identity = config.base_identity(recipe) | {
         "modules": {m.name: m.hash for m in manifests.values()}, "targets": list(config.targets), "png": config.png,
@@ -266,16 +268,38 @@ def _manifests(config: ExplainConfig) -> dict[Path, ModuleManifest]:
     """The modules of the run by folder.
 
     Raises:
-        ModuleError: they disagree on their recipe.
+        ModuleError: they disagree on their recipe, or read volumes.
     """
     from ukb_infer.inference.engine import resolve_modules
     from ukb_infer.modules import read_manifest
+    from ukb_infer.modules.manifest import ModuleInput
 
     manifests = {folder: read_manifest(folder) for folder in resolve_modules(config.modules)}
-    recipes = sorted({m.input.recipe for m in manifests.values()})
+    for folder, manifest in manifests.items():
+        if not isinstance(manifest.input, ModuleInput):
+            raise ModuleError(f"{folder}: reads volumes of heads; only modules for projections can be explained")
+    recipes = sorted({_recipe_of(m) for m in manifests.values()})
     if len(recipes) > 1:
         raise ModuleError(f"the modules have different recipes ({', '.join(recipes)}); explain them one by one")
     return manifests
+
+
+def _recipe_of(manifest: ModuleManifest) -> str:
+    return str(getattr(manifest.input, "recipe", ""))
+
+
+def _check_method(config: ExplainConfig, sources: Sequence[Source]) -> None:
+    """Refuse a method that a network does not allow.
+
+    Raises:
+        UsageError: Grad-CAM of a network that does not end in an average over maps.
+    """
+    folders = {folder for source in sources for folder in source.folders}
+    members = [member for folder in folders for member in _loaded(folder, "cpu").members]
+    if config.method == "gradcam" and not all(hasattr(member.model, "avgpool") for member in members):
+        raise UsageError(
+            field="method", got="gradcam", expected="another method: a network of the module has no last map to pool"
+        )
 
 
 def _sources(config: ExplainConfig, manifests: dict[Path, ModuleManifest]) -> tuple[Source, ...]:

@@ -126,21 +126,15 @@ def gradcam(explained: nn.Module, image: Tensor, baseline: Tensor, modules: Sequ
         explained: the network.
         image: (1, channels, rows, cols).
         baseline: not used.
-        modules: whose networks are averaged.
-
-    Raises:
-        UsageError: a network that does not end in an average over maps.
+        modules: whose networks are averaged; each ends in an average over maps, ``avgpool``.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
     maps = []
-    for module in modules:
-        for member in module.members:
-            layer: Any = getattr(member.model, "avgpool", None)
-            if layer is None:
-                raise UsageError(field="method", got="gradcam", expected="another: this network has no last map")
-            cam = LayerGradCam(explained, layer).attribute(image, attribute_to_layer_input=True)
-            maps.append(LayerAttribution.interpolate(cam, image.shape[2:], interpolate_mode="bilinear"))
+    for member in (member for module in modules for member in module.members):
+        layer: Any = member.model.avgpool
+        cam = LayerGradCam(explained, layer).attribute(image, attribute_to_layer_input=True)
+        maps.append(LayerAttribution.interpolate(cam, image.shape[2:], interpolate_mode="bilinear"))
     return torch.stack(maps).mean(dim=0).expand_as(image) / image.shape[1]
 
 

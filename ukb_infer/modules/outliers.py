@@ -32,7 +32,7 @@ from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.targets.rules import rules_of
 
 if TYPE_CHECKING:
-    from ukb_infer.imaging.recipe import Recipe
+    from ukb_infer.imaging.recipe import ImageForm
     from ukb_infer.modules.module import InferenceModule
 
 Float64 = NDArray[np.float64]
@@ -236,8 +236,8 @@ def fit_reference(
 class _MeanPicture:
     """Mean of the pictures that pass by."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._total, self._count, self._dtype = np.zeros(recipe.shape), 0, np.dtype(recipe.dtype)
+    def __init__(self, form: ImageForm) -> None:
+        self._total, self._count, self._dtype = np.zeros(form.shape), 0, np.dtype(form.dtype)
 
     def watch(self, images: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """The same pictures."""
