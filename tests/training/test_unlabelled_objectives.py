@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from ukb_infer.training.objectives import PRETRAINING
 from ukb_infer.training.objectives.contrastive import Contrastive
 from ukb_infer.training.objectives.hybrid import Hybrid
 from ukb_infer.training.objectives.unlabelled import Views
-from ukb_infer.training.pretrain.augment import HEADS, Viewer, bodies, change_contrast, hidden_blocks, move
+from ukb_infer.training.pretrain.augment import HEADS, Viewer, bodies, change_contrast, draw_moves, hidden_blocks, move
 from ukb_infer.training.pretrain.batches import partners
 from ukb_infer.training.pretrain.config import AUGMENT, make_pretrain_config
 
@@ -63,8 +65,9 @@ def test_hidden_voxels_influence_nothing(augment: str) -> None:
         views = _views("mae", augment, images)
     inputs = views.targets.clone().requires_grad_()
     seen = torch.where(views.hidden, 0.0, inputs)
-    outputs = network(seen)["reconstruction"]
-    outputs.square().sum().backward()
+    outputs = network(seen)
+    assert set(outputs) == {"reconstruction", "finer"}
+    sum(image.square().sum() for image in outputs.values()).backward()
     assert float(inputs.grad[views.hidden].abs().max()) == 0.0
     assert float(inputs.grad[~views.hidden].abs().max()) > 0.0
     assert bool((views.inputs[views.hidden] == 0).all())
@@ -74,6 +77,8 @@ def test_the_loss_of_reconstruction_is_taken_where_voxels_are_hidden() -> None:
     kind, views = PRETRAINING["mae"](), _views("mae")  # type: ignore[call-arg]
     perfect = torch.where(views.hidden, views.targets, 77.0)
     assert float(kind.terms({"reconstruction": perfect}, views, 0.0)["reconstruction"]) == 0.0
+    both = kind.terms({"reconstruction": perfect, "finer": perfect + 2.0}, views, 0.0)
+    assert float(both["finer"]) == pytest.approx(2.0, rel=1e-5)  # half of the squared error
     wrong = torch.where(views.hidden, views.targets + 2.0, views.targets)
     assert float(kind.terms({"reconstruction": wrong}, views, 0.0)["reconstruction"]) == pytest.approx(4.0, rel=1e-5)
 
@@ -107,7 +112,7 @@ def test_the_target_keeps_its_contrast_and_moves_with_the_input() -> None:
 def test_contrast_changes_keep_the_order_of_tissues_and_the_background() -> None:
     ramp = torch.linspace(-2.9, 2.9, 16).reshape(1, 1, 16, 1, 1).repeat(3, 1, 1, 16, 16)
     ramp[:, :, :, :4] = 0.0
-    only_map = HEADS.__class__(**{**vars(HEADS), "bias": 0.0, "noise": 0.0})
+    only_map = replace(HEADS, bias=0.0, noise=0.0)
     for seed in range(5):
         changed = change_contrast(
             ramp, torch.ones_like(ramp[:, :1], dtype=torch.bool), only_map, np.random.default_rng(seed)
@@ -117,8 +122,7 @@ def test_contrast_changes_keep_the_order_of_tissues_and_the_background() -> None
         assert bool((inner.diff(dim=1) > -1e-5).all())
         assert float((inner - ramp[:, 0, :, 10, 10]).abs().max()) > 0.1
     fraction = torch.rand(2, 3, 32, 32)
-    look = bodies(1 / 64, -1.0)
-    quiet = look.__class__(**{**vars(look), "noise": 0.0})
+    quiet = replace(bodies(1 / 64, -1.0), noise=0.0)
     seen = torch.ones(2, 1, 32, 32, dtype=torch.bool)
     kept = [change_contrast(fraction, seen, quiet, np.random.default_rng(s))[:, 2] for s in range(20)]
     assert any(torch.equal(k, fraction[:, 2]) for k in kept)  # where nothing is blurred, fat fractions are as they were
@@ -129,8 +133,8 @@ def test_moving_by_nothing_changes_nothing_and_turns_are_rigid() -> None:
     still = torch.eye(3).repeat(len(images), 1, 1)
     same = move(images, torch.cat([still, torch.zeros(len(images), 3, 1)], dim=2), HEADS)
     assert torch.allclose(same, images, atol=1e-4)
-    viewer = Viewer(HEADS.__class__(**{**vars(HEADS), "stretch": 0.0, "shift": 0.0}), AUGMENT["spatial"], 0.0)
-    maps = viewer._moves(50, (48, 40, 32), np.random.default_rng(0))[:, ::-1, 2::-1]
+    look = replace(HEADS, stretch=0.0, shift=0.0)
+    maps = draw_moves(50, (48, 40, 32), look, np.random.default_rng(0))[:, ::-1, 2::-1]
     sides = np.array([48.0, 40.0, 32.0])
     turns = maps * sides[:, None] / sides[None, :]  # in voxels
     assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=1e-5)
@@ -147,8 +151,6 @@ def test_pairs_of_a_session_move_alike_and_contrastive_views_do_not() -> None:
 
 
 def test_partners_are_contrasts_first_then_visits_then_the_image_itself() -> None:
-    from dataclasses import replace
-
     rows = list(memory_pool(3).rows)
     rows[3] = replace(rows[3], session="ses-2")  # participant 1: t1 and t2 at two visits
     rows.append(replace(rows[2], session="ses-2"))  # and its t1 again

@@ -63,16 +63,21 @@ class ReconstructionDecoder(nn.Module):
         channels, kind = spec.channels, nn.Conv3d if spec.dim == 3 else nn.Conv2d
         self.last = _enlarge(spec.dim, widths[0], channels) if spec.strides[0] == 2 else kind(widths[0], channels, 1)
 
-    def forward(self, deepest: Tensor, size: Sequence[int], condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, deepest: Tensor, size: Sequence[int], condition: Tensor | None = None, *, above: int = 0
+    ) -> Tensor:
         """(N, inputs, ...) -> (N, channels, *size).
 
         Args:
             deepest: level to decode.
             size: of the image it was made from.
             condition: (N, length) vector of each image.
+            above: levels that ``deepest`` lies above the deepest one; the decoder starts there.
         """
         current = deepest
         for k, level in enumerate(reversed(_sizes(self.spec, size)[:-1])):
+            if k < above:
+                continue
             current = self.ups[k](current, level)
             if condition is not None:
                 scale, shift = self.conditions[k](condition)[(..., *(None,) * len(size))].chunk(2, dim=1)

@@ -1,7 +1,9 @@
 """Masked reconstruction: find what was hidden from what is left (masked autoencoder; He et al. 2022).
 
 Masked voxels are 0 at the input and nothing else of them reaches the network: masking comes before every change of
-intensity. The decoder sees only the deepest level; skips would spare the encoder its work.
+intensity. The decoder sees one level at a time, the deepest or the one above it; skips between levels would spare the
+deeper ones their work. The level above is reconstructed from too because the deepest alone learns slowly: after 150
+steps on synthetic heads it explained 4 % of what the mean head leaves unexplained, an encoder of half the depth 13 %.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ class MaskedAutoencoder(PretrainingNetwork):
         self.decoder: nn.Module = ReconstructionDecoder(spec)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """(V, N, C, *size) -> ``reconstruction`` of the same shape."""
+        """(V, N, C, *size) -> ``reconstruction``, from the deepest level, and ``finer``, from the one above."""
         images = inputs.flatten(0, 1)
-        found = self.decoder(self.encoder(images)[-1], images.shape[2:])
-        return {"reconstruction": in_views(found, inputs)}
+        levels, size = self.encoder(images), images.shape[2:]
+        found = {"reconstruction": self.decoder(levels[-1], size), "finer": self.decoder(levels[-2], size, above=1)}
+        return {name: in_views(image, inputs) for name, image in found.items()}
 
 
 class MaskedReconstruction(Unlabelled):
@@ -51,14 +54,16 @@ class MaskedReconstruction(Unlabelled):
         return MaskedAutoencoder(spec)
 
     def terms(self, outputs: Mapping[str, Tensor], views: Views, progress: float) -> dict[str, Tensor]:
-        """``reconstruction``: mean squared error over masked voxels.
+        """Mean squared error over masked voxels of every reconstruction, equally weighted.
 
         Args:
-            outputs: of the network.
+            outputs: reconstructions by name.
             views: of the batch.
             progress: not used.
         """
         del progress
         hidden = views.hidden.to(views.targets.dtype)
-        error = (outputs["reconstruction"].float() - views.targets).square() * hidden
-        return {"reconstruction": error.sum() / (hidden.sum() * views.targets.shape[2]).clamp(min=1.0)}
+        count = (hidden.sum() * views.targets.shape[2]).clamp(min=1.0) * len(outputs)
+        return {
+            name: ((found.float() - views.targets).square() * hidden).sum() / count for name, found in outputs.items()
+        }
