@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ukb_infer.errors import ModuleError
 from ukb_infer.networks.build import Transfer
-from ukb_infer.networks.encoder import FIRST_CONVOLUTION, EncoderSpec, adapt_first_convolution
+from ukb_infer.networks.encoder import FIRST_CONVOLUTION, FIRST_SHORTCUT, EncoderSpec, adapt_first_convolution
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text
 from ukb_infer.storage.plain import from_plain
 
@@ -93,7 +93,7 @@ def load_pretrained(folder: Path) -> Pretrained:
         raise
     except Exception as error:
         raise ModuleError(f"{folder}: damaged ({type(error).__name__}: {error}); pretrain or copy it again") from error
-    if FIRST_CONVOLUTION not in state or state[FIRST_CONVOLUTION].shape[1] != spec.channels:
+    if any(name not in state or state[name].shape[1] != spec.channels for name in (FIRST_CONVOLUTION, FIRST_SHORTCUT)):
         raise ModuleError(f"{folder / ENCODER_NAME}: its weights are not those of {FACTS_NAME}; copy it again")
     return Pretrained(spec=spec, settings=read.settings, state=state, decoder=decoder, facts=read.facts)
 
