@@ -22,7 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ukb_infer.epidemiology import Cohort, associate
+from ukb_infer.epidemiology.analysis import associate
+from ukb_infer.epidemiology.cohort import Cohort
 
 Float64 = NDArray[np.float64]
 #: Slopes on sex, age, size and, of models with the quantity as exposure, on the quantity.

@@ -10,6 +10,7 @@ import typer
 
 from ukb_infer._version import __version__
 from ukb_infer.cli import (
+    associate,
     bench,
     calibrate,
     cross_validate,
@@ -76,6 +77,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
+        associate.associate,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

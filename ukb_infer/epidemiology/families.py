@@ -23,6 +23,15 @@ FamilyName = Literal["linear", "logistic", "poisson", "quantile"]
 _STEPS, _TOLERANCE = 50, 1e-9
 #: A fitted log-odds or log-rate beyond this means that the estimate is infinite.
 _LARGEST_ETA = 30.0
+_WORST_CONDITION = 1e12
+_INFINITE = (
+    "the model has no finite coefficients: perhaps a covariate separates the outcome's values; remove it, or join rare "
+    "categories"
+)
+_COLLINEAR = (
+    "the columns of the model are linearly dependent, or too few rows are labelled for them; remove a covariate, or join "
+    "rare categories"
+)
 
 
 @dataclass(frozen=True)
@@ -114,30 +123,17 @@ def solve(
         RunError: collinear columns, or coefficients that are infinite.
     """
     beta = family.start(design, weights, total) if start is None else start
-    for _ in range(_STEPS):
+    for number in range(_STEPS):
         mean = family.mean(design @ beta)
         hessian = design.T @ (design * (weights * family.slope(mean))[:, None])
-        step = _divide(hessian, total - design.T @ (weights * mean))
+        scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+        if not np.linalg.cond(hessian / np.outer(scale, scale)) < _WORST_CONDITION:
+            raise RunError(_INFINITE if number else _COLLINEAR)
+        step = np.linalg.solve(hessian, total - design.T @ (weights * mean))
         beta = beta + step
         if family.name == "linear" or np.abs(step).max() <= _TOLERANCE * (1.0 + np.abs(beta).max()):
             return beta, hessian
-    raise RunError(
-        "the model has no finite coefficients: perhaps a covariate separates the outcome's values; remove it, or join "
-        "rare categories"
-    )
-
-
-def _divide(hessian: Float64, score: Float64) -> Float64:
-    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
-    try:
-        if np.linalg.cond(hessian / np.outer(scale, scale)) > 1e12:
-            raise np.linalg.LinAlgError
-        return np.linalg.solve(hessian, score)
-    except np.linalg.LinAlgError:
-        raise RunError(
-            "the columns of the model are linearly dependent, or too few rows are labelled for them; remove a "
-            "covariate, or join rare categories"
-        ) from None
+    raise RunError(_INFINITE)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ukb_infer.epidemiology.estimators import Estimated
 from ukb_infer.epidemiology.families import fit
 
 if TYPE_CHECKING:
-    from ukb_infer.epidemiology.associate import Case
+    from ukb_infer.epidemiology.analysis import Case
 
 Float64 = NDArray[np.float64]
 
