@@ -43,6 +43,7 @@ def make_run(
     rows = {scan: values[:, :, k].ravel() for k, scan in enumerate(scans)}
     keys = sorted(map(ScanKey.from_name, scans), key=lambda key: key.sort_key)
     result = ScanResult(status="ok", stations=6, measures={"snr": 20.0})
+    folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder) as journal:
         journal.put("output", spec.to_plain())
         journal.set_inputs(JournalInput(key=k, given=f"in/{k.scan}.zip", excluded=False) for k in keys)

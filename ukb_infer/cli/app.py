@@ -17,6 +17,8 @@ from ukb_infer.cli import (
     demo,
     evaluate,
     export,
+    gwas_combine,
+    gwas_inputs,
     info,
     merge,
     modules,
@@ -77,7 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
-        associate.associate,
+        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

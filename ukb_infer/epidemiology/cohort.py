@@ -43,6 +43,7 @@ class Cohort:
         people: (N,) number of the participant, from 0.
         relation: of module and labelled scans.
         notes: what was converted, taken or left out.
+        eids: (N,) of the participants, for files of individual data only; or empty.
     """
 
     estimates: Mapping[str, Float64]
@@ -52,6 +53,7 @@ class Cohort:
     sds: Mapping[str, Float64] = field(default_factory=dict)
     relation: Relation = "unseen"
     notes: tuple[str, ...] = ()
+    eids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Rows."""
@@ -72,6 +74,7 @@ class Cohort:
             measured={n: v[rows] for n, v in self.measured.items()}, sds={n: v[rows] for n, v in self.sds.items()},
             phenotypes=self.phenotypes[rows].reset_index(drop=True),
             people=np.unique(self.people[rows], return_inverse=True)[1].astype(np.int64),
+            eids=tuple(e for e, kept in zip(self.eids, rows, strict=True) if kept) if self.eids else (),
         )  # fmt: skip
 
     def complete(self) -> Cohort:
@@ -150,7 +153,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     cohort = Cohort(
         {n: _best(run, n) for n in estimated}, _measured(sources, estimated, keys, units, notes), phenotypes,
         np.unique([k.eid or k.scan for k in keys], return_inverse=True)[1].astype(np.int64),
-        {n: run.estimates(n).sd for n in estimated},
+        {n: run.estimates(n).sd for n in estimated}, eids=tuple(k.eid or k.scan for k in keys),
     )  # fmt: skip
     cohort = _relate(cohort, sources, run, keys, notes)
     for note in notes:

@@ -124,9 +124,10 @@ def _impute(wide: Float64, spread: Float64, data: Exposure, rng: np.random.Gener
     residual = data.measured - few @ slopes
     variance = _variance(spread[data.labelled], residual**2, weights, spread)
     scaled = residual / np.sqrt(variance[data.labelled])
-    picked = rng.choice(len(scaled), len(rest), p=weights / weights.sum())
+    pool = np.repeat(scaled, drawn[people])
+    picked = pool[rng.integers(0, len(pool), len(rest))]
     degrees = np.sqrt(len(few) / (len(few) - few.shape[1]))
-    return np.asarray(rest @ slopes + np.sqrt(variance[~data.labelled]) * degrees * scaled[picked], np.float64)
+    return np.asarray(rest @ slopes + np.sqrt(variance[~data.labelled]) * degrees * picked, np.float64)
 
 
 def _least_squares(columns: Float64, values: Float64, weights: Float64) -> Float64:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ukb_infer.errors import UsageError
 from ukb_infer.labels.cells import clean, is_missing
-from ukb_infer.labels.columns import key_of, parse_column, parse_field
+from ukb_infer.labels.columns import is_row_number, key_of, parse_column, parse_field
 from ukb_infer.labels.ids import plain_eid, plain_scan
 from ukb_infer.labels.numbers import NumberError, read_numbers
 from ukb_infer.labels.reading import RowKey, read_labels, row_keys
@@ -37,6 +37,30 @@ def phenotype_names(path: Path) -> frozenset[str]:
         if key_of(str(column)) is None:
             found |= {clean(str(column)), *_names_of(str(column))}
     return frozenset(found)
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """One name for each column of a table (of several visits together): of its target, or without entity and visit.
+
+    Raises:
+        UsageError: the table cannot be read.
+    """
+    names = []
+    for column in map(str, read_table(path, f"`phenotypes` {path}").frame.columns):
+        parts = _VISIT.match(clean(column))
+        if key_of(column) is None and not is_row_number(column) and parts:
+            names.append(_target_of(column) or parts["name"])
+    return tuple(dict.fromkeys(names))
+
+
+def target_names(path: Path) -> tuple[str, ...]:
+    """Targets of which a table has columns.
+
+    Raises:
+        UsageError: the table cannot be read.
+    """
+    columns = map(str, read_table(path, f"`labels` {path}").frame.columns)
+    return tuple(dict.fromkeys(t for c in columns if key_of(c) is None and (t := _target_of(c))))
 
 
 def _names_of(column: str) -> set[str]:
