@@ -20,7 +20,7 @@ def gwas_combine(
         typer.Option(
             metavar="R|gwas.json",
             help="Correlation of measurement and estimate given the covariates; the gwas.json of gwas-inputs has it "
-            "[default: estimated from the z scores].",
+            "[default: estimated from the results].",
         ),
     ] = None,
     target: Annotated[str, typer.Option(metavar="NAME", help="Target in gwas.json, if it has several.")] = "",

@@ -32,6 +32,8 @@ _FORMS: Mapping[str, Mapping[str, str]] = {
 _KEYS = ["chrom", "pos", "first", "second"]
 #: Fewest variants from which the correlation of the labelled results is estimated.
 FEWEST_VARIANTS = 1000
+#: Distance of the quartiles of a normal distribution, in standard deviations.
+_NORMAL_QUARTILES = 1.3489795003921634
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,15 @@ def combine(
     Args:
         observed: (M,) effects and standard errors of the measured quantity in the labelled.
         estimated: those of the estimate in the labelled; ``unlabelled``: in the others.
-        correlation: of measurement and estimate given the covariates; None to take that of the z scores.
+        correlation: of measurement and estimate given the covariates; None to estimate it from the results.
 
     Raises:
         UsageError: a correlation outside -1 to 1, or too few variants to estimate it.
     """
     (beta, se), (beta_few, se_few), (beta_rest, se_rest) = observed, estimated, unlabelled
     if correlation is None:
-        correlation = _correlation_of_z(beta / se, beta_few / se_few)
+        spread = np.sqrt(se_few**2 + se_rest**2)
+        correlation = _correlation(beta / se, (beta_few - beta_rest) / spread, float(np.median(spread / se_few)))
     if not -1.0 < correlation < 1.0:
         raise UsageError(field="correlation", got=correlation, expected="above -1 and below 1")
     together = correlation * se * se_few
@@ -94,15 +97,25 @@ def combine(
     )
 
 
-def _correlation_of_z(first: Float64, second: Float64) -> float:
-    """Correlation of z scores, from their quartiles, which few associated variants do not move."""
-    if len(first) < FEWEST_VARIANTS:
+def _correlation(observed: Float64, difference: Float64, ratio: float) -> float:
+    """Correlation of the errors of the two results of the labelled.
+
+    From the covariance with the difference of the estimated results, to which no variant contributes, neither of the
+    quantity nor of the error; by quartiles, which few outlying variants do not move.
+
+    Args:
+        observed: (M,) z scores of the measured quantity.
+        difference: (M,) z scores of labelled less unlabelled results of the estimate.
+        ratio: standard error of that difference over that of the labelled result.
+    """
+    if len(observed) < FEWEST_VARIANTS:
         raise UsageError(
-            f"`correlation`: {len(first)} variants are too few to estimate it, expected at least {FEWEST_VARIANTS}; give "
-            f"the correlation that `gwas-inputs` wrote to {FACTS}"
+            f"`correlation`: {len(observed)} variants are too few to estimate it, expected at least {FEWEST_VARIANTS}; "
+            f"give the correlation that `gwas-inputs` wrote to {FACTS}"
         )
-    both, apart = (np.subtract(*np.percentile(v, [75, 25])) ** 2 for v in (first + second, first - second))
-    return float((both - apart) / (both + apart))
+    both, apart = ((np.subtract(*np.percentile(v, [75, 25])) / _NORMAL_QUARTILES) ** 2
+                   for v in (observed + difference, observed - difference))  # fmt: skip
+    return float(np.clip((both - apart) / 4.0 * ratio, -0.999, 0.999))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +155,7 @@ def run_gwas_combine(config: GwasCombineConfig, say: Callable[[str], None] = pri
     say(", ".join(f"{name}: {len(table)} variants" for name, table in tables.items()) + f"; {len(joined)} in all three")
     pairs = [(joined[f"beta_{n}"].to_numpy(), joined[f"se_{n}"].to_numpy()) for n in named]
     found = combine(pairs[0], pairs[1], pairs[2], known)
-    source = "given" if known is not None else "estimated from the z scores"
+    source = "given" if known is not None else "estimated from the results"
     say(f"correlation of the labelled results: {found.correlation:.3f} ({source})")
     table = joined[["chrom", "pos", "id", "effect_allele", "other_allele"]].assign(
         beta=found.beta, se=found.se, z=found.z, p=10.0 ** -found.log10p, log10p=found.log10p,
