@@ -2,10 +2,11 @@
 
     python examples/gwas_study.py --full
 
-20,000 people, 100,000 variants without and 50 with an effect on a quantity; 2,000 of those without affect the error of its
-estimate, half of whose variance they explain. 10 % of the people are measured. Phenotypes are made by `gwas-inputs`' function,
-each is tested by least squares, and the three results are combined by `gwas-combine`'s from files in PLINK's form. Without
---full everything is small, and the figures are meaningless. Simulated genotypes: independent variants, no relatives.
+20,000 people, 100,000 variants without and 50 with an effect on a quantity; 2,000 of those without affect the error of
+its estimate, half of whose variance they explain. 10 % of the people are measured. Phenotypes are made by
+`gwas-inputs`' function, each is tested by least squares, and the three results are combined by `gwas-combine`'s from
+files in PLINK's form. Without --full everything is small, and the figures are meaningless. Simulated genotypes:
+independent variants, no relatives.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def simulate(size: Size, work: Path) -> tuple[pd.DataFrame, pd.DataFrame, float]
     tables = {n: pd.concat(parts, ignore_index=True) for n, parts in found.items()}
     for name, table in tables.items():
         place = pd.RangeIndex(1, len(table) + 1)
-        keyed = pd.DataFrame({"#CHROM": 1, "POS": place, "ID": [f"v{k}" for k in place], "REF": "A", "ALT": "G", "A1": "G"})
+        keyed = pd.DataFrame(
+            {"#CHROM": 1, "POS": place, "ID": [f"v{k}" for k in place], "REF": "A", "ALT": "G", "A1": "G"}
+        )
         keyed.join(table).to_csv(work / f"{name}.glm.linear", sep="\t", index=False)
     observed, estimated, unlabelled = (work / f"{n}.glm.linear" for n in PARTS)
     combined = run_gwas_combine(
@@ -139,7 +142,11 @@ def main() -> None:
     print(f"R2 of the estimate: {r2:.2f}")
     print("| analysis | inflation | " + " | ".join(f"p < {level:g}" for level in LEVELS) + " | causal found |")
     print("|---" * (len(LEVELS) + 3) + "|")
-    for name, title in (("estimated", "naive: estimates of everyone"), (PARTS[0], "measured only"), ("combined", "combined")):
+    for name, title in (
+        ("estimated", "naive: estimates of everyone"),
+        (PARTS[0], "measured only"),
+        ("combined", "combined"),
+    ):
         print(f"| {title} | {summarize(z[name].to_numpy(), size)} |")
 
 

@@ -2,11 +2,11 @@
 
     python examples/valid_use_study.py --work WORK --full
 
-Every cohort has 10,000 people. A quantity depends on sex, age and size; its estimate is pulled to the mean, biased by sex
-and size, and its error, drawn from residuals of the demonstration ensemble on fresh phantoms, is larger in large and in
-male bodies. R2 between estimate and quantity is 0.9. 2.5 or 10 % of the people are measured. Each cohort goes through
-`ukb_infer.epidemiology.associate`, the function behind the command. Without --full only a few small cohorts are made, and
-the coverage is meaningless. Synthetic bodies: this says nothing about people.
+Every cohort has 10,000 people. A quantity depends on sex, age and size; its estimate is pulled to the mean, biased by
+sex and size, and its error, drawn from residuals of the demonstration ensemble on fresh phantoms, is larger in large
+and in male bodies. R2 between estimate and quantity is 0.9. 2.5 or 10 % of the people are measured. Each cohort goes
+through `ukb_infer.epidemiology.associate`, the function behind the command. Without --full only a few small cohorts
+are made, and the coverage is meaningless. Synthetic bodies: this says nothing about people.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def simulate(scenario: Scenario, people: int, residuals: Float64, rng: np.random
     age, size = rng.normal(size=people), 0.5 * sex + rng.normal(size=people)
     linear = SLOPES["sex"] * sex + SLOPES["age"] * age + SLOPES["size"] * size
     # A logistic model for {quantity > 1} is true if the rest of the quantity is logistic.
-    rest = rng.logistic(size=people) if scenario.family == "logistic" and scenario.is_outcome else rng.normal(size=people)
+    rest = (
+        rng.logistic(size=people) if scenario.family == "logistic" and scenario.is_outcome else rng.normal(size=people)
+    )
     quantity = linear + rest
     error = rng.choice(residuals, people) * np.exp(0.2 * size) * (1.0 + 0.3 * sex)
     signal = 0.9 * quantity + 0.1 * sex + 0.1 * size

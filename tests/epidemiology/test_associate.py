@@ -32,7 +32,8 @@ def people() -> pd.DataFrame:
     rng = np.random.default_rng(5)
     frame = pd.DataFrame({
         "eid": [f"{k:07d}" for k in range(1, PEOPLE + 1)],
-        "age": rng.normal(62, 7, PEOPLE).round(1), "sex": rng.integers(0, 2, PEOPLE), "bmi": rng.normal(27, 4, PEOPLE).round(1),
+        "age": rng.normal(62, 7, PEOPLE).round(1), "sex": rng.integers(0, 2, PEOPLE),
+        "bmi": rng.normal(27, 4, PEOPLE).round(1),
     })  # fmt: skip
     fat = 6 + 0.03 * (frame["age"] - 62) + 0.5 * frame["sex"] + 0.2 * (frame["bmi"] - 27) + rng.normal(0, 1, PEOPLE)
     return frame.assign(liverFat=fat.round(3), estimate=(0.9 * fat + 0.6 + rng.normal(0, 0.3, PEOPLE)).round(3))
@@ -93,7 +94,8 @@ def test_labels_only_is_the_regression_of_the_measurements(folder: Path, tmp_pat
 
 def test_the_command_writes_table_page_and_figure_and_names_no_participant(folder: Path, tmp_path: Path) -> None:
     arguments = ["associate", str(folder / "run"), "--labels", str(folder / "labels.csv"), "--phenotypes",
-                 str(folder / "export.csv"), "--model", MODEL, "--out", str(tmp_path), "--trained-on", "none"]  # fmt: skip
+                 str(folder / "export.csv"), "--model", MODEL, "--out", str(tmp_path),
+                 "--trained-on", "none"]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert {p.name for p in tmp_path.iterdir()} == {f"associations.{s}" for s in ("csv", "md", "pdf", "png")}
@@ -120,18 +122,21 @@ def test_training_scans_are_left_out_and_all_of_them_refused(folder: Path, tmp_p
     assert set(table["n_estimated"]) == {PEOPLE - 20}
     assert any("20 scans that the module was trained on" in line for line in said)
     people().head(LABELLED)[["eid"]].to_csv(listed, index=False)
-    with pytest.raises(UsageError, match="lists all labelled scans.*out_of_fold"):
+    with pytest.raises(UsageError, match=r"lists all labelled scans.*out_of_fold"):
         run(folder, tmp_path / "out", trained_on=str(listed))
 
 
 def cross_validation(folder: Path, frame: pd.DataFrame, scan_list: str = "") -> Path:
     keys = tuple(ScanKey.from_name(f"{eid}_20201_2_0") for eid in frame["eid"])
     mean = frame[["liverFat"]].to_numpy() + np.random.default_rng(2).normal(0, 0.3, (len(frame), 1))
-    facts = {"targets": [{"name": "liverFat", "unit": "%", "field": "22402", "kind": "continuous", "lower": 0.0, "upper": None}],
+    target = {"name": "liverFat", "unit": "%", "field": "22402", "kind": "continuous", "lower": 0.0, "upper": None}
+    facts = {"targets": [target],
              "folds": 4, "members_per_fold": 1, "recipe": {"scan_list": scan_list}}  # fmt: skip
     folder.mkdir()
     mixture = Mixture(mean, np.full_like(mean, 0.09), np.zeros_like(mean))
-    write_cross_validation(folder, CrossValidation(keys, np.arange(len(keys)) % 4, mixture, frame[["liverFat"]].to_numpy(), facts))
+    write_cross_validation(
+        folder, CrossValidation(keys, np.arange(len(keys)) % 4, mixture, frame[["liverFat"]].to_numpy(), facts)
+    )
     return folder
 
 
@@ -165,9 +170,12 @@ def test_two_visits_are_one_participant(tmp_path: Path) -> None:
     frame[["eid", "liverFat"]].head(LABELLED).to_csv(tmp_path / "labels.csv", index=False)
     frame[["eid", "age", "sex", "bmi"]].to_csv(tmp_path / "plain.csv", index=False)
     where = sources(tmp_path, "plain.csv")
-    twice = run_associate(AssociateConfig(sources=where, model=MODEL, out=tmp_path / "a", figures=False), lambda _: None)
+    twice = run_associate(
+        AssociateConfig(sources=where, model=MODEL, out=tmp_path / "a", figures=False), lambda _: None
+    )
     once = run_associate(
-        AssociateConfig(sources=replace(where, instance=2), model=MODEL, out=tmp_path / "b", figures=False), lambda _: None
+        AssociateConfig(sources=replace(where, instance=2), model=MODEL, out=tmp_path / "b", figures=False),
+        lambda _: None,
     )
     a, b = (r.associations.table().set_index(["estimator", "term"])["se"] for r in (twice, once))
     np.testing.assert_allclose(a, b, rtol=0.03)  # the same information, so the same errors

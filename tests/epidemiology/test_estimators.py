@@ -56,8 +56,11 @@ def test_errors_of_two_visits_are_clustered_as_by_statsmodels() -> None:
     exact = sm.OLS(data.true_outcome, data.true_design).fit(cov_type="cluster", cov_kwds={"groups": who}).bse
     np.testing.assert_allclose(labels_only(LINEAR, data).se, exact, rtol=0.02)  # HC2 here, a factor there
     twice = Data(*(np.repeat(v, 2, axis=0) for v in (
-        data.design, data.outcome, data.true_design, data.true_outcome, data.labelled, np.arange(len(data.outcome)))))  # fmt: skip
-    once = Data(data.design, data.outcome, data.true_design, data.true_outcome, data.labelled, np.arange(len(data.outcome)))
+        data.design, data.outcome, data.true_design, data.true_outcome, data.labelled,
+        np.arange(len(data.outcome)))))  # fmt: skip
+    once = Data(
+        data.design, data.outcome, data.true_design, data.true_outcome, data.labelled, np.arange(len(data.outcome))
+    )
     for estimator in (labels_only, naive, chen_chen, ppi):  # a scan counted twice is no second participant
         np.testing.assert_allclose(estimator(LINEAR, twice).se, estimator(LINEAR, once).se, rtol=0.02)
 
@@ -90,8 +93,8 @@ def test_ppi_agrees_with_ppi_python(family: Family) -> None:
     found = ppi(family, data)
     for column in range(3):
         estimate, se = _other_ppi(family, data, column)
-        # The library fits least squares to labelled and unlabelled separately; ours solves the paper's one loss for every
-        # family. Its weight is tuned with slightly other variances (no leverages).
+        # The library fits least squares to labelled and unlabelled separately; ours solves the paper's one loss for
+        # every family. Its weight is tuned with slightly other variances (no leverages).
         apart = 0.5 if family is LINEAR else 0.1
         assert found.beta[column] == pytest.approx(estimate, abs=apart * found.se[column])
         assert found.se[column] == pytest.approx(se, rel=0.04)
@@ -116,7 +119,9 @@ def test_estimates_without_information_cost_nothing_and_perfect_ones_give_the_wh
     family = FAMILIES[name]
     data = make_data(family if family in (LOGISTIC, POISSON) else LINEAR)
     rng = np.random.default_rng(3)
-    noise = Data(data.design, rng.permutation(data.outcome), data.true_design, data.true_outcome, data.labelled, data.people)
+    noise = Data(
+        data.design, rng.permutation(data.outcome), data.true_design, data.true_outcome, data.labelled, data.people
+    )
     own = labels_only(family, data)
     for estimator in (chen_chen, ppi):
         np.testing.assert_allclose(estimator(family, noise).se, own.se, rtol=0.05)
@@ -136,7 +141,9 @@ def cohort(seed: int = 0, people: int = 3000, share: float = 0.1) -> Cohort:
     frame = pd.DataFrame({"sex": sex, "trait": 0.5 * quantity - 0.2 * sex + rng.normal(size=people)})
     frame["disease"] = np.where(rng.random(people) < expit(0.7 * (quantity - 6.0)), "Yes", "No")
     measured = np.where(rng.permutation(people) < share * people, quantity, np.nan)
-    return Cohort({"liverFat": estimate}, {"liverFat": measured}, frame, np.arange(people), {"liverFat": np.full(people, 0.6)})
+    return Cohort(
+        {"liverFat": estimate}, {"liverFat": measured}, frame, np.arange(people), {"liverFat": np.full(people, 0.6)}
+    )
 
 
 def slopes(model: str, data: Cohort, family: str, term: str = "liverFat") -> dict[str, tuple[float, float, float]]:
@@ -178,7 +185,9 @@ def test_simex_is_given_only_if_the_error_is_classical() -> None:
     quantity = rng.normal(5.0, 1.0, 6000)
     frame = pd.DataFrame({"trait": 0.5 * quantity + rng.normal(size=6000)})
     measured = np.where(np.arange(6000) < 3000, quantity, np.nan)
-    classical = Cohort({"liverFat": quantity + rng.normal(0, 0.5, 6000)}, {"liverFat": measured}, frame, np.arange(6000))
+    classical = Cohort(
+        {"liverFat": quantity + rng.normal(0, 0.5, 6000)}, {"liverFat": measured}, frame, np.arange(6000)
+    )
     found = slopes("trait ~ liverFat", classical, "linear")
     assert found["naive"][2] < 0.5
     assert found["simex"][1] < 0.5 < found["simex"][2]
@@ -239,5 +248,3 @@ def test_too_few_labels_and_separation_are_refused() -> None:
     cut = data.phenotypes.assign(disease=(data.estimates["liverFat"] > 5.5).astype(float))
     with pytest.raises(RunError, match="no finite coefficients"):
         associate("disease ~ liverFat", Cohort(data.estimates, {}, cut, data.people), family="logistic")
-
-

@@ -29,7 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     eids = [f"{k:07d}" for k in range(1, PEOPLE + 1)]
     fat = rng.normal(6, 2, PEOPLE)
     scans = [f"{eid}_20201_{visit}_0" for eid in eids for visit in (2, 3)]
-    make_run(where / "run", scans, {"liverFat": np.repeat(fat + rng.normal(0, 0.5, PEOPLE), 2), "age": np.full(2 * PEOPLE, 60.0)})
+    make_run(
+        where / "run",
+        scans,
+        {"liverFat": np.repeat(fat + rng.normal(0, 0.5, PEOPLE), 2), "age": np.full(2 * PEOPLE, 60.0)},
+    )
     pd.DataFrame({"eid": eids, "liverFat": fat}).head(LABELLED).to_csv(where / "labels.csv", index=False)
     covariates = pd.DataFrame({"eid": eids, "age": rng.normal(60, 8, PEOPLE), "PC 1": rng.normal(size=PEOPLE),
                                "site": rng.choice(["Cheadle", "Reading"], PEOPLE)})  # fmt: skip
@@ -80,7 +84,9 @@ def test_the_rank_transformation_keeps_order_and_makes_normal_scores(folder: Pat
     table = pd.read_csv(tmp_path / "plink_phenotypes.txt", sep="\t")
     whole = table["liverFat_estimated"]
     assert whole.mean() == pytest.approx(0.0, abs=1e-6)
-    np.testing.assert_allclose(table["liverFat_labelled_estimated"].dropna(), whole[table["liverFat_labelled_estimated"].notna()])
+    np.testing.assert_allclose(
+        table["liverFat_labelled_estimated"].dropna(), whole[table["liverFat_labelled_estimated"].notna()]
+    )
 
 
 def test_several_visits_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -100,7 +106,9 @@ def summary_statistics(variants: int = 4000, correlation: float = 0.8, seed: int
 
 def test_the_combination_is_valid_although_the_errors_are_heritable() -> None:
     found = summary_statistics(40_000)
-    pairs = [(found[n], np.full(40_000, se)) for n, se in (("observed", 0.02), ("estimated", 0.02), ("unlabelled", 0.005))]
+    pairs = [
+        (found[n], np.full(40_000, se)) for n, se in (("observed", 0.02), ("estimated", 0.02), ("unlabelled", 0.005))
+    ]
     assert inflation(found["unlabelled"] / 0.005) > 5
     for correlation in (0.8, None):
         combined = combine(pairs[0], pairs[1], pairs[2], correlation)
@@ -127,10 +135,10 @@ def write(path: Path, form: str, beta: np.ndarray, *, flip: bool = False) -> Pat
     effect, other, sign = ("C", "T", -1.0) if flip else ("T", "C", 1.0)
     place = np.arange(1, count + 1)
     columns = {
-        "regenie": {"CHROM": 1, "GENPOS": place, "ID": "rs", "ALLELE0": other, "ALLELE1": effect, "A1FREQ": 0.3, "N": 500,
-                    "TEST": "ADD", "BETA": sign * beta, "SE": 0.02, "CHISQ": 1, "LOG10P": 1, "EXTRA": "NA"},
-        "plink": {"#CHROM": 1, "POS": place, "ID": "rs", "REF": "C", "ALT": "T", "A1": effect, "TEST": "ADD", "OBS_CT": 500,
-                  "BETA": sign * beta, "SE": 0.02, "T_STAT": 1, "P": 1},
+        "regenie": {"CHROM": 1, "GENPOS": place, "ID": "rs", "ALLELE0": other, "ALLELE1": effect, "A1FREQ": 0.3,
+                    "N": 500, "TEST": "ADD", "BETA": sign * beta, "SE": 0.02, "CHISQ": 1, "LOG10P": 1, "EXTRA": "NA"},
+        "plink": {"#CHROM": 1, "POS": place, "ID": "rs", "REF": "C", "ALT": "T", "A1": effect, "TEST": "ADD",
+                  "OBS_CT": 500, "BETA": sign * beta, "SE": 0.02, "T_STAT": 1, "P": 1},
         "saige": {"CHR": 1, "POS": place, "MarkerID": "rs", "Allele1": other, "Allele2": effect, "AC_Allele2": 3,
                   "AF_Allele2": 0.3, "BETA": sign * beta, "SE": 0.02, "Tstat": 1, "var": 1, "p.value": 1, "N": 500},
     }[form]  # fmt: skip
@@ -152,7 +160,20 @@ def test_every_programs_results_are_read_for_the_same_allele(tmp_path: Path, *, 
     expected = combine(*[(found[n], np.full(1500, 0.02)) for n in ("observed", "estimated", "unlabelled")], 0.8)  # type: ignore[misc, arg-type]
     np.testing.assert_allclose(table["beta"], expected.beta, atol=1e-9)
     written = pd.read_csv(tmp_path / "out.tsv", sep="\t")
-    assert list(written) == ["chrom", "pos", "id", "effect_allele", "other_allele", "beta", "se", "z", "p", "log10p", "n", "weight"]
+    assert list(written) == [
+        "chrom",
+        "pos",
+        "id",
+        "effect_allele",
+        "other_allele",
+        "beta",
+        "se",
+        "z",
+        "p",
+        "log10p",
+        "n",
+        "weight",
+    ]
     np.testing.assert_allclose(written["n"], 500 * (0.02 / expected.se) ** 2, rtol=1e-3)
 
 
@@ -165,7 +186,10 @@ def test_the_command_takes_the_correlation_of_gwas_inputs(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, [*base, str(facts), "--target", "liverFat"])
     assert result.exit_code == 0, result.output
     assert "correlation of the labelled results: 0.700 (given)" in result.output
-    for extra, words in (([str(facts)], "--target: got"), ([str(tmp_path / "no.json")], "expected a number, or the gwas.json")):
+    for extra, words in (
+        ([str(facts)], "--target: got"),
+        ([str(tmp_path / "no.json")], "expected a number, or the gwas.json"),
+    ):
         assert words in str(CliRunner().invoke(app, [*base, *extra]).exception)
     (tmp_path / "observed.txt").write_text("SNP B\nrs1 2\n")
     assert "OBSERVED" in str(CliRunner().invoke(app, [*base, "0.5"]).exception)

@@ -34,7 +34,9 @@ def make_run(
     """
     specs = [TARGETS[name] for name in estimates]
     written = tuple(
-        WrittenTarget(name=s.name, unit=s.unit, field=s.field, kind=s.kind, lower=s.lower, upper=s.upper, half_width=1.96)
+        WrittenTarget(
+            name=s.name, unit=s.unit, field=s.field, kind=s.kind, lower=s.lower, upper=s.upper, half_width=1.96
+        )
         for s in specs
     )
     spec = OutputSpec(stored=tuple(estimates), targets=written, level=0.95, level_name="ci95", uncertainty="total",

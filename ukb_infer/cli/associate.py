@@ -15,15 +15,13 @@ from ukb_infer.cli.options import split_names
 def associate(
     run: options.Run,
     model: Annotated[
-        str,
-        typer.Option(metavar="FORMULA", help='Such as "liverFat ~ age + sex + bmi"; "liverFat ~ 1" is a mean.'),
+        str, typer.Option(metavar="FORMULA", help='Such as "liverFat ~ age + sex + bmi"; "liverFat ~ 1" is a mean.')
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for table, page and figure.")],
     labels: options.Labels = None,
     phenotypes: options.Phenotypes = None,
     family: Annotated[
-        str,
-        completion.choice("linear", "logistic", "poisson", "quantile", help="Regression family of the outcome."),
+        str, completion.choice("linear", "logistic", "poisson", "quantile", help="Regression family of the outcome.")
     ] = "linear",
     quantile: Annotated[float, typer.Option(metavar="Q", help="Quantile of --family quantile.")] = 0.5,
     level: Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the intervals.")] = 0.95,
@@ -40,10 +38,11 @@ def associate(
 ) -> None:
     """Estimate an association that a paper can report.
 
-    An estimate is not a measurement: used as if it were one, it biases coefficients and makes intervals too narrow. Here a
-    target of the run may stand on either side of the formula; --labels holds measurements of it for some participants,
-    and the estimators use them to correct the estimates' errors. Writes associations.csv, associations.md (what to report,
-    why, and what must hold) and a forest plot. docs/valid-use.md shows what each estimator is for.
+    An estimate is not a measurement: used as if it were one, it biases coefficients and makes intervals too narrow.
+    Here a target of the run may stand on either side of the formula; --labels holds measurements of it for some
+    participants, and the estimators use them to correct the estimates' errors. Writes associations.csv,
+    associations.md (what to report, why, and what must hold) and a forest plot. docs/valid-use.md shows what each
+    estimator is for.
 
     Without --labels only the naive result is given, with a range of what it may hide.
 
@@ -53,7 +52,8 @@ def associate(
     Example:
         ukb-infer associate run --labels fat.csv --phenotypes export.csv --model "liverFat ~ age + sex + bmi" --out fat
 
-        ukb-infer associate run --labels fat.csv --phenotypes export.csv --model "{liverFat > 5.5} ~ sex" --family logistic
+        ukb-infer associate run --labels fat.csv --phenotypes export.csv --model "{liverFat > 5.5} ~ sex" --family
+        logistic
     """
     from ukb_infer.cli.training_options import parse_units
     from ukb_infer.epidemiology.associate import AssociateConfig, run_associate

@@ -32,7 +32,7 @@ TrainedOn = Annotated[
     str,
     typer.Option(
         "--trained-on", metavar="FILE|none",
-        help="List of the participants or scans that the module was trained on, which are left out; none: of none here.",
+        help="List of participants or scans that the module was trained on, which are left out; none: not of these.",
     ),
 ]  # fmt: skip
 OutOfFold = Annotated[
@@ -48,8 +48,7 @@ Estimated = Annotated[
 ]  # fmt: skip
 Instance = Annotated[int | None, typer.Option(metavar="N", help="Use only this visit, 2 or 3.")]
 QualityOf = Annotated[
-    str,
-    completion.choice("use", "all", help="use: without estimates that quality flags rule out; all: with them."),
+    str, completion.choice("use", "all", help="use: without estimates that quality flags rule out; all: with them.")
 ]
 
 

@@ -19,14 +19,16 @@ def gwas_inputs(
     phenotypes: Annotated[
         Path | None,
         typer.Option(
-            "--covariates", metavar="FILE",
-            help="Age, sex, principal components ...: CSV, TSV, Parquet or Stata, keyed by eid; all its columns are used.",
+            "--covariates",
+            metavar="FILE",
+            help="Age, sex, principal components ...: a table keyed by eid (CSV, TSV, Parquet, Stata).",
         ),
     ] = None,
     targets: Annotated[
         str,
         typer.Option(
-            metavar="A,B,...", help="Targets to write [default: those of run and labels].",
+            metavar="A,B,...",
+            help="Targets to write [default: those of run and labels].",
             autocompletion=completion.targets,
         ),
     ] = "",
@@ -43,12 +45,13 @@ def gwas_inputs(
 ) -> None:
     """Write phenotypes and covariates for regenie, PLINK and SAIGE.
 
-    A GWAS of estimates finds the variants of their errors, too. Each target therefore becomes three phenotypes, measured and
-    estimated values of the labelled and estimated values of the others; run the same GWAS on each, then `gwas-combine`.
-    gwas.json records the correlation that it needs.
+    A GWAS of estimates finds the variants of their errors, too. Each target therefore becomes three phenotypes,
+    measured and estimated values of the labelled and estimated values of the others; run the same GWAS on each, then
+    `gwas-combine`. gwas.json records the correlation that it needs.
 
     Example:
-        ukb-infer gwas-inputs run --labels fat.csv --covariates covariates.tsv --rank-normal --trained-on none --out gwas
+        ukb-infer gwas-inputs run --labels fat.csv --covariates covariates.tsv --rank-normal --trained-on none --out
+        gwas
     """
     from ukb_infer.cli.training_options import parse_units
     from ukb_infer.epidemiology.cohort import Sources

@@ -140,8 +140,10 @@ def associate(
     notes = list(cohort.notes)
     if total > len(cohort):
         notes.append(f"{total - len(cohort)} of {total} scans are left out: an estimate or phenotype is missing")
+    if "multiple_imputation" in results and "simex" not in results:
+        notes.append("SIMEX is not given: the errors are not classical (estimate = measurement + independent error)")
     balance = None if case.data is None else compare_labelled(case.formula.terms, case.data, cohort)
-    cautions = (*case.cautions(results), *(balance.cautions if balance else ()))
+    cautions = (*case.cautions(), *(balance.cautions if balance else ()))
     return Associations(model, case.formula.outcome, chosen, level, tuple(cohort.estimates), case.place, tuple(rows),
                         recommended, why, cautions, tuple(notes), balance)  # fmt: skip
 
@@ -282,24 +284,27 @@ class Case:
             "measurements alone"
         )
 
-    def cautions(self, results: Mapping[str, Estimated]) -> Iterator[str]:
+    def cautions(self) -> Iterator[str]:
         """What is wrong with the data, or could not be checked."""
         wrong = (
-            "the errors of the estimates of this model's outcome are part of its coefficients wherever they depend on a "
-            "covariate, and estimates vary less than measurements"
+            "the errors of the estimates of this model's outcome are part of its coefficients wherever they depend on "
+            "a covariate, and estimates vary less than measurements"
             if self.place == "outcome"
-            else "errors of an estimated exposure or covariate usually pull its coefficient towards zero, and move those "
-            "of other covariates in either direction"
+            else "errors of an estimated exposure or covariate usually pull its coefficient towards zero, and move "
+            "those of other covariates in either direction"
         )
         if self.data is None:
-            yield f"There are no measurements: only the naive result can be given, and it must not be reported as one: {wrong}"
+            yield (
+                "There are no measurements: only the naive result can be given, and it must not be reported as a "
+                f"finding: {wrong}"
+            )
         elif self.cohort.relation == "unknown":
             yield "Nothing says whether the module was trained on the labelled scans; only labels_only is surely valid"
         if self.cohort.relation == "out-of-fold" and self.place != "outcome":
-            yield ("The labelled have out-of-fold estimates, the others those of the whole module, whose errors are a little "
-                   "smaller; for an exposure this biases the combination slightly")  # fmt: skip
-        if "simex" not in results and "multiple_imputation" in results:
-            yield "SIMEX is not given, because the errors are not classical (estimate = measurement + independent error)"
+            yield (
+                "The labelled have out-of-fold estimates, the others those of the whole module, whose errors are a "
+                "little smaller; for an exposure this biases the combination slightly"
+            )
 
 
 def _check_outcome(family: Family, formula: Formula, outcome: Float64) -> None:
@@ -307,8 +312,8 @@ def _check_outcome(family: Family, formula: Formula, outcome: Float64) -> None:
     low, high = float(outcome.min()), float(outcome.max())
     if family.name == "logistic" and (low < -0.5 or high > 1.5):
         raise UsageError(
-            f"`family`: the outcome {formula.outcome} ranges from {low:g} to {high:g}, expected 0 and 1 for logistic; use a "
-            "condition, e.g. {liverFat > 5.5} ~ age, or another family"
+            f"`family`: the outcome {formula.outcome} ranges from {low:g} to {high:g}, expected 0 and 1 for logistic; "
+            "use a condition, e.g. {liverFat > 5.5} ~ age, or another family"
         )
     if family.name == "poisson" and low < 0:
         raise UsageError(f"`family`: the outcome {formula.outcome} is negative ({low:g}), expected counts for poisson")
@@ -328,12 +333,10 @@ def _expected(formula: Formula, family: Family, cohort: Cohort, frame: pd.DataFr
         formula.matrices(frame.assign(**{n: cohort.estimates[n] + node * cohort.sds[n] for n in known}))[0]
         for node in _NODES
     ]
-    return np.mean(drawn, axis=0)
+    return np.asarray(np.mean(drawn, axis=0), np.float64)
 
 
-def _rows(
-    case: Case, results: Mapping[str, Estimated], recommended: str, level: float
-) -> Iterator[Association]:
+def _rows(case: Case, results: Mapping[str, Estimated], recommended: str, level: float) -> Iterator[Association]:
     """Table rows, term by term."""
     n = 0 if case.data is None else len(case.data.true_outcome)
     ranges = sensitivity_range(case, results["naive"], level) if case.data is None else None
@@ -343,8 +346,11 @@ def _rows(
             beta, se, df = (float(v[place]) for v in (found.beta, found.se, found.df))
             half = float(t.ppf(0.5 + level / 2, df)) * se
             effective = n * (own.se[place] / se) ** 2 if own is not None and name != "naive" and se > 0 else np.nan
-            yield Association(term, name, beta, se, beta - half, beta + half, float(2 * t.sf(abs(beta / se), df)) if se > 0
-                              else np.nan, n, len(case.outcome), float(effective), name == recommended)  # fmt: skip
+            p = float(2 * t.sf(abs(beta / se), df)) if se > 0 else np.nan
+            yield Association(term, name, beta, se, beta - half, beta + half, p, n, len(case.outcome), float(effective),
+                              name == recommended)  # fmt: skip
         if ranges is not None:
             low, high = (float(v[place]) for v in ranges)
-            yield Association(term, "sensitivity_range", np.nan, np.nan, low, high, np.nan, 0, len(case.outcome), np.nan)
+            yield Association(
+                term, "sensitivity_range", np.nan, np.nan, low, high, np.nan, 0, len(case.outcome), np.nan
+            )

@@ -126,10 +126,10 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     """
     run = read_run(sources.run)
     run = _one_scan_per_visit(run.usable() if sources.quality == "use" else run, sources.instance)
-    table, facts = run.estimated
+    _, facts = run.estimated
     targets = [t.name for t in facts.targets]
     columns = phenotype_names(sources.phenotypes) if sources.phenotypes else frozenset[str]()
-    origin = {n: "phenotypes" for n in columns} | {
+    origin = dict.fromkeys(columns, "phenotypes") | {
         n: "run" for n in targets if n not in columns or n in sources.estimated
     }
     check_names(tuple(names), origin)
@@ -148,7 +148,9 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     units = {n: u for n, u in sources.units.items() if n not in estimated and n in columns}
     others = [n for n in names if n not in estimated]
     phenotypes = (
-        read_phenotypes(sources.phenotypes, others, keys, units) if sources.phenotypes else pd.DataFrame(index=range(len(keys)))
+        read_phenotypes(sources.phenotypes, others, keys, units)
+        if sources.phenotypes
+        else pd.DataFrame(index=range(len(keys)))
     )
     cohort = Cohort(
         {n: _best(run, n) for n in estimated}, _measured(sources, estimated, keys, units, notes), phenotypes,
@@ -195,8 +197,8 @@ def _measured(
         notes.append(f"{matching} of {listed} labelled participants (or scans) are in the run")
     if not np.isfinite(values).all(axis=1).any():
         raise UsageError(
-            f"`labels` {sources.labels}: none of the run's {len(keys)} scans has a measurement; compare eid and instance "
-            "with the run's estimates.csv"
+            f"`labels` {sources.labels}: none of the run's {len(keys)} scans has a measurement; compare eid and "
+            "instance with the run's estimates.csv"
         )
     return {n: values[:, k] for k, n in enumerate(estimated)}
 
@@ -218,8 +220,8 @@ def _relate(cohort: Cohort, sources: Sources, run: Run, keys: Sequence[ScanKey],
         return _out_of_fold(cohort, sources.out_of_fold, run, keys, notes)
     if _was_trained_on(run, cohort, keys):
         raise UsageError(
-            f"`run` {run.folder}: its module was trained on exactly the labelled scans (the lists of scans have the same "
-            f"hash): {_ADVICE}"
+            f"`run` {run.folder}: its module was trained on exactly the labelled scans (the lists of scans have the "
+            f"same hash): {_ADVICE}"
         )
     if sources.trained_on in ("", "none"):
         return replace(cohort, relation="unseen" if sources.trained_on else "unknown")

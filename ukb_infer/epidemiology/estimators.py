@@ -154,7 +154,12 @@ def ppi(family: Family, data: Data) -> Estimated:
     n, total = data.counts
     rest = ~data.labelled
     own = fit(family, data.true_design, data.true_outcome)
-    x, x_rest, f, f_rest = data.design[data.labelled], data.design[rest], data.outcome[data.labelled], data.outcome[rest]
+    x, x_rest, f, f_rest = (
+        data.design[data.labelled],
+        data.design[rest],
+        data.outcome[data.labelled],
+        data.outcome[rest],
+    )
     scores = [_score(family, *pair, own.beta) for pair in ((x, f), (x_rest, f_rest))]
     shift = np.zeros((total, x.shape[1]))
     shift[data.labelled] = (scores[0] - scores[0].mean(axis=0)) / n @ own.inverse

@@ -56,7 +56,9 @@ class Formula:
         self._spec: Any = matrices.model_spec
         columns = list(matrices.lhs.columns)
         if len(columns) > 2 or (len(columns) == 2 and "[" not in columns[0]):
-            raise UsageError(f"`model`: the outcome of {model!r} has {len(columns)} columns, expected a number or yes/no")
+            raise UsageError(
+                f"`model`: the outcome of {model!r} has {len(columns)} columns, expected a number or yes/no"
+            )
         self.outcome: str = columns[-1]
         self.terms: tuple[str, ...] = tuple(matrices.rhs.columns)
 
@@ -88,7 +90,9 @@ class Formula:
             return make()
         except (FormulaicError, NameError, TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())[:250]
-            raise UsageError(f"`model`: {self.model!r} cannot be evaluated ({text}); expected e.g. {_EXAMPLE}") from error
+            raise UsageError(
+                f"`model`: {self.model!r} cannot be evaluated ({text}); expected e.g. {_EXAMPLE}"
+            ) from error
 
 
 def check_names(names: tuple[str, ...], known: Mapping[str, str]) -> None:
@@ -104,6 +108,6 @@ def check_names(names: tuple[str, ...], known: Mapping[str, str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(
-                f"`model`: {name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}; "
-                "add it to the phenotypes, or correct the model"
+                f"`model`: {name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}"
+                "; add it to the phenotypes, or correct the model"
             )

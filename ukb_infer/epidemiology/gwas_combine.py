@@ -18,7 +18,7 @@ from ukb_infer.storage import atomic_path
 
 Float64 = NDArray[np.float64]
 
-#: Columns of a program's results; ``other`` is the allele that is not the effect allele, "" if it is one of two columns.
+#: Columns of a program's results; ``other`` is the allele without effect, "" if it is one of two columns.
 _FORMS: Mapping[str, Mapping[str, str]] = {
     "regenie": {"chrom": "CHROM", "pos": "GENPOS", "id": "ID", "effect": "ALLELE1", "other": "ALLELE0", "beta": "BETA",
                 "se": "SE", "n": "N"},
@@ -58,7 +58,7 @@ class Combined:
     @property
     def log10p(self) -> Float64:
         """(M,) ``-log10`` of the two-sided p, also where p is below the smallest number."""
-        return -(log_ndtr(-np.abs(self.z)) + np.log(2.0)) / np.log(10.0)
+        return np.asarray(-(log_ndtr(-np.abs(self.z)) + np.log(2.0)) / np.log(10.0), np.float64)
 
 
 def combine(
@@ -71,13 +71,14 @@ def combine(
 
     The difference has mean zero for every variant, however the estimates' errors depend on genotype, so the result is
     valid; it uses no genetic correlation. The two results of the labelled come from the same people: their errors
-    correlate like measurement and estimate given the covariates. Source: Miao, Wu, Sun et al., Valid inference for machine
-    learning-assisted genome-wide association studies, Nature Genetics 56 (2024) 2361; the estimator is that of Chen and
-    Chen (2000).
+    correlate like measurement and estimate given the covariates. Source: Miao, Wu, Sun et al., Valid inference for
+    machine learning-assisted genome-wide association studies, Nature Genetics 56 (2024) 2361; the estimator is that of
+    Chen and Chen (2000).
 
     Args:
         observed: (M,) effects and standard errors of the measured quantity in the labelled.
-        estimated: those of the estimate in the labelled; ``unlabelled``: in the others.
+        estimated: those of the estimate in the labelled.
+        unlabelled: those of the estimate in the others.
         correlation: of measurement and estimate given the covariates; None to estimate it from the results.
 
     Raises:
@@ -190,7 +191,9 @@ def _known_correlation(config: GwasCombineConfig) -> float | None:
         targets = json.loads(Path(given).read_text(encoding="utf-8"))["targets"]
         names = [config.target] if config.target else list(targets)
         if len(names) != 1 or names[0] not in targets:
-            raise UsageError(field="target", got=config.target or ", ".join(names), expected=f"one of {', '.join(targets)}")
+            raise UsageError(
+                field="target", got=config.target or ", ".join(names), expected=f"one of {', '.join(targets)}"
+            )
         return float(targets[names[0]]["correlation"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -228,7 +231,8 @@ def read_summary(path: Path, option: str) -> pd.DataFrame:
                           "id": table[form["id"]], "effect_allele": effect, "other_allele": other})  # fmt: skip
     for name in ("beta", "se", "n"):
         found[name] = pd.to_numeric(table[form[name]], errors="coerce")
-    return found[np.isfinite(found["beta"]) & (found["se"] > 0)].reset_index(drop=True)
+    usable: pd.DataFrame = found[np.isfinite(found["beta"]) & (found["se"] > 0)]
+    return usable.reset_index(drop=True)
 
 
 def _join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """``gwas-inputs``: phenotype and covariate files of an estimated quantity for regenie, PLINK and SAIGE.
 
-Three phenotypes make a valid genome-wide association study of an estimate: the measured and the estimated quantity of the
-labelled, and the estimated quantity of the others. ``gwas-combine`` combines their summary statistics.
+Three phenotypes make a valid genome-wide association study of an estimate: the measured and the estimated quantity of
+the labelled, and the estimated quantity of the others. ``gwas-combine`` combines their summary statistics.
 """
 
 from __future__ import annotations
@@ -92,20 +92,22 @@ def make_gwas_inputs(
 
     Args:
         eids: (N,) participants.
-        estimates: (N,) by target; ``measured``: (N,) by target, NaN where not measured.
+        estimates: (N,) by target.
+        measured: (N,) by target, NaN where not measured.
         covariates: (N rows); text becomes 0/1 columns.
         rank_normal: transform measured and estimated values to normal scores.
     """
     wide = _numeric(covariates)
     wide.columns = [_plain(str(c)) for c in wide.columns]
-    columns, correlations = {}, {}
+    columns: dict[str, Float64] = {}
+    correlations: dict[str, float] = {}
     for name, values in estimates.items():
         truth = measured.get(name, np.full(len(values), np.nan))
         if rank_normal:
             values, truth = rank_inverse_normal(values), rank_inverse_normal(truth)
         few = np.isfinite(truth) & np.isfinite(values)
-        columns |= {f"{name}_{PARTS[0]}": np.where(few, truth, np.nan), f"{name}_{PARTS[1]}": np.where(few, values, np.nan),
-                    f"{name}_{PARTS[2]}": np.where(few, np.nan, values), f"{name}_estimated": values}  # fmt: skip
+        parts = (np.where(few, truth, np.nan), np.where(few, values, np.nan), np.where(few, np.nan, values))
+        columns |= {f"{name}_{part}": v for part, v in zip(PARTS, parts, strict=True)} | {f"{name}_estimated": values}
         correlations[name] = _partial_correlation(truth, values, wide, few)
     return GwasInputs(tuple(eids), pd.DataFrame(columns), wide, correlations)
 
@@ -155,7 +157,9 @@ def run_gwas_inputs(config: GwasInputsConfig, say: Callable[[str], None] = print
         count = int(inputs.phenotypes[f"{name}_{PARTS[0]}"].notna().sum())
         say(f"{name}: {count} labelled, correlation with the estimate given the covariates {value:.3f}")
     if cohort.measured and cohort.relation == "unknown":
-        say("WARNING nothing says whether the module was trained on the labelled scans: their estimates may be too good")
+        say(
+            "WARNING nothing says whether the module was trained on the labelled scans: their estimates may be too good"
+        )
     return write_gwas_inputs(config.out, inputs, rank_normal=config.rank_normal)
 
 
@@ -170,8 +174,8 @@ def _names(config: GwasInputsConfig) -> tuple[str, ...]:
         targets = tuple(t.name for t in facts.targets if t.name in measured and t.name not in covariates)
         if not targets:
             raise UsageError(
-                f"`labels` {sources.labels}: has none of the run's targets ({', '.join(t.name for t in facts.targets[:8])}); "
-                "name those to write with `targets`"
+                f"`labels` {sources.labels}: has none of the run's targets ("
+                f"{', '.join(t.name for t in facts.targets[:8])}); name those to write with `targets`"
             )
     return tuple(dict.fromkeys((*targets, *covariates)))
 

@@ -10,10 +10,10 @@ from ukb_infer._version import __version__
 from ukb_infer.epidemiology.analysis import MEANING, Association, Associations
 
 _HOLDS = (
-    "**Labelled at random.** Who was measured must not depend on the measurement's difference from the estimate, given the "
-    "model's covariates. The table of labelled and unlabelled can contradict this, but not prove it.",
+    "**Labelled at random.** Who was measured must not depend on the measurement's difference from the estimate, given "
+    "the model's covariates. The table of labelled and unlabelled can contradict this, but not prove it.",
     "**Unseen.** The module must not have been trained on the labelled scans, or their estimates must be out-of-fold.",
-    "**One population.** Labelled and unlabelled were scanned and estimated in the same way (one module, one protocol).",
+    "**One population.** Labelled and unlabelled were scanned and estimated alike (one module, one protocol).",
     "**The model itself.** None of this corrects confounding, selection into the study, or a wrong formula.",
 )
 _IMPUTED = (

@@ -76,8 +76,8 @@ def read_phenotypes(
     """Values of phenotypes for scans.
 
     A target (age, sex ...) is recognized and checked as in a label table. Any other name means the columns of that name
-    (``bmi``), of a visit (``bmi_i2``) or of a field (``p21001`` for ``p21001_i2``); a name with its visit (``p21001_i0``)
-    means that visit for every scan.
+    (``bmi``), of a visit (``bmi_i2``) or of a field (``p21001`` for ``p21001_i2``); a name with its visit
+    (``p21001_i0``) means that visit for every scan.
 
     Args:
         path: CSV, TSV, Parquet or Stata file keyed by ``scan``, or by ``eid`` and possibly ``instance``.
@@ -106,8 +106,8 @@ def read_phenotypes(
         exact = [c for c in chosen if name in (clean(c), clean(c).rsplit(".", 1)[-1])]
         if not chosen:
             raise UsageError(
-                f"{where}: no column for {name!r}{suggest(name, columns)}; the model needs a column {name}, {name}_i2 ... "
-                "or a target of the run"
+                f"{where}: no column for {name!r}{suggest(name, columns)}; the model needs a column {name}, {name}_i2 "
+                "... or a target of the run"
             )
         found = _spread(where, table, rows, exact[:1] or chosen, is_exact=bool(exact))
         frame[name] = _lined_up(found, keys)
