@@ -69,6 +69,6 @@ def associate(
         seed=seed, figures=figures,
     )  # fmt: skip
     result = run_associate(config, lambda line: typer.echo(line, err=True))
-    show.markdown(result.page)
+    show.markdown(result.page.replace("`trained_on`", "--trained-on").replace("`out_of_fold`", "--out-of-fold"))
     for path in result.files:
         typer.echo(f"  {path}")
