@@ -17,6 +17,7 @@ from tests.support.made_run import make_run
 from ukb_infer.cli.app import app
 from ukb_infer.epidemiology.associate import AssociateConfig, run_associate
 from ukb_infer.epidemiology.cohort import Sources, read_cohort
+from ukb_infer.epidemiology.phenotypes import phenotype_names, read_phenotypes
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import CrossValidation
 from ukb_infer.evaluation.cross_validation import write_cross_validation
@@ -199,3 +200,25 @@ def test_errors_name_the_option_and_what_to_do(folder: Path, tmp_path: Path) -> 
 def test_a_training_record_reaches_the_run(folder: Path) -> None:
     facts = json.loads((folder / "run" / "run.json").read_text())
     assert facts["modules"][0]["training"] == {}
+
+
+def test_codes_words_and_visits_of_phenotypes(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(
+        "participant.eid,participant.p20116_i2,participant.p1558_i2,participant.p1558_i3,p22009_a1,townsend,smoking_i2\n"
+        "0000001,1,-3,7,-3,-1,Never\n0000002,2,2,,-2.5,-3,Prefer not to answer\n0000003,-1,5,5,1,2.5,Current\n"
+    )
+    keys = [ScanKey.from_name(f"{k:07d}_20201_{visit}_0") for k, visit in ((1, 2), (2, 2), (3, 2), (1, 3))]
+    notes: list[str] = []
+    names = ["p20116", "p1558", "p1558_i3", "p22009_a1", "townsend", "smoking"]
+    frame = read_phenotypes(path, names, keys, say=notes.append)
+    nan = float("nan")
+    expected = {"p20116": [1, 2, nan, nan], "p1558": [nan, 2, 5, 7], "p1558_i3": [7, nan, 5, 7],
+                "p22009_a1": [-3, -2.5, 1, -3], "townsend": [-1, -3, 2.5, -1]}  # fmt: skip
+    for name, values in expected.items():
+        np.testing.assert_array_equal(frame[name].to_numpy(float), values)
+    assert frame["smoking"].fillna("").tolist() == ["Never", "", "Current", ""]
+    assert len(notes) == 2  # smoking status and alcohol, but not a principal component or the user's own column
+    assert set(names) <= phenotype_names(path)
+    with pytest.raises(UsageError, match="no column for 'smokin'"):
+        read_phenotypes(path, ["smokin"], keys)

@@ -21,7 +21,8 @@ def associate(
     labels: options.Labels = None,
     phenotypes: options.Phenotypes = None,
     family: Annotated[
-        str, completion.choice("linear", "logistic", "poisson", "quantile", help="Regression family of the outcome.")
+        str,
+        completion.choice("linear", "logistic", "poisson", "quantile", help="linear, logistic, poisson or quantile."),
     ] = "linear",
     quantile: Annotated[float, typer.Option(metavar="Q", help="Quantile of --family quantile.")] = 0.5,
     level: Annotated[float, typer.Option("--ci", metavar="LEVEL", help="Level of the intervals.")] = 0.95,
@@ -52,8 +53,7 @@ def associate(
     Example:
         ukb-infer associate run --labels fat.csv --phenotypes export.csv --model "liverFat ~ age + sex + bmi" --out fat
 
-        ukb-infer associate run --labels fat.csv --phenotypes export.csv --model "{liverFat > 5.5} ~ sex" --family
-        logistic
+        ukb-infer associate run --labels fat.csv --phenotypes ex.csv --model "case ~ liverFat" --family logistic --out c
     """
     from ukb_infer.cli.training_options import parse_units
     from ukb_infer.epidemiology.associate import AssociateConfig, run_associate

@@ -50,8 +50,7 @@ def gwas_inputs(
     `gwas-combine`. gwas.json records the correlation that it needs.
 
     Example:
-        ukb-infer gwas-inputs run --labels fat.csv --covariates covariates.tsv --rank-normal --trained-on none --out
-        gwas
+        ukb-infer gwas-inputs run --labels fat.csv --covariates pcs.tsv --rank-normal --trained-on none --out g
     """
     from ukb_infer.cli.training_options import parse_units
     from ukb_infer.epidemiology.cohort import Sources

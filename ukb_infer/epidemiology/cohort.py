@@ -148,7 +148,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     units = {n: u for n, u in sources.units.items() if n not in estimated and n in columns}
     others = [n for n in names if n not in estimated]
     phenotypes = (
-        read_phenotypes(sources.phenotypes, others, keys, units)
+        read_phenotypes(sources.phenotypes, others, keys, units, notes.append)
         if sources.phenotypes
         else pd.DataFrame(index=range(len(keys)))
     )
