@@ -195,13 +195,13 @@ class Case:
         outcome, design = formula.matrices(frame)
         left, right = (set(names_in(f"{half} ~ {half}")) & set(cohort.estimates) for half in model.split("~"))
         place = "both" if left and right else "outcome" if left else "exposure"
-        _check_outcome(family, formula, outcome)
         few = cohort.labelled
+        _check_outcome(family, formula, outcome, estimated=bool(few.any()))
         if not few.any():
             return cls(formula, family, cohort, place, outcome, design, None)
         own = frame[few].assign(**{n: v[few] for n, v in cohort.measured.items()})
         true_outcome, true_design = formula.matrices(own)
-        _check_outcome(family, formula, true_outcome)
+        _check_outcome(family, formula, true_outcome, estimated=False)
         people = len(np.unique(cohort.people[few]))
         if people < FEWEST_LABELLED_PER_TERM * design.shape[1]:
             raise UsageError(
@@ -307,15 +307,15 @@ class Case:
             )
 
 
-def _check_outcome(family: Family, formula: Formula, outcome: Float64) -> None:
-    """Refuse outcomes that a family does not have; estimates between 0 and 1 are probabilities."""
+def _check_outcome(family: Family, formula: Formula, outcome: Float64, *, estimated: bool) -> None:
+    """Refuse outcomes that a family does not have; estimates may be probabilities, or a little negative."""
     low, high = float(outcome.min()), float(outcome.max())
     if family.name == "logistic" and (low < -0.5 or high > 1.5):
         raise UsageError(
             f"`family`: the outcome {formula.outcome} ranges from {low:g} to {high:g}, expected 0 and 1 for logistic; "
             "use a condition, e.g. {liverFat > 5.5} ~ age, or another family"
         )
-    if family.name == "poisson" and low < 0:
+    if family.name == "poisson" and low < 0 and not estimated:
         raise UsageError(f"`family`: the outcome {formula.outcome} is negative ({low:g}), expected counts for poisson")
 
 

@@ -87,7 +87,8 @@ class Formula:
         from formulaic.errors import FormulaicError
 
         try:
-            return make()
+            with np.errstate(all="ignore"):  # what is not a number is refused below
+                return make()
         except (FormulaicError, NameError, TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())[:250]
             raise UsageError(
