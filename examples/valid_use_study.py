@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--cohorts", type=int, help="number of cohorts")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    cohorts, people, phantoms = (given.cohorts or 1000, 10_000, 500) if given.full else (given.cohorts or 4, 2000, 24)
+    cohorts, people, phantoms = (given.cohorts or 1000, 10_000, 500) if given.full else (given.cohorts or 4, 2000, 12)
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

@@ -163,6 +163,15 @@ def test_a_module_trained_on_the_labelled_scans_needs_out_of_fold_estimates(fold
         run(folder, tmp_path / "out", run=seen, trained_on="", out_of_fold=others)
 
 
+def test_without_labels_the_page_says_so_first(folder: Path, tmp_path: Path) -> None:
+    table, page, said = run(folder, tmp_path, labels=None)
+    assert set(table["estimator"]) == {"naive", "sensitivity_range"}
+    assert not table["recommended"].any()
+    assert "**Report nothing from this table**" in page
+    assert "## The range" in page
+    assert said[-1].startswith("WARNING There are no measurements")
+
+
 def test_two_visits_are_one_participant(tmp_path: Path) -> None:
     frame = people()
     scans = [f"{eid}_20201_{visit}_0" for eid in frame["eid"] for visit in (2, 3)]

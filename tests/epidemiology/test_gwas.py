@@ -74,6 +74,17 @@ def test_files_have_the_forms_of_the_programs(folder: Path, tmp_path: Path) -> N
     assert not any("0000001" in line for line in said)
 
 
+def test_the_command_names_no_participant_and_asks_about_training(folder: Path, tmp_path: Path) -> None:
+    arguments = ["gwas-inputs", str(folder / "run"), "--labels", str(folder / "labels.csv"), "--covariates",
+                 str(folder / "covariates.csv"), "--use", "age,pc1", "--out", str(tmp_path)]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "nothing says whether the module was trained" in result.output
+    assert "0000001" not in result.output
+    head = (tmp_path / "plink_covariates.txt").read_text().splitlines()[0]
+    assert head == "\t".join(["#FID", "IID", "age", "pc1"])
+
+
 def test_the_rank_transformation_keeps_order_and_makes_normal_scores(folder: Path, tmp_path: Path) -> None:
     values = np.array([5.0, 1.0, np.nan, 100.0, 1.0])
     scores = rank_inverse_normal(values)

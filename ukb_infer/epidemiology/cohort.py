@@ -143,7 +143,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
             )
         )  # fmt: skip
     given = [n for n in names if n in targets and n not in estimated]
-    notes = [f"{', '.join(given)}: from the phenotypes, although the run estimates it too"] if given else []
+    notes = [f"{', '.join(given)}: from the phenotypes; the run has estimates, too"] if given else []
     keys = run.keys
     units = {n: u for n, u in sources.units.items() if n not in estimated and n in columns}
     others = [n for n in names if n not in estimated]

@@ -8,6 +8,7 @@ import numpy as np
 
 from ukb_infer._version import __version__
 from ukb_infer.epidemiology.analysis import MEANING, Association, Associations
+from ukb_infer.epidemiology.sensitivity import LARGEST_CORRELATION
 
 _HOLDS = (
     "**Labelled at random.** Who was measured must not depend on the measurement's difference from the estimate, given "
@@ -15,6 +16,11 @@ _HOLDS = (
     "**Unseen.** The module must not have been trained on the labelled scans, or their estimates must be out-of-fold.",
     "**One population.** Labelled and unlabelled were scanned and estimated alike (one module, one protocol).",
     "**The model itself.** None of this corrects confounding, selection into the study, or a wrong formula.",
+)
+_RANGE = (
+    "Estimated outcome: errors as large as the run's own sd says, whose partial correlation with each covariate is at "
+    f"most {LARGEST_CORRELATION:g}. Estimated exposure: from the naive coefficient to that divided by the reliability. "
+    "Errors may be worse. Measure some participants, chosen at random."
 )
 _IMPUTED = (
     "**Imputation model.** The measurement is linear in estimate, covariates and outcome, with products; compare with "
@@ -87,6 +93,9 @@ def _main_table(found: Associations) -> Iterator[str]:
 
 
 def _assumptions(found: Associations) -> Iterator[str]:
+    if not found.recommended:
+        yield from ("## The range", "", _RANGE, "")
+        return
     yield "## What must hold"
     yield ""
     holds = (*_HOLDS, _IMPUTED) if found.recommended == "multiple_imputation" else _HOLDS
