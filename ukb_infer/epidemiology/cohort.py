@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ukb_infer.epidemiology.formulas import check_names
-from ukb_infer.epidemiology.phenotypes import phenotype_names, read_phenotypes
+from ukb_infer.epidemiology.phenotypes import phenotype_names, read_phenotypes, target_names
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import read_predictions
 from ukb_infer.evaluation.cross_validation import CrossValidation, is_cross_validation, read_cross_validation
-from ukb_infer.labels import read_definitions, read_id_list, read_labels
+from ukb_infer.labels import Labels, read_definitions, read_id_list, read_labels
 from ukb_infer.labels.ids import plain_scan
 from ukb_infer.records import ScanKey
 from ukb_infer.runs.read import Run, read_run
@@ -181,15 +182,19 @@ def _best(run: Run, name: str) -> Float64:
     return found.probability if found.target.kind == "binary" and np.isfinite(found.probability).any() else found.mean
 
 
+def _labels(sources: Sources, names: Sequence[str], units: Mapping[str, str]) -> Labels:
+    assert sources.labels is not None
+    definitions = read_definitions(sources.define) if sources.define else {}
+    return read_labels(sources.labels, names, units=units, definitions=definitions)
+
+
 def _measured(
     sources: Sources, estimated: Sequence[str], keys: Sequence[ScanKey], units: Mapping[str, str], notes: list[str]
 ) -> dict[str, Float64]:
     """(N,) measurements of the estimated variables; none without labels."""
     if sources.labels is None:
         return {}
-    own = {n: u for n, u in sources.units.items() if n not in units}
-    definitions = read_definitions(sources.define) if sources.define else {}
-    labels = read_labels(sources.labels, estimated, units=own, definitions=definitions)
+    labels = _labels(sources, estimated, {n: u for n, u in sources.units.items() if n not in units})
     values = labels.matrix(keys)
     listed, matching = labels.count_matches(keys)
     notes += map(str, labels.summaries)
@@ -218,7 +223,7 @@ def _relate(cohort: Cohort, sources: Sources, run: Run, keys: Sequence[ScanKey],
         return replace(cohort, relation="unknown")
     if sources.out_of_fold is not None:
         return _out_of_fold(cohort, sources.out_of_fold, run, keys, notes)
-    if _was_trained_on(run, cohort, keys):
+    if _was_trained_on(sources, run, list(cohort.estimates)):
         raise UsageError(
             f"`run` {run.folder}: its module was trained on exactly the labelled scans (the lists of scans have the "
             f"same hash): {_ADVICE}"
@@ -235,12 +240,23 @@ def _relate(cohort: Cohort, sources: Sources, run: Run, keys: Sequence[ScanKey],
     return replace(cohort, relation="unseen")
 
 
-def _was_trained_on(run: Run, cohort: Cohort, keys: Sequence[ScanKey]) -> bool:
-    """Whether a module's list of training scans is that of the labelled ones."""
+def _was_trained_on(sources: Sources, run: Run, estimated: Sequence[str]) -> bool:
+    """Whether a module's list of training scans is that of the labelled ones, those that quality rules out included."""
     _, facts = run.estimated
-    labelled = sorted((k for k, has in zip(keys, cohort.labelled, strict=True) if has), key=lambda k: k.sort_key)
-    mark = hashlib.sha256("\n".join(k.scan for k in labelled).encode()).hexdigest()[:16]
-    return any(mark == (m.get("training") or {}).get("scan_list") for m in facts.modules)
+    assert sources.labels is not None
+    whole = read_run(sources.run)
+    there = target_names(sources.labels)
+    for record in (m.get("training") or {} for m in facts.modules):
+        if not record.get("scan_list"):
+            continue
+        for names in ([t for t in record.get("targets", ()) if t in there], list(estimated)):
+            with contextlib.suppress(UsageError):  # another target's column, which is not ours to check
+                known = _labels(sources, names, sources.units).matrix(whole.keys)
+                keys = [k for k, row in zip(whole.keys, known, strict=True) if np.isfinite(row).any()]
+                names_of_scans = "\n".join(k.scan for k in sorted(keys, key=lambda k: k.sort_key))
+                if hashlib.sha256(names_of_scans.encode()).hexdigest()[:16] == record["scan_list"]:
+                    return True
+    return False
 
 
 def _out_of_fold(cohort: Cohort, folder: Path, run: Run, keys: Sequence[ScanKey], notes: list[str]) -> Cohort:
