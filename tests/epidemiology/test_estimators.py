@@ -178,6 +178,19 @@ def test_transformations_and_interactions_of_an_estimate_work() -> None:
     assert {"chen_chen", "ppi++"} <= split.keys()
 
 
+def test_outcome_and_exposure_may_both_be_estimated() -> None:
+    data = cohort()
+    rng = np.random.default_rng(4)
+    second = 0.6 * data.measured["liverFat"] + rng.normal(size=len(data))
+    guess = 0.5 * data.estimates["liverFat"] + rng.normal(size=len(data))
+    both = Cohort(
+        {**data.estimates, "weight": guess}, {**data.measured, "weight": second}, data.phenotypes, data.people
+    )
+    found = slopes("weight ~ liverFat + sex", both, "linear")
+    assert set(found) == {"labels_only", "naive", "chen_chen"}
+    assert found["chen_chen"][1] < 0.6 < found["chen_chen"][2]
+
+
 def test_simex_is_given_only_if_the_error_is_classical() -> None:
     data = cohort(people=6000, share=0.5)
     assert "simex" not in slopes("trait ~ liverFat + sex", data, "linear")

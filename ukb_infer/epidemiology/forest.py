@@ -52,6 +52,7 @@ def _panel(axis: Any, rows: list[Association], names: list[str], scale: str) -> 
             axis.plot([row.estimate], [height], "s", color=color, markersize=5 if row.recommended else 3)
     axis.axvline(0.0, color="0.7", linewidth=0.6, zorder=0)
     axis.set_yticks([-k for k in range(len(names))], [n.replace("_", " ") for n in names], fontsize=6)
+    axis.set_ylim(0.5 - len(names), 0.5)
     axis.tick_params(axis="x", labelsize=6)
     axis.set_title(rows[0].term, fontsize=7)
     axis.set_xlabel(scale, fontsize=6)
