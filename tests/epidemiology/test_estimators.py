@@ -255,6 +255,9 @@ def test_too_few_labels_and_separation_are_refused() -> None:
     few = {"liverFat": np.where(np.arange(600) < 9, data.estimates["liverFat"], np.nan)}
     with pytest.raises(UsageError, match="9 labelled participants"):
         associate("liverFat ~ sex", Cohort(data.estimates, few, data.phenotypes, data.people))
+    none = {"liverFat": np.full(600, np.nan)}
+    with pytest.raises(UsageError, match="0 labelled participants"):
+        associate("liverFat ~ sex", Cohort(data.estimates, none, data.phenotypes, data.people))
     frame = data.phenotypes.assign(same=data.phenotypes["sex"])
     with pytest.raises(RunError, match="linearly dependent"):
         associate("liverFat ~ sex + same", Cohort(data.estimates, data.measured, frame, data.people))

@@ -196,12 +196,9 @@ class Case:
         left, right = (set(names_in(f"{half} ~ {half}")) & set(cohort.estimates) for half in model.split("~"))
         place = "both" if left and right else "outcome" if left else "exposure"
         few = cohort.labelled
-        _check_outcome(family, formula, outcome, estimated=bool(few.any()))
-        if not few.any():
+        _check_outcome(family, formula, outcome, estimated=bool(cohort.measured))
+        if not cohort.measured:
             return cls(formula, family, cohort, place, outcome, design, None)
-        own = frame[few].assign(**{n: v[few] for n, v in cohort.measured.items()})
-        true_outcome, true_design = formula.matrices(own)
-        _check_outcome(family, formula, true_outcome, estimated=False)
         people = len(np.unique(cohort.people[few]))
         if people < FEWEST_LABELLED_PER_TERM * design.shape[1]:
             raise UsageError(
@@ -209,6 +206,9 @@ class Case:
                 f"{FEWEST_LABELLED_PER_TERM * design.shape[1]} for its {design.shape[1]} terms; measure more, or "
                 "simplify the model"
             )
+        own = frame[few].assign(**{n: v[few] for n, v in cohort.measured.items()})
+        true_outcome, true_design = formula.matrices(own)
+        _check_outcome(family, formula, true_outcome, estimated=False)
         softer = _expected(formula, family, cohort, frame) if place == "outcome" else outcome
         return cls(formula, family, cohort, place, outcome, design,
                    Data(design, softer, true_design, true_outcome, few, cohort.people))  # fmt: skip
