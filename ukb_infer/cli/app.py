@@ -14,6 +14,7 @@ from ukb_infer.cli import (
     bench,
     calibrate,
     cross_validate,
+    dataset,
     demo,
     evaluate,
     export,
@@ -79,7 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
-        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
+        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, dataset.dataset,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
