@@ -136,14 +136,16 @@ def study(scenario: Scenario, cohorts: int, people: int, residuals: Float64, wor
 
 
 def rows_of(scenario: Scenario, table: pd.DataFrame) -> list[str]:
-    """Markdown rows: coverage averaged over the slopes (and its range), mean width of all slopes."""
+    """Markdown rows: coverage and width averaged over the slopes, and their ranges."""
     rows = []
     for estimator, part in table.groupby("estimator", sort=False):
         mark = "**" if part["recommended"].all() else ""
         low, high = 100 * part["covers"].min(), 100 * part["covers"].max()
+        narrow, wide = part["width"].min(), part["width"].max()
         rows.append(
             f"| {scenario.name} | {100 * scenario.share:g} % | {scenario.r2:g} | {mark}{estimator}{mark} "
-            f"| {100 * part['covers'].mean():.1f} ({low:.1f}–{high:.1f}) | {part['width'].mean():.2f} |"
+            f"| {100 * part['covers'].mean():.1f} ({low:.1f}–{high:.1f}) "
+            f"| {part['width'].mean():.2f} ({narrow:.2f}–{wide:.2f}) |"
         )
     return rows
 
@@ -161,7 +163,7 @@ def main() -> None:
         work = given.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         residuals = demonstration_residuals(work, phantoms)
-        head = ["| model | measured | R² | estimator | coverage % (range over slopes) | width, labels only = 1 |",
+        head = ["| model | measured | R² | estimator | coverage % (range of slopes) | width (range), labels only 1 |",
                 "|---|---|---|---|---|---|"]  # fmt: skip
         print("\n".join(head), flush=True)
         lines: list[str] = []
