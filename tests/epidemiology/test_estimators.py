@@ -220,6 +220,22 @@ def test_without_labels_there_is_a_range_and_no_recommendation() -> None:
         assert wide["upper"] - wide["lower"] > 1.1 * (naive_row["upper"] - naive_row["lower"])
 
 
+def test_precision_that_rests_on_few_labelled_is_reported() -> None:
+    rng = np.random.default_rng(8)
+    size = rng.normal(size=5000)
+    quantity = 0.3 * size + rng.logistic(size=5000)
+    measured = {"liverFat": np.where(np.arange(5000) < 150, quantity, np.nan)}
+    frame = pd.DataFrame({"size": size})
+
+    def weak(error: float) -> list[str]:
+        guess = {"liverFat": quantity + rng.normal(0, error, 5000)}
+        found = associate("{liverFat > 1} ~ size", Cohort(guess, measured, frame, np.arange(5000)), family="logistic")
+        return [c for c in found.cautions if "rests on few labelled" in c]
+
+    assert weak(0.05)  # a handful of the labelled are on the wrong side
+    assert not weak(1.0)
+
+
 def test_labelled_that_were_chosen_are_reported() -> None:
     data = cohort()
     fair = associate("liverFat ~ sex", data)
