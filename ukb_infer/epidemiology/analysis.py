@@ -311,7 +311,7 @@ class Case:
         if support is not None and (weak := [t for t, n in zip(self.formula.terms, support, strict=True) if n < _FEW]):
             yield (
                 f"The precision of chen_chen for {', '.join(weak)} rests on few labelled participants, those whose "
-                "estimate and measurement disagree: its intervals may be too narrow. Measure more, or report labels_only"
+                "estimate and measurement disagree: its intervals may be too narrow. Measure more or report labels_only"
             )
 
 
