@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -265,6 +267,14 @@ def test_labelled_that_were_chosen_are_reported() -> None:
 def test_errors_teach(model: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         associate(model, cohort(people=600), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("library", "family"), [("formulaic", "linear"), ("statsmodels", "quantile")])
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, library: str, family: str) -> None:
+    name = {"statsmodels": "statsmodels.regression.quantile_regression"}.get(library, library)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RunError, match=rf"{library}: pip install"):
+        associate("liverFat ~ sex", cohort(people=600), family=family)
 
 
 def test_too_few_labels_and_separation_are_refused() -> None:
