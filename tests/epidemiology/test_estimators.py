@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from ukb_infer.epidemiology.analysis import associate
@@ -17,6 +18,7 @@ from ukb_infer.epidemiology.families import FAMILIES, LINEAR, LOGISTIC, POISSON,
 from ukb_infer.errors import RunError, UsageError
 
 PEOPLE, LABELLED = 1200, 300
+Float64 = NDArray[np.float64]
 
 
 def make_data(family: Family = LINEAR, seed: int = 0, people: int = PEOPLE, visits: int = 1) -> Data:
@@ -115,6 +117,34 @@ def test_chen_chen_is_its_closed_form_for_a_mean() -> None:
     assert found.beta[0] == pytest.approx(expected, abs=0.03 * found.se[0])
     variance = y.var() * (1 - np.corrcoef(y, f)[0, 1] ** 2 * (1 - LABELLED / PEOPLE)) / LABELLED
     assert found.se[0] == pytest.approx(np.sqrt(variance), rel=0.02)
+
+
+def test_estimates_of_training_scans_ruin_the_interval_and_out_of_fold_ones_do_not() -> None:
+    """Ridge regression with 120 features stands for a module; its 200 training scans are the labelled."""
+    rng = np.random.default_rng(0)
+    people, few, features, folds = 2000, 200, 120, 5
+    labelled, fold = np.arange(people) < few, np.arange(few) % folds
+    covered: dict[str, list[bool]] = {"training": [], "out-of-fold": []}
+    for _ in range(200):
+        x, image = rng.normal(size=people), rng.normal(size=(people, features))
+        image[:, 0] += 0.5 * x
+        weights = 1.5 * rng.normal(size=features) / np.sqrt(features)
+        quantity = 0.3 * x + image @ weights + 0.7 * rng.normal(size=people)
+
+        def learned(rows: NDArray[np.bool_], image: Float64 = image, quantity: Float64 = quantity) -> Float64:
+            own = image[:few][rows]
+            return np.linalg.solve(own.T @ own + 5.0 * np.eye(features), own.T @ quantity[:few][rows])
+
+        networks = [learned(fold != k) for k in range(folds)]
+        estimates = {"training": image @ learned(np.ones(few, bool)), "out-of-fold": image @ np.mean(networks, axis=0)}
+        for k, network in enumerate(networks):
+            estimates["out-of-fold"][:few][fold == k] = image[:few][fold == k] @ network
+        design = np.column_stack([np.ones(people), x])
+        for name, estimate in estimates.items():
+            found = chen_chen(LINEAR, Data(design, estimate, design[:few], quantity[:few], labelled, np.arange(people)))
+            covered[name].append(abs(found.beta[1] - 0.3 - 0.5 * weights[0]) <= 1.97 * found.se[1])
+    assert np.mean(covered["training"]) < 0.5
+    assert np.mean(covered["out-of-fold"]) > 0.9
 
 
 @pytest.mark.parametrize("name", FAMILIES)
