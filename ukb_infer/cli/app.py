@@ -22,6 +22,7 @@ from ukb_infer.cli import (
     phantom,
     predict,
     project,
+    report,
     retry,
     status,
     stitch,
@@ -75,7 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, UsageError
-from ukb_infer.quality.registry import is_text
+from ukb_infer.quality.registry import in_order, is_text
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.runs.columns import OOD_PERCENTILE, Column
@@ -73,7 +73,8 @@ class RunFacts:
     Attributes:
         level: of the intervals; ``level_name``: as in the columns, e.g. ``ci95``.
         targets: of the estimates, in their order.
-        modules: that made them (name, version, sha256, warning); ``configuration``: of the run; both as written.
+        modules: that made them (name, version, sha256, warning); ``configuration``: of the run; ``quality``: its
+            limits; all as written.
     """
 
     level: float
@@ -81,6 +82,7 @@ class RunFacts:
     targets: tuple[RunTarget, ...]
     modules: tuple[Mapping[str, Any], ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] | None = None
 
     @property
     def warning(self) -> str:
@@ -153,6 +155,15 @@ class Run:
             if affected.any():
                 table[own] = table[own].mask(affected)
         return replace(self, table=table)
+
+    @property
+    def measure_names(self) -> tuple[str, ...]:
+        """Measures of quality that any scan has, in the order of the registry."""
+        names: set[str] = set()
+        for scan in self.scans:
+            measures = scan.result.measures
+            names.update(measures.shared if isinstance(measures, PackedMeasures) else measures)
+        return tuple(in_order(names))
 
     @property
     def keys(self) -> tuple[ScanKey, ...]:
@@ -268,6 +279,11 @@ class PackedMeasures(Mapping[str, float | str]):
         for name, value in measures.items():
             if isinstance(value, float):
                 self._numbers[places[name]] = value
+
+    @property
+    def shared(self) -> Mapping[str, int]:
+        """Names that any scan of the table has, with their places; one mapping for all scans."""
+        return self._places
 
     def _at(self, place: int) -> float | str:
         """What has a place; NaN for nothing, also where the place is that of a later scan's name."""

@@ -1,0 +1,103 @@
+"""Pictures of the projections, a hundred scans to a sheet, as grey JPEG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.imaging.readers.projection_file import read_projection
+from ukb_infer.imaging.recipes import RECIPES
+
+#: Scans on a sheet: columns and rows.
+SHEET = (10, 10)
+#: Most scans whose pictures are in the page itself; those of more lie in a folder beside it.
+MOST_IN_PAGE = 2_000
+#: Side of a channel, pixels, by the most scans that have it.
+SIDES = ((100, 256), (500, 160), (MOST_IN_PAGE, 96), (1 << 40, 96))
+JPEG_QUALITY = 75
+CHANNELS = ("water", "fat", "fat fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A sheet of pictures: the scans in rows, the channels of each side by side.
+
+    Attributes:
+        jpeg: the file.
+        present: (100,) whether there is a picture of a scan.
+    """
+
+    jpeg: bytes
+    present: NDArray[np.bool_]
+
+
+def side_of(count: int) -> int:
+    """Side of a channel in a page of so many scans, pixels."""
+    return next(side for most, side in SIDES if count <= most)
+
+
+def draw_sheets(folder: Path, scans: Sequence[str]) -> Iterator[Sheet]:
+    """Draw the projections of scans.
+
+    Args:
+        folder: with ``<scan>.npy`` as written by ``project`` or ``predict --projections``.
+        scans: names, in the order of the page.
+
+    Raises:
+        UsageError: it is no folder, or holds a projection of none of the scans.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; expected one with projections (.npy)", field="projections")
+    side, each = side_of(len(scans)), SHEET[0] * SHEET[1]
+    drawn = False
+    for first in range(0, len(scans), each):
+        names = scans[first : first + each]
+        canvas = np.zeros((SHEET[1] * side, SHEET[0] * len(CHANNELS) * side), np.uint8)
+        present = np.zeros(each, bool)
+        for place, name in enumerate(names):
+            tile = _tile(folder / f"{name}.npy", side)
+            if tile is not None:
+                row, column = divmod(place, SHEET[0])
+                canvas[row * side : (row + 1) * side, column * tile.shape[1] : (column + 1) * tile.shape[1]] = tile
+                present[place] = drawn = True
+        used = -(-len(names) // SHEET[0]) * side
+        yield Sheet(jpeg=_jpeg(canvas[:used]), present=present[: len(names)])
+    if not drawn:
+        raise UsageError(
+            f"{folder} has no projection of any scan of the run; expected SCAN.npy, as written by "
+            "`ukb-infer project` or `predict` with a folder of projections",
+            field="projections",
+        )
+
+
+def _tile(path: Path, side: int) -> NDArray[np.uint8] | None:
+    """(side, 3 * side) of a projection, or None where there is none."""
+    try:
+        image = next(_readable(path))
+    except StopIteration:
+        return None
+    channels = (Image.fromarray(channel).resize((side, side), Image.Resampling.BOX) for channel in image)
+    return np.concatenate([np.asarray(channel) for channel in channels], axis=1)
+
+
+def _readable(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The projection, of whichever recipe with three 8-bit channels it is."""
+    for recipe in RECIPES.values():
+        if recipe.dtype == "uint8" and recipe.shape[0] == len(CHANNELS):
+            try:
+                yield read_projection(path, recipe)
+            except ScanError:
+                continue
+
+
+def _jpeg(grey: NDArray[np.uint8]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(grey).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()
