@@ -128,6 +128,7 @@ OodThreshold = Annotated[
         help="Flag scans more unusual to the networks than this share of ordinary scans, %; 100 flags none.",
     ),
 ]  # fmt: skip
+Report = Annotated[bool, typer.Option("--report", help="Also write report.html, the run as one page.")]
 Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
 
 # Only for project.

@@ -30,6 +30,7 @@ def predict(
     expected_stations: options.Expected = 6,
     timeout_s: options.Timeout = 600.0,
     parquet: options.Parquet = False,
+    report: options.Report = False,
     quality: options.Quality = None,
     require_quality: options.RequireQuality = None,
     swaps: options.Swaps = "flag",
@@ -67,4 +68,10 @@ def predict(
 
         summary = run_predict(config, progress)
     print_summary(summary)
+    if report and not dry_run:
+        from ukb_infer.cli.report import write
+        from ukb_infer.report.report import ReportConfig
+        from ukb_infer.runs.files import REPORT
+
+        write(ReportConfig(run=out, out=out / REPORT, projections=projections))
     raise typer.Exit(summary.exit_code)

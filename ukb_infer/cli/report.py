@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ukb_infer.cli import options, training_options
+
+if TYPE_CHECKING:
+    from ukb_infer.report.report import ReportConfig
 
 Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Labels, as for evaluate: adds agreement and calibration.")
@@ -16,7 +19,10 @@ Phenotypes = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Table with sex (p31), age (p21003_i2) or both, keyed like labels.")
 ]
 Projections = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Projections of the scans (.npy): adds pictures.")
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Projections of the scans (.npy), for pictures [default: those in RUN or that it read]."
+    ),
 ]
 Anonymous = Annotated[
     bool, typer.Option("--anonymous", help="Leave out names, paths and messages, and shuffle the scans.")
@@ -41,12 +47,19 @@ def report(
     Example:
         ukb-infer report run --out report.html --projections projections --labels labels.csv
     """
-    from ukb_infer.report.report import ReportConfig, run_report
+    from ukb_infer.report.report import ReportConfig
 
     config = ReportConfig(
         run=run, out=out, labels=labels, phenotypes=phenotypes, projections=projections, anonymous=anonymous,
         units=training_options.parse_units(units or []), define=define,
     )  # fmt: skip
+    write(config)
+
+
+def write(config: ReportConfig) -> None:
+    """Write a report and name its files."""
+    from ukb_infer.report.report import run_report
+
     result = run_report(config, lambda line: typer.echo(line, err=True))
     typer.echo(f"  {result.page} ({result.size / 1e6:.1f} MB)")
     if result.pictures is not None:

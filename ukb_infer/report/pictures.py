@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.projection_file import read_projection
 from ukb_infer.imaging.recipes import RECIPES
 
@@ -31,7 +31,7 @@ class Sheet:
 
     Attributes:
         jpeg: the file.
-        present: (100,) whether there is a picture of a scan.
+        present: (100,) or fewer: whether there is a picture of a scan.
     """
 
     jpeg: bytes
@@ -43,38 +43,24 @@ def side_of(count: int) -> int:
     return next(side for most, side in SIDES if count <= most)
 
 
-def draw_sheets(folder: Path, scans: Sequence[str]) -> Iterator[Sheet]:
-    """Draw the projections of scans.
+def draw_sheets(projections: Sequence[Path | None]) -> Iterator[Sheet]:
+    """Draw projections, a sheet at a time.
 
     Args:
-        folder: with ``<scan>.npy`` as written by ``project`` or ``predict --projections``.
-        scans: names, in the order of the page.
-
-    Raises:
-        UsageError: it is no folder, or holds a projection of none of the scans.
+        projections: (N,) file of each scan in the order of the page, or None; one that cannot be read has no picture.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; expected one with projections (.npy)", field="projections")
-    side, each = side_of(len(scans)), SHEET[0] * SHEET[1]
-    drawn = False
-    for first in range(0, len(scans), each):
-        names = scans[first : first + each]
-        canvas = np.zeros((SHEET[1] * side, SHEET[0] * len(CHANNELS) * side), np.uint8)
-        present = np.zeros(each, bool)
-        for place, name in enumerate(names):
-            tile = _tile(folder / f"{name}.npy", side)
+    side, each = side_of(len(projections)), SHEET[0] * SHEET[1]
+    for first in range(0, len(projections), each):
+        files = projections[first : first + each]
+        canvas = np.zeros((-(-len(files) // SHEET[0]) * side, SHEET[0] * len(CHANNELS) * side), np.uint8)
+        present = np.zeros(len(files), bool)
+        for place, path in enumerate(files):
+            tile = None if path is None else _tile(path, side)
             if tile is not None:
                 row, column = divmod(place, SHEET[0])
                 canvas[row * side : (row + 1) * side, column * tile.shape[1] : (column + 1) * tile.shape[1]] = tile
-                present[place] = drawn = True
-        used = -(-len(names) // SHEET[0]) * side
-        yield Sheet(jpeg=_jpeg(canvas[:used]), present=present[: len(names)])
-    if not drawn:
-        raise UsageError(
-            f"{folder} has no projection of any scan of the run; expected SCAN.npy, as written by "
-            "`ukb-infer project` or `predict` with a folder of projections",
-            field="projections",
-        )
+                present[place] = True
+        yield Sheet(jpeg=_jpeg(canvas), present=present)
 
 
 def _tile(path: Path, side: int) -> NDArray[np.uint8] | None:

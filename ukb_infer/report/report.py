@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ukb_infer.report.contents import Column, Rows, is_fine, make_columns, make_
 from ukb_infer.report.html import page_pieces
 from ukb_infer.report.packing import Packed, pack_words
 from ukb_infer.report.pictures import CHANNELS, MOST_IN_PAGE, SHEET, Sheet, draw_sheets, side_of
-from ukb_infer.runs import Run, read_run
+from ukb_infer.runs import Run, RunScan, read_run
 from ukb_infer.storage import atomic_path, atomic_write_bytes
 from ukb_infer.targets import TARGETS
 
@@ -40,7 +40,7 @@ class ReportConfig:
         out: the page.
         labels: table of labels, for agreement and calibration.
         phenotypes: table with sex (field 31), age (21003) or both.
-        projections: folder of the projections, for pictures.
+        projections: folder of the projections, for pictures; None for those in the run or that the run read.
         units, define: of the labels, as for training.
         anonymous: leave out names, paths and messages; shuffle the scans.
     """
@@ -81,12 +81,13 @@ def run_report(config: ReportConfig, say: Callable[[str], None] = print) -> Repo
     labels = _read_labels(config, run)
     rows = make_rows(run, labels, _read_phenotypes(config.phenotypes), anonymous=config.anonymous)
     folder = config.out.with_name(f"{config.out.stem}_files")
-    beside = folder if config.projections is not None and rows.count > MOST_IN_PAGE else None
+    projections = _projections(config, rows)
+    beside = folder if projections and rows.count > MOST_IN_PAGE else None
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(SHEET_NAME.format("*")):
             old.unlink()
-        sheets = _sheets(config, rows, beside)
+        sheets = _sheets(projections, beside)
         columns = [*make_columns(rows), *([_presence(sheets)] if sheets else [])]
         head = _head(config, rows, columns, labels) | {"folder": "" if beside is None else beside.name}
         blobs = _blobs(columns, sheets if beside is None else [])
@@ -119,18 +120,34 @@ def _read_phenotypes(path: Path | None) -> Labels | None:
     return read_labels(path, [name for name in PHENOTYPES if name in present])
 
 
-def _sheets(config: ReportConfig, rows: Rows, folder: Path | None) -> list[Sheet]:
+def _projections(config: ReportConfig, rows: Rows) -> list[Path | None]:
+    """(N,) the projection of each scan, where there is one; empty if there is none at all.
+
+    Raises:
+        UsageError: the folder named for them is none.
+    """
+    if config.projections is not None and not config.projections.is_dir():
+        raise UsageError(f"{config.projections} is not a folder; expected one with projections", field="projections")
+    folders = [folder for folder in (config.projections, config.run) if folder is not None]
+    found = [_projection_of(rows.run.scans[k], folders) for k in rows.order]
+    return found if any(found) else []
+
+
+def _projection_of(scan: RunScan, folders: Sequence[Path]) -> Path | None:
+    candidates = [folder / f"{scan.key.scan}.npy" for folder in folders if scan.key.is_safe]
+    if scan.given.endswith(".npy"):
+        candidates.append(Path(scan.given))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _sheets(projections: list[Path | None], folder: Path | None) -> list[Sheet]:
     """Sheets of pictures; with a folder they are written there, and only who has one is kept."""
-    if config.projections is None:
-        return []
-    names = [rows.run.scans[k].key.scan for k in rows.order]
     sheets = []
-    for number, sheet in enumerate(draw_sheets(config.projections, names)):
+    for number, sheet in enumerate(draw_sheets(projections)):
         if folder is not None:
             folder.mkdir(exist_ok=True)
             atomic_write_bytes(folder / SHEET_NAME.format(f"{number:05d}"), sheet.jpeg)
-            sheet = Sheet(jpeg=b"", present=sheet.present)
-        sheets.append(sheet)
+        sheets.append(sheet if folder is None else Sheet(jpeg=b"", present=sheet.present))
     return sheets
 
 

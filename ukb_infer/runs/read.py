@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, UsageError
+from ukb_infer.labels import IdList, read_id_list
 from ukb_infer.quality.registry import in_order, is_text
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, ScanKey, ScanResult
@@ -155,6 +156,16 @@ class Run:
             if affected.any():
                 table[own] = table[own].mask(affected)
         return replace(self, table=table)
+
+    def without(self, excluded: IdList) -> Run:
+        """The run without the estimates of listed participants and scans.
+
+        Raises:
+            RunError: it has no estimates.
+        """
+        table, _ = self.estimated
+        kept = [not excluded.holds(key) for key in self.keys]
+        return replace(self, table=table[kept].reset_index(drop=True))
 
     @property
     def measure_names(self) -> tuple[str, ...]:
@@ -404,6 +415,7 @@ def read_estimates(
     long: bool = False,
     columns: Literal["target", "field"] = "target",
     quality: Literal["all", "use"] = "all",
+    exclude: str | Path | Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Read the estimates of a run into pandas.
 
@@ -416,13 +428,14 @@ def read_estimates(
             field); of several arrays the highest is used.
         quality: ``all`` estimates, or only those for ``use``: scans that quality flags call ``unusable`` are left out,
             affected targets are empty (a missing knee: those of the thigh).
+        exclude: lists of participants or scans to leave out, or ratings that the report exported.
 
     Returns:
         The frame.
 
     Raises:
         RunError: the folder has no estimates, or tables of another version.
-        UsageError: ``long`` together with ``columns="field"``.
+        UsageError: ``long`` together with ``columns="field"``; a list that cannot be read.
     """
     if long and columns == "field":
         raise UsageError('`long` and `columns`="field" exclude each other; use one of them')
@@ -431,6 +444,8 @@ def read_estimates(
     if quality not in ("all", "use"):
         raise UsageError(f'`quality`: got {quality!r}, expected "all" or "use"')
     found = read_run(Path(run))
+    for path in [exclude] if isinstance(exclude, (str, Path)) else exclude:
+        found = found.without(read_id_list(Path(path), f"`exclude` {path}"))
     return as_frame(found.usable() if quality == "use" else found, long=long, by_field=columns == "field")
 
 
