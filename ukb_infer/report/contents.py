@@ -19,9 +19,9 @@ Float64 = NDArray[np.float64]
 
 #: Numbers in all up to which a page keeps 16 bits of each, both ends of every interval and each station's measures.
 FINE_CELLS = 3_000_000
-#: Beyond that an estimate is off by at most a twelfth of its usual standard deviation, an interval by 4 % of its width,
+#: Beyond that an estimate is off by at most a tenth of its usual standard deviation, an interval by 5 % of its width,
 #: a measure by a hundredth of the range that 90 % of the scans lie in.
-STEPS_PER_SD, WIDTH_STEP, STEPS_PER_RANGE = 6.0, 0.08, 48.0
+STEPS_PER_SD, WIDTH_STEP, STEPS_PER_RANGE = 5.0, 0.1, 48.0
 #: Bins of a histogram, between the quantiles that it shows; its first and last bin also hold what lies beyond.
 BINS, SHOWN_QUANTILES = 40, (0.002, 0.998)
 SEXES = ("female", "male")

@@ -164,6 +164,7 @@ export class Cohort {
 
   async updatePlot(name) {
     const histogram = this.histograms.get(name);
+    if (!this.selection.filters.has(name)) histogram.clearBrush();
     if (!this.selection.active) {
       histogram.update(null);
       return;

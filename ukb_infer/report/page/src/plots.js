@@ -109,6 +109,10 @@ export class Histogram {
     this.plot.setData(this.data(mask ? countChosen(this.store, this.name, mask) : null));
   }
 
+  clearBrush() {
+    if (this.plot.select.width) this.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+  }
+
   drawLines(u) {
     const { ctx } = u;
     ctx.save();

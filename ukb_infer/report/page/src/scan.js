@@ -144,7 +144,7 @@ export class ScanView {
       h("p", { class: "about" }, "Heights as the protocol has them, head first; a seam has the number of its upper station."),
       h("div", { class: "stations" }, h("ol", { class: "layout", "aria-label": "Stations, head first" }, bars),
         rows.length ? table("Measures of each station", ["Measure", ...bars.map((_, k) => `>${k + 1}`)], rows)
-          : h("p", { class: "about" }, "Measures of each station are in quality.csv.")));
+          : store.has("m:snr") ? h("p", { class: "about" }, "Measures of each station are in quality.csv.") : null));
   }
 }
 
