@@ -106,8 +106,8 @@ def _quality_columns(
 ) -> dict[str, Any]:
     level = [LEVELS.get(r, "note") if r and not f else "" for r, f in zip(reasons, failed, strict=True)]
     flags = np.where(failed | (reasons == "out_of_distribution"), "", reasons)
-    columns: dict[str, Any] = {"level": level, "flags": flags,
-                               "affected": np.where(reasons == "knee_missing", "AtlasTotalThighMuscleVolume", "")}  # fmt: skip
+    affected = np.where(reasons == "knee_missing", "AtlasTotalThighMuscleVolume", "")
+    columns: dict[str, Any] = {"level": level, "flags": flags, "affected": affected}
     for name, measure in MEASURES.items():
         if measure.unit == "text":
             columns[name] = np.where(failed, "", np.where(body["age"] > 60, "SYNTHETIC A", "SYNTHETIC B"))
