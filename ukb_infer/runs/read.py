@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
@@ -347,8 +346,10 @@ def _scan(row: Row, quality: Mapping[str, Quality]) -> RunScan:
 def _measure(name: str, cell: str) -> float | str:
     """A measure as it was: text if the registry says so, or if it is no number."""
     if not is_text(name):
-        with contextlib.suppress(ValueError):
+        try:  # contextlib.suppress takes a third of the time of a biobank's table
             return float(cell)
+        except ValueError:
+            return plain_cell(cell)
     return plain_cell(cell)
 
 
