@@ -25,10 +25,7 @@ FRAME = "await new Promise(done => requestAnimationFrame(() => setTimeout(done))
 TIMED = "async () => {{ const began = performance.now(); {action}; {frame} return performance.now() - began; }}"
 ACTIONS = {
     "brush a histogram": "await ukbInferReport.selection.setFilter('t:weight', {{low: {k} + 100, high: {k} + 130}})",
-    "two more ranges": (
-        "await ukbInferReport.selection.setFilter('t:height', {{low: 150 + {k}, high: 175}});"
-        "await ukbInferReport.selection.setFilter('ood', {{low: {k}, high: 90}})"
-    ),
+    "a second range": "await ukbInferReport.selection.setFilter('t:height', {{low: 150 + {k}, high: 175}})",
     "a reason": (
         "await ukbInferReport.selection.setFilter('reasons', {{words: word => word.includes('motion'), label: '{k}'}})"
     ),
@@ -77,13 +74,17 @@ def _open(path: Path) -> list[tuple[str, str]]:
         rows = [("first paint", f"{paint / 1000:.2f} s"), ("complete", f"{ready / 1000:.2f} s")]
         tab.evaluate("document.getElementById('targets').scrollIntoView({behavior: 'instant'})")
         tab.wait_for_timeout(1000)
-        rows += [_time(tab, name, action) for name, action in ACTIONS.items()]
+        session = page.context.new_cdp_session(tab)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        rows += [_time(tab, session, name, action) for name, action in ACTIONS.items()]
         tab.click("#scan-body button >> nth=0")
         tab.wait_for_selector("#scan-view[data-drawn]", timeout=60_000)
-        tab.evaluate("document.getElementById('scan-view').close()")
+        tab.evaluate(
+            "document.getElementById('scan-view').close(); delete document.getElementById('scan-view').dataset.drawn"
+        )
         began = time.monotonic()
         tab.click("#scan-body button >> nth=1")
-        tab.wait_for_function("document.getElementById('scan-view').dataset.drawn === '1'")
+        tab.wait_for_selector("#scan-view[data-drawn]")
         rows.append(("open a second scan", f"{1000 * (time.monotonic() - began):.0f} ms"))
         own, everything = _memory(browser)
         rows += [("memory of the page", f"{own:.0f} MB"), ("memory of the whole browser", f"{everything:.0f} MB"),
@@ -93,11 +94,23 @@ def _open(path: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _time(tab: Any, name: str, action: str) -> tuple[str, str]:
-    """The first time, which decodes columns, and the slowest and the median of nine more, to the next frame."""
+def _time(tab: Any, session: Any, name: str, action: str) -> tuple[str, str]:
+    """The first time, which decodes columns, then the median and slowest of nine more, to the next frame.
+
+    The time of a processor that the page's own thread took says more where others use the machine.
+    """
     script = [TIMED.format(action=action.format(k=k), frame=FRAME) for k in range(10)]
-    first, *others = (float(tab.evaluate(line)) for line in script)
-    return name, f"{statistics.median(others):.0f} ms, at most {max(others):.0f} ms; first {first:.0f} ms"
+    first = float(tab.evaluate(script[0]))
+    before = _busy_s(session)
+    others = [float(tab.evaluate(line)) for line in script[1:]]
+    busy = 1000 * (_busy_s(session) - before) / len(others)
+    middle, most = statistics.median(others), max(others)
+    return name, f"{middle:.0f} ms, at most {most:.0f} ms, first {first:.0f} ms; {busy:.0f} ms of a processor"
+
+
+def _busy_s(session: Any) -> float:
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
 
 def _memory(browser: Any) -> tuple[float, float]:

@@ -149,7 +149,7 @@ def test_enter_opens_a_scan_with_its_estimates_and_pictures(page: OpenPage, fold
     assert "signal-to-noise" in page.text("#scan-measures")
     _shoot(page, "scan")
     page.tab.keyboard.press("ArrowRight")
-    page.tab.wait_for_function("document.getElementById('scan-title').textContent.startsWith('0000003')")
+    page.tab.wait_for_function("() => document.getElementById('scan-title').textContent.startsWith('0000003')")
     page.tab.keyboard.press("Escape")
     page.tab.click("#scan-body tr.row >> nth=3")
     page.tab.wait_for_selector("#scan-view[open]")
@@ -185,7 +185,9 @@ def test_ratings_by_keys_are_exported_and_taken(page: OpenPage, folder: Path, tm
     assert set(read_estimates(folder / "run")["scan"]) - set(left) == {"0000001_20201_2_0"}
     page.tab.reload()
     page.tab.wait_for_selector("html[data-ready=yes]")
-    page.tab.wait_for_function("document.getElementById('ratings-count').textContent.startsWith('1 use, 1 exclude')")
+    page.tab.wait_for_function(
+        "() => document.getElementById('ratings-count').textContent.startsWith('1 use, 1 exclude')"
+    )
     page.tab.evaluate("localStorage.clear()")
 
 

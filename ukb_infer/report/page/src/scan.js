@@ -24,6 +24,7 @@ export class ScanView {
 
   open(row) {
     this.row = row;
+    delete this.dialog.dataset.drawn;
     if (!this.dialog.open) this.dialog.showModal();
     return this.draw();
   }
