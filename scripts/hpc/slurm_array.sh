@@ -1,8 +1,8 @@
 #!/bin/bash
 # Predict (or project) a biobank as a Slurm job array: every task processes one shard in its own folder.
 #
-#   export SHARDS=16 INPUT=/data/20201 OUT=/scratch/run MODULES=/apps/modules
-#   sbatch --array=1-16 scripts/hpc/slurm_array.sh
+#   export SHARDS=16 INPUT=/data/20201 OUT=/scratch/run UKB_INFER_MODULES=/apps/modules
+#   sbatch --array=1-16 scripts/hpc/slurm_array.sh [further options of the command]
 #   sbatch --array=3,7 scripts/hpc/slurm_array.sh     # some tasks again: keep SHARDS at 16
 #   ukb-infer merge /scratch/run/shard-* --out /scratch/run/merged        # when all tasks have ended
 #
@@ -21,19 +21,21 @@ set -u
 : "${SHARDS:?set SHARDS to the number of tasks of the whole array, e.g. 16 for sbatch --array=1-16}"
 : "${INPUT:?set INPUT to the folder (or list) of scans}" "${OUT:?set OUT to the folder of the results}"
 COMMAND=${COMMAND:-predict}            # or project, stitch
-OPTIONS=${OPTIONS:-}                   # further options, e.g. "--exclude w12345_20260101.csv --root /data"
+MODULES=${MODULES:-}                   # one module, by name or path; without it all in UKB_INFER_MODULES
+OPTIONS=${OPTIONS:-}                   # further options without spaces, e.g. "--exclude w12345_20260101.csv"
 MAX_RESTARTS=${MAX_RESTARTS:-20}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 
 if [ "$COMMAND" = predict ]; then
-    OPTIONS="--device cpu ${MODULES:+--modules $MODULES} $OPTIONS"
+    set -- --device cpu ${MODULES:+--modules "$MODULES"} "$@"
 fi
 shard=$(printf 'shard-%05d' "${SLURM_ARRAY_TASK_ID:?start it with sbatch --array}")
 mkdir -p "$OUT"
 
 # In the background, so that this shell can forward the scheduler's signal at once.
 # shellcheck disable=SC2086
-ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard "slurm/$SHARDS" --workers "${SLURM_CPUS_PER_TASK:-1}" $OPTIONS &
+ukb-infer "$COMMAND" "$INPUT" --out "$OUT/$shard" --shard "slurm/$SHARDS" --workers "${SLURM_CPUS_PER_TASK:-1}" \
+    "$@" $OPTIONS &
 work=$!
 trap 'kill -TERM "$work" 2>/dev/null' TERM
 wait "$work"; code=$?

@@ -2,9 +2,10 @@
 # Predict cached projections with one GPU. The job array makes them (COMMAND=project); this job needs no zips.
 #
 #   ukb-infer merge /scratch/projections/shard-* --out /scratch/projections/all
-#   sbatch --export=ALL,PROJECTIONS=/scratch/projections/all,OUT=/scratch/run,MODULES=/apps/modules scripts/hpc/slurm_gpu.sh
+#   export PROJECTIONS=/scratch/projections/all OUT=/scratch/run UKB_INFER_MODULES=/apps/modules
+#   sbatch scripts/hpc/slurm_gpu.sh [further options of predict]
 #
-# See docs/hpc.md.
+# MODULES names one module; without it all in UKB_INFER_MODULES are used. See docs/hpc.md.
 #SBATCH --job-name=ukb-infer-gpu
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
@@ -22,7 +23,7 @@ OPTIONS=${OPTIONS:-}
 
 # shellcheck disable=SC2086
 ukb-infer predict "$PROJECTIONS" --out "$OUT" --device "$DEVICE" --workers "${SLURM_CPUS_PER_TASK:-4}" \
-    ${MODULES:+--modules "$MODULES"} $OPTIONS &
+    ${MODULES:+--modules "$MODULES"} "$@" $OPTIONS &
 work=$!
 trap 'kill -TERM "$work" 2>/dev/null' TERM
 wait "$work"; code=$?

@@ -61,7 +61,7 @@ KillWait=20
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 MpiDefault=none
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
     )
@@ -183,6 +183,39 @@ def test_the_gpu_script_consumes_cached_projections(slurm: dict[str, str], tiny_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + (tmp_path / "gpu.log").read_text()
     assert len((tmp_path / "run/estimates.csv").read_text().splitlines()) == 9
+
+
+@needs_slurm
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_dask_jobs_that_slurm_cancels_are_submitted_again(slurm: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    scans = make_inputs(tmp_path, 40, broken=False)
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(f"""
+        kind = "slurm"
+        jobs = 1
+        [options]
+        cores = 1
+        memory = "1GB"
+        walltime = "00:30:00"
+        interface = "lo"
+        log_directory = "{tmp_path}"
+    """)
+    arguments = ["project", str(scans), "--out", str(tmp_path / "p"), "--expected-stations", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ukb_infer", *arguments, "--scheduler", str(cluster)],
+        env=slurm, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        _wait(lambda: any((tmp_path / "p").glob("*.npy")), 120)
+        _slurm(slurm, "scancel", "--user=root")
+        _, errors = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert "the cluster has no workers; waiting for them" in errors
+    assert len(list((tmp_path / "p").glob("*.npy"))) == 40
 
 
 @pytest.mark.slow

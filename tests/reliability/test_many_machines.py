@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.tiny_module import make_tiny_module
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.cluster import read_cluster_file, run_on_cluster
-from ukb_infer.inference import ProjectConfig, run_predict, run_project
+from ukb_infer.inference import ProjectConfig, StitchConfig, run_predict, run_project, run_stitch
 from ukb_infer.inference.retry import run_retry
 from ukb_infer.records import ReadingOptions
 from ukb_infer.runs.export import run_export
@@ -215,7 +216,6 @@ def test_a_run_in_use_is_not_overwritten_and_one_taken_over_leaves_the_tables(sc
 
 @pytest.mark.slow
 def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: Path) -> None:
-    import subprocess
     import sys
 
     def call(*arguments: object, code: int, **environment: str) -> str:
@@ -236,7 +236,6 @@ def test_the_commands_from_the_shell(scans: Path, tiny_module: Path, tmp_path: P
     assert "no command to repeat" in call("retry", tmp_path / "run", code=1)
     assert "estimates.csv" in call("export", tmp_path / "run", "--out", tmp_path / "e", code=0)
     assert "SLURM_ARRAY_TASK_ID" in call(*base, "--out", tmp_path / "3", "--shard", "slurm/2", code=2)
-    assert subprocess.run(["true"], check=False).returncode == 0
 
 
 # -- Dask --------------------------------------------------------------------------------------------------------------
@@ -271,6 +270,19 @@ def test_a_cluster_that_loses_a_worker_loses_no_scan(
     assert tables(tmp_path / "run") == tables(single / "run")
 
 
+@pytest.mark.slow
+def test_relative_paths_start_from_the_folder_of_the_command_not_of_the_workers(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = make_inputs(tmp_path, 2, broken=False).name
+    monkeypatch.chdir(tmp_path)
+    there = {"reading": ReadingOptions(expected_stations=0), "scheduler": cluster.scheduler_address}
+    run_project(ProjectConfig((scans,), Path("projections"), **there))  # type: ignore[arg-type]
+    run_stitch(StitchConfig((scans,), Path("bodies"), contrasts=("water",), spacing="8", **there))  # type: ignore[arg-type]
+    assert len(list((tmp_path / "projections").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "bodies").rglob("*.nii.gz"))) == 2
+
+
 def _square(value: int) -> int:
     if value == 3:
         raise ValueError("three")
@@ -288,6 +300,20 @@ def test_errors_and_stopping_on_a_cluster(cluster: Any) -> None:
     for pair in run_on_cluster(_square, list(range(400)), scheduler=address, should_stop=lambda: len(some) >= 10):
         some.append(pair)
     assert 10 <= len(some) < 400
+
+
+@pytest.mark.slow
+def test_waiting_for_the_first_worker_costs_no_item_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=0, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as late:
+        starting = Timer(3.0, late.scale, [1])
+        starting.start()
+        found = dict(run_on_cluster(abs, [-1, -4], scheduler=late.scheduler_address, timeout_s=0.5))
+        starting.join()
+    assert found == {0: 1, 1: 4}
+    assert caplog.messages.count("the cluster has no workers; waiting for them") == 1
 
 
 def test_a_scheduler_that_is_not_there_and_a_wrong_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.support.browser import OpenPage, open_browser
 from tests.support.made_runs import HOSTILE, make_run, write_labels, write_phenotypes
@@ -33,9 +34,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bodies.mkdir()
     for scan in pd.read_csv(run / "estimates.csv")["scan"][:40]:
         np.save(bodies / f"{scan}.npy", rng.integers(0, 255, (3, 256, 256), np.uint8))
+    maps = folder / "maps"
+    maps.mkdir()
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(maps / "0000002_20201_2_0_weight.png")
     run_report(
         ReportConfig(
-            run=run, out=folder / "report.html", projections=bodies,
+            run=run, out=folder / "report.html", projections=bodies, saliency=maps,
             labels=write_labels(run, folder / "labels.csv", ("weight", "liverFat")),
             phenotypes=write_phenotypes(run, folder / "phenotypes.csv"),
         ),
@@ -144,7 +148,13 @@ def test_enter_opens_a_scan_with_its_estimates_and_pictures(page: OpenPage, fold
     assert float(cells[1].inner_text()) == pytest.approx(row["weight_mean"], rel=1e-3)
     low, high = (float(number) for number in cells[2].inner_text().split(" to "))
     assert (low, high) == pytest.approx((row["weight_ci95_lower"], row["weight_ci95_upper"]), rel=1e-3)
-    assert len(page.tab.query_selector_all(".channels .tile")) == 3
+    assert len(page.tab.query_selector_all(".channels div.tile")) == 3
+    assert (
+        page.tab.evaluate(
+            "document.querySelector('.channels img').complete && document.querySelector('.channels img').naturalWidth"
+        )
+        == 64
+    )
     assert page.tab.query_selector_all("#scan-stations .layout li")[5]
     assert "signal-to-noise" in page.text("#scan-measures")
     _shoot(page, "scan")

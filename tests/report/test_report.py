@@ -208,6 +208,19 @@ def test_pictures_lie_in_the_page_or_beside_it(tmp_path: Path, monkeypatch: pyte
         _report(tmp_path, run, projections=tmp_path / "none")
 
 
+def test_saliency_maps_are_shown_with_their_scans(tmp_path: Path) -> None:
+    from PIL import Image
+
+    run, maps = make_run(tmp_path / "run", 20, targets=TARGETS), tmp_path / "maps"
+    maps.mkdir()
+    for name in ("0000002_20201_2_0_liverFat", "0000002_20201_2_0_weight", "cohort_weight"):
+        Image.fromarray(np.full((300, 300, 3), 90, np.uint8)).save(maps / f"{name}.png")
+    head, blobs = _read(_report(tmp_path, run, saliency=maps).page)
+    row = zlib.decompress(blobs["c-scan"]).decode().split("\n").index("0000002_20201_2_0")
+    assert head["saliency"] == [[row, "weight"], [row, "liverFat"]]
+    assert blobs["map-1"].startswith(b"\xff\xd8")
+
+
 def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 20, targets=("weight",))
     done = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "pages" / "r.html")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -151,8 +151,8 @@ def explain_reasons(reasons: dict[str, int], levels: dict[str, int]) -> None:
     )
 
 
-def print_summary(summary: RunSummary) -> None:
-    """Print counts, reasons of failures, written files and the modules' warnings."""
+def finish(summary: RunSummary) -> NoReturn:
+    """Print counts, reasons of failures, written files and the modules' warnings; exit with the run's code."""
     for note in summary.notes:
         typer.echo(note)
     if not summary.dry_run:
@@ -166,3 +166,4 @@ def print_summary(summary: RunSummary) -> None:
             typer.echo(f"  {path}")
     for warning in summary.warnings:
         typer.echo(f"WARNING {warning}", err=True)
+    raise typer.Exit(summary.exit_code)

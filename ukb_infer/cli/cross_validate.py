@@ -8,39 +8,21 @@ from typing import Annotated
 import typer
 
 from ukb_infer.cli import training_options as options
+from ukb_infer.cli.shared import After, shares
 
 
+@shares(options.TrainingOptions)
 def cross_validate(
-    projections: options.Projections,
-    labels: options.Labels,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the out-of-fold predictions.")],
-    targets: options.Targets = "",
-    folds: Annotated[int, typer.Option(metavar="K", help="Number of folds.")] = 10,
+    *,
+    shared: options.TrainingOptions,
+    out: Annotated[
+        Path, After("labels"), typer.Option(metavar="FOLDER", help="Folder for the out-of-fold predictions.")
+    ],
+    folds: Annotated[int, After("targets"), typer.Option(metavar="K", help="Number of folds.")] = 10,
     members: Annotated[
         int | None,
         typer.Option(metavar="N", help="Networks per fold; use as many as the module has [default: the preset's, 5]."),
     ] = None,
-    backbone: options.Backbone = None,
-    init: options.Initial = "random",
-    preset: options.Preset = "mimir",
-    config: options.Config = None,
-    iterations: options.Iterations = None,
-    batch_size: options.BatchSize = None,
-    learning_rate: options.LearningRate = None,
-    validation: options.Validation = None,
-    seed: options.Seed = None,
-    stratify: options.Stratify = "",
-    units: options.Units = None,
-    define: options.Define = None,
-    device: options.Device = "auto",
-    precision: options.Precision = None,
-    deterministic: options.Deterministic = None,
-    processes: options.Processes = 0,
-    threads: options.Threads = 0,
-    work: options.Work = None,
-    warning: options.Warn = "",
-    dry_run: options.DryRun = False,
-    overwrite: options.Overwrite = False,
 ) -> None:
     """Predict labelled scans out of fold, for calibrate.
 
@@ -54,7 +36,7 @@ def cross_validate(
 
         ukb-infer calibrate cv --module my-module && ukb-infer evaluate cv --labels labels.csv --out agreement
     """
-    request = options.make_request(**locals())
+    request = shared.request(out=out, members=members, folds=folds)
     from ukb_infer.training.cross_validate import run_cross_validate
 
     run_cross_validate(request, typer.echo)

@@ -46,7 +46,6 @@ def evaluate(
     Example:
         ukb-infer evaluate run --labels labels.csv --out agreement
     """
-    from ukb_infer.cli.training_options import parse_units
     from ukb_infer.report.evaluate import EvaluateConfig, run_evaluate
 
     config = EvaluateConfig(
@@ -54,7 +53,7 @@ def evaluate(
         labels,
         out,
         targets=split_names(targets),
-        units=parse_units(units or []),
+        units=options.parse_units(units or []),
         define=define,
         replicates=replicates,
         seed=seed,

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import typer
-
 from ukb_infer.cli import options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
+from ukb_infer.cli.shared import shares
 
 
+@shares(options.ProjectionOptions)
 def predict(
-    inputs: options.Inputs,
-    out: options.Out,
+    *,
+    shared: options.ProjectionOptions,
     modules: options.Modules = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 0,
-    workers: options.Workers = None,
     level: options.Level = 0.95,
     targets: options.Targets = "",
-    root: options.Root = None,
-    exclude: options.Exclude = None,
     projections: options.Projections = None,
     precision: options.Precision = "auto",
     backend: options.Backend = "auto",
     uncertainty: options.Uncertainty = "total",
     prediction_sets: options.PredictionSets = False,
     ood_threshold: options.OodThreshold = 99.8,
-    strict: options.Strict = False,
-    allow_missing_stations: options.AllowMissing = False,
-    expected_stations: options.Expected = 6,
-    timeout_s: options.Timeout = 600.0,
     parquet: options.Parquet = False,
+<<<<<<< HEAD
     report: options.Report = False,
     quality: options.Quality = None,
     require_quality: options.RequireQuality = None,
@@ -40,6 +34,9 @@ def predict(
     lock: options.Lock = "auto",
     dry_run: options.DryRun = False, overwrite: options.Overwrite = False, log_ids: options.LogIds = False,
 ) -> None:  # fmt: skip
+=======
+) -> None:
+>>>>>>> main
     """Estimate all targets of every scan, with intervals.
 
     Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
@@ -51,22 +48,19 @@ def predict(
 
         ukb-infer predict subjects.bulk --root /data --out run --exclude w12345_20260101.csv --ci 0.9
     """
-    from ukb_infer.inference.config import PredictConfig, default_workers
-    from ukb_infer.records import ReadingOptions
+    from ukb_infer.inference.config import PredictConfig
 
     config = PredictConfig(
-        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s, quality=quality,
-        require_quality=require_quality, reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
-        workers=default_workers() if workers is None else workers, modules=tuple(modules or ()), device=device,
-        targets=options.split_names(targets), projections=projections, batch_size=batch_size, level=level,
-        prediction_sets=prediction_sets, parquet=parquet, ood_threshold=ood_threshold, verify=verify, shard=shard,
-        backend=backend, precision=precision, uncertainty=uncertainty, lock=lock, swaps=swaps,  # type: ignore[arg-type]
-        scheduler=scheduler, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
+        modules=tuple(modules or ()), device=device, batch_size=batch_size, level=level,
+        targets=options.split_names(targets), projections=projections, prediction_sets=prediction_sets,
+        parquet=parquet, ood_threshold=ood_threshold, backend=backend, precision=precision,  # type: ignore[arg-type]
+        uncertainty=uncertainty, **shared.settings(),  # type: ignore[arg-type]
     )  # fmt: skip
     with ProgressDisplay("predict") as progress:
         from ukb_infer.inference.predict import run_predict
 
         summary = run_predict(config, progress)
+<<<<<<< HEAD
     print_summary(summary)
     if report and not dry_run:
         from ukb_infer.cli.report import write
@@ -75,3 +69,6 @@ def predict(
 
         write(ReportConfig(run=out, out=out / REPORT, projections=projections))
     raise typer.Exit(summary.exit_code)
+=======
+    finish(summary)
+>>>>>>> main

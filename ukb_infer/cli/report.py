@@ -24,6 +24,7 @@ Projections = Annotated[
         metavar="FOLDER", help="Projections of the scans (.npy), for pictures [default: those in RUN or that it read]."
     ),
 ]
+Saliency = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Saliency maps that explain wrote.")]
 Anonymous = Annotated[
     bool, typer.Option("--anonymous", help="Leave out names, paths and messages, and shuffle the scans.")
 ]
@@ -35,6 +36,7 @@ def report(
     labels: Labels = None,
     phenotypes: Phenotypes = None,
     projections: Projections = None,
+    saliency: Saliency = None,
     anonymous: Anonymous = False,
     units: training_options.Units = None,
     define: training_options.Define = None,
@@ -50,8 +52,8 @@ def report(
     from ukb_infer.report.report import ReportConfig
 
     config = ReportConfig(
-        run=run, out=out, labels=labels, phenotypes=phenotypes, projections=projections, anonymous=anonymous,
-        units=training_options.parse_units(units or []), define=define,
+        run=run, out=out, labels=labels, phenotypes=phenotypes, projections=projections, saliency=saliency,
+        anonymous=anonymous, units=training_options.parse_units(units or []), define=define,
     )  # fmt: skip
     write(config)
 

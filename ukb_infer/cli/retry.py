@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ukb_infer.cli import completion, options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
 
 
 def retry(
@@ -37,5 +37,4 @@ def retry(
 
         count, summary = run_retry(run, tuple(codes or ()), progress, lock=lock)  # type: ignore[arg-type]
     typer.echo(f"{count} failed scans were processed again")
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)

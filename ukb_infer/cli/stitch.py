@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import typer
-
 from ukb_infer.cli import options
-from ukb_infer.cli.common import ProgressDisplay, print_summary
+from ukb_infer.cli.common import ProgressDisplay, finish
+from ukb_infer.cli.shared import shares
 
 
+@shares(options.ScanOptions)
 def stitch(
-    inputs: options.Inputs,
-    out: options.Out,
-    contrasts: options.Contrasts = "water,fat",
-    spacing: options.Spacing = "native",
-    workers: options.Workers = None,
-    root: options.Root = None,
-    exclude: options.Exclude = None,
-    strict: options.Strict = False,
-    allow_missing_stations: options.AllowMissing = False,
-    expected_stations: options.Expected = 6,
-    timeout_s: options.Timeout = 600.0,
-    swaps: options.Swaps = "flag",
-    shard: options.Shard = "",
-    scheduler: options.Scheduler = "",
-    verify: options.Verify = False,
-    lock: options.Lock = "auto",
-    dry_run: options.DryRun = False,
-    overwrite: options.Overwrite = False,
-    log_ids: options.LogIds = False,
+    *, shared: options.ScanOptions, contrasts: options.Contrasts = "water,fat", spacing: options.Spacing = "native"
 ) -> None:
     """Fuse every scan's stations into one body and write it as NIfTI, a 3D file a contrast.
 
@@ -43,19 +25,11 @@ def stitch(
 
         ukb-infer stitch scan.zip --out bodies --contrasts in,opposed --spacing 2
     """
-    from ukb_infer.inference.config import StitchConfig, default_workers
-    from ukb_infer.records import ReadingOptions
+    from ukb_infer.inference.config import StitchConfig
 
-    config = StitchConfig(
-        inputs=tuple(inputs), out=out, root=root, exclude=tuple(exclude or ()), timeout_s=timeout_s,
-        reading=ReadingOptions(expected_stations, allow_missing_stations, strict),
-        workers=default_workers() if workers is None else workers,
-        contrasts=options.split_names(contrasts), spacing=spacing, lock=lock, swaps=swaps,  # type: ignore[arg-type]
-        shard=shard, scheduler=scheduler, verify=verify, dry_run=dry_run, overwrite=overwrite, log_ids=log_ids,
-    )  # fmt: skip
+    config = StitchConfig(contrasts=options.split_names(contrasts), spacing=spacing, **shared.settings())
     with ProgressDisplay("stitch") as progress:
         from ukb_infer.inference.stitch import run_stitch
 
         summary = run_stitch(config, progress)
-    print_summary(summary)
-    raise typer.Exit(summary.exit_code)
+    finish(summary)

@@ -6,6 +6,7 @@ is bounded, results are streamed back, and an item that loses its worker repeate
 
 from __future__ import annotations
 
+import logging
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,10 @@ KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge
 IN_FLIGHT = 3
 #: An item may queue behind others in flight, so it gets this many times the limit.
 TIMEOUT_FACTOR = IN_FLIGHT + 1
+#: How often lost workers are replaced by new jobs, in dask's words.
+RESUBMIT_EVERY = "20s"
 _LOOK_UP_S = 0.5
+_LOG = logging.getLogger(__name__)
 
 
 def run_on_cluster(
@@ -113,6 +117,8 @@ def _start_cluster(path: Path) -> Any:
     except (TypeError, ValueError) as error:
         raise UsageError(f"`scheduler` {path}: [options] are not valid for dask-jobqueue ({error})") from error
     cluster.scale(jobs=jobs)
+    # Replaces lost workers (time limit, preemption); not jobs that end before they have one, which may be wrong.
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval=RESUBMIT_EVERY)
     return cluster
 
 
@@ -126,10 +132,19 @@ def _stream(
 ) -> Iterator[tuple[int, Result | Failure]]:
     flying: dict[Any, tuple[int, float]] = {}
     upcoming = 0
+    waiting = False
     try:
         while (upcoming < len(items) or flying) and not should_stop():
-            room = max(4, IN_FLIGHT * sum(client.nthreads().values())) - len(flying)
-            for index in range(upcoming, min(len(items), upcoming + max(0, room))):
+            threads = sum(client.nthreads().values())
+            if not threads:  # they may queue in the batch system for hours: no item's time runs
+                if not waiting:
+                    _LOG.warning("the cluster has no workers; waiting for them")
+                waiting = True
+                flying = {future: (index, time.monotonic()) for future, (index, _) in flying.items()}
+                time.sleep(_LOOK_UP_S)
+                continue
+            waiting = False
+            for index in range(upcoming, min(len(items), upcoming + max(0, IN_FLIGHT * threads - len(flying)))):
                 flying[client.submit(function, items[index], pure=False)] = (index, time.monotonic())
                 upcoming = index + 1
             for future in _finished(distributed, client, list(flying)):

@@ -35,7 +35,7 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """Common configuration of ``project`` and ``predict``.
+    """Common configuration of ``project``, ``stitch`` and ``predict``.
 
     Attributes:
         inputs: paths as given; ``out``: folder of the run.
@@ -88,6 +88,8 @@ class CommonConfig:
         check_reading(self.reading)
         check_swaps(self.swaps)
         parse_shard(self.shard)
+        if self.scheduler:  # its workers may have been started in another folder
+            object.__setattr__(self, "base", self.base.absolute())
         if self.lock not in ("auto", "flock", "file"):
             raise UsageError(field="lock", got=self.lock, expected="auto, flock or file")
 

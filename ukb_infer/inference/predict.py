@@ -71,7 +71,7 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
         todo = still_to_do(plan, session.journal, verify=config.verify)
         with session.working_on(todo):
             Batches(config, engine, session).run(todo, len(plan.included), progress)
-        return session.end(todo, started, loaded=loaded, warnings=warnings)
+        return session.end(started, loaded=loaded, warnings=warnings)
 
 
 def load_engine(config: PredictConfig) -> Engine:

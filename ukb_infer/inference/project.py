@@ -28,7 +28,7 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         name="project",
         config=config,
         job=lambda scan: Job(
-            scan, config.reading, config.recipe, config.out, config.png, config.verify, config.swaps, keep
+            scan, config.reading, config.recipe, config.out.absolute(), config.png, config.verify, config.swaps, keep
         ),
         try_job=lambda scan: Job(scan, config.reading, config.recipe, swaps=config.swaps),
         files=lambda key: projection_files(config.out, key.scan)[:1],

@@ -82,7 +82,7 @@ def run_scan_files(run: FileRun, progress: Progress | None = None) -> RunSummary
         todo = _unfinished(run, plan, session.journal)
         with session.working_on(todo):
             _work(run, session, todo, progress)
-        return session.end(todo, started)
+        return session.end(started)
 
 
 def _unfinished(run: FileRun, plan: Plan, journal: Journal) -> list[ScanInput]:
@@ -116,8 +116,7 @@ def _work(run: FileRun, session: Session, todo: list[ScanInput], progress: Progr
                 _remove_outdated(run, scan, outcome)
             report(done, total, failures)
     finally:
-        session.journal.record(rows)
-        session.log.failures(rows)
+        session.commit(rows)
 
 
 def _remove_outdated(run: FileRun, scan: ScanInput, outcome: Outcome) -> None:

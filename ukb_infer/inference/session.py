@@ -48,6 +48,8 @@ class Session:
     stop: StopOnTerminate
     facts: dict[str, Any] | None = None
     files: list[Path] = field(default_factory=list)
+    #: Scans recorded by this call.
+    computed: int = 0
 
     def begin(
         self, name: str, identity: dict[str, Any], *,
@@ -92,15 +94,13 @@ class Session:
         """Record finished scans in one transaction."""
         self.lock.refresh()
         self.journal.record(rows)
+        self.computed += len(rows)
         self.log.failures(rows)
 
-    def end(
-        self, todo: Sequence[ScanInput], started: float, *, loaded: float = 0.0, warnings: tuple[str, ...] = ()
-    ) -> RunSummary:
+    def end(self, started: float, *, loaded: float = 0.0, warnings: tuple[str, ...] = ()) -> RunSummary:
         """Count, write ``run.json``, log the end.
 
         Args:
-            todo: processed scans.
             started: start of the command; monotonic, s.
             loaded: time at which its modules were loaded; monotonic, s.
             warnings: of the modules.
@@ -112,7 +112,7 @@ class Session:
             (self.config.out / MISSING).unlink(missing_ok=True)  # of a merge that this run completed
         if self.facts is not None:
             timings = {"load_s": round(loaded - started, 3), "total_s": round(seconds, 3)}
-            now = {**counts.to_plain(), "computed_now": len(todo), "timings": timings}
+            now = {**counts.to_plain(), "computed_now": self.computed, "timings": timings}
             self.files.append(write_facts(self.config.out, self.facts | now))
         stopped = self.stop()
         self.log.write(
@@ -120,7 +120,7 @@ class Session:
         )
         return RunSummary(
             out=self.config.out, counts=counts.statuses, reasons=counts.reasons, levels=counts.levels,
-            computed=len(todo), seconds=seconds, warnings=self.plan.warnings + warnings, files=tuple(self.files),
+            computed=self.computed, seconds=seconds, warnings=self.plan.warnings + warnings, files=tuple(self.files),
             notes=(*([self.lock.note] if self.lock.note else []), *self.plan.notes), timings=timings,
             unfinished=counts.unfinished, stopped=stopped, trouble=counts.trouble,
         )  # fmt: skip

@@ -1,17 +1,18 @@
-"""Pictures of the projections, a hundred scans to a sheet, as grey JPEG."""
+"""Pictures of the projections, a hundred scans to a sheet, as grey JPEG; saliency maps, one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ukb_infer.errors import ScanError
+from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging.readers.projection_file import read_projection
 from ukb_infer.imaging.recipes import RECIPES
 
@@ -23,6 +24,8 @@ MOST_IN_PAGE = 2_000
 SIDES = ((100, 256), (500, 160), (MOST_IN_PAGE, 96), (1 << 40, 96))
 JPEG_QUALITY = 75
 CHANNELS = ("water", "fat", "fat fraction")
+#: Most saliency maps in a page, and their side, pixels.
+MOST_MAPS, MAP_SIDE = 300, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,48 @@ def draw_sheets(projections: Sequence[Path | None]) -> Iterator[Sheet]:
         yield Sheet(jpeg=_jpeg(canvas), present=present)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SaliencyMap:
+    """A scan's saliency for a target, drawn over the scan.
+
+    Attributes:
+        row: of the scan in the page.
+        target: name.
+        jpeg: the picture.
+    """
+
+    row: int
+    target: str
+    jpeg: bytes
+
+
+def read_maps(folder: Path, scans: Sequence[str], targets: Sequence[str]) -> list[SaliencyMap]:
+    """Saliency maps of scans, the first :data:`MOST_MAPS`.
+
+    Args:
+        folder: with ``<scan>_<target>.png``, as `explain` writes them.
+        scans: names, in the order of the page.
+        targets: names.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; expected one written by `ukb-infer explain`", field="saliency")
+    present = {path.name for path in folder.glob("*.png")}
+    wanted = ((row, scan, target) for row, scan in enumerate(scans) for target in targets)
+    found = ((row, target, f"{scan}_{target}.png") for row, scan, target in wanted)
+    chosen = islice((item for item in found if item[2] in present), MOST_MAPS)
+    return [SaliencyMap(row=row, target=target, jpeg=_small(folder / name)) for row, target, name in chosen]
+
+
+def _small(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((MAP_SIDE, MAP_SIDE))
+        return _jpeg(np.asarray(small))
+
+
 def _tile(path: Path, side: int) -> NDArray[np.uint8] | None:
     """(side, 3 * side) of a projection, or None where there is none."""
     try:
@@ -83,7 +128,7 @@ def _readable(path: Path) -> Iterator[NDArray[np.uint8]]:
                 continue
 
 
-def _jpeg(grey: NDArray[np.uint8]) -> bytes:
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(grey).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return buffer.getvalue()

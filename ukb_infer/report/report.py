@@ -20,7 +20,7 @@ from ukb_infer.report import cohort
 from ukb_infer.report.contents import Column, Rows, is_fine, make_columns, make_rows
 from ukb_infer.report.html import page_pieces
 from ukb_infer.report.packing import Packed, pack_words
-from ukb_infer.report.pictures import CHANNELS, MOST_IN_PAGE, SHEET, Sheet, draw_sheets, side_of
+from ukb_infer.report.pictures import CHANNELS, MOST_IN_PAGE, SHEET, SaliencyMap, Sheet, draw_sheets, read_maps, side_of
 from ukb_infer.runs import Run, RunScan, read_run
 from ukb_infer.storage import atomic_path, atomic_write_bytes
 from ukb_infer.targets import TARGETS
@@ -41,6 +41,7 @@ class ReportConfig:
         labels: table of labels, for agreement and calibration.
         phenotypes: table with sex (field 31), age (21003) or both.
         projections: folder of the projections, for pictures; None for those in the run or that the run read.
+        saliency: folder of ``explain``, for saliency maps.
         units, define: of the labels, as for training.
         anonymous: leave out names, paths and messages; shuffle the scans.
     """
@@ -50,6 +51,7 @@ class ReportConfig:
     labels: Path | None = None
     phenotypes: Path | None = None
     projections: Path | None = None
+    saliency: Path | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     define: Path | None = None
     anonymous: bool = False
@@ -90,7 +92,9 @@ def run_report(config: ReportConfig, say: Callable[[str], None] = print) -> Repo
         sheets = _sheets(projections, beside)
         columns = [*make_columns(rows), *([_presence(sheets)] if sheets else [])]
         head = _head(config, rows, columns, labels) | {"folder": "" if beside is None else beside.name}
-        blobs = _blobs(columns, sheets if beside is None else [])
+        maps = _maps(config, rows)
+        head["saliency"] = [[m.row, m.target] for m in maps]
+        blobs = _blobs(columns, sheets if beside is None else [], maps)
         with atomic_path(config.out) as partial, partial.open("w", encoding="ascii", errors="xmlcharrefreplace") as to:
             to.writelines(page_pieces(head["title"], head, blobs))
     except OSError as error:
@@ -157,11 +161,20 @@ def _presence(sheets: list[Sheet]) -> Column:
     return Column(name="picture", title="Picture", packed=pack_words(words))
 
 
-def _blobs(columns: list[Column], sheets: list[Sheet]) -> Iterator[tuple[str, bytes]]:
+def _maps(config: ReportConfig, rows: Rows) -> list[SaliencyMap]:
+    if config.saliency is None:
+        return []
+    targets = [target.name for target in rows.run.estimated[1].targets]
+    return read_maps(config.saliency, [rows.run.scans[k].key.scan for k in rows.order], targets)
+
+
+def _blobs(columns: list[Column], sheets: list[Sheet], maps: list[SaliencyMap]) -> Iterator[tuple[str, bytes]]:
     for column in columns:
         yield f"c-{column.name}", column.packed.data
     for number, sheet in enumerate(sheets):
         yield f"sheet-{number}", sheet.jpeg
+    for number, saliency in enumerate(maps):
+        yield f"map-{number}", saliency.jpeg
 
 
 def _facts(column: Column) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import { takeBytes } from "./store.js";
 
 export class Pictures {
   constructor(head, store) {
-    Object.assign(this, head.pictures, { store, folder: head.folder, sheets: new Map() });
+    Object.assign(this, head.pictures, { store, folder: head.folder, maps: head.saliency, sheets: new Map() });
     this.each = this.columns * this.rows;
   }
 
@@ -20,6 +20,17 @@ export class Pictures {
       this.sheets.set(number, this.folder ? beside : URL.createObjectURL(new Blob([takeBytes(`sheet-${number}`)], { type: "image/jpeg" })));
     }
     return this.sheets.get(number);
+  }
+
+  /** Saliency maps of a scan: target and address of each. */
+  mapsOf(row) {
+    return this.maps.flatMap(([own, target], k) => (own === row ? [[target, this.map(k)]] : []));
+  }
+
+  map(number) {
+    const id = `map-${number}`;
+    if (!this.sheets.has(id)) this.sheets.set(id, URL.createObjectURL(new Blob([takeBytes(id)], { type: "image/jpeg" })));
+    return this.sheets.get(id);
   }
 
   /** Shows one channel of a scan as an element's background, `size` pixels wide. */

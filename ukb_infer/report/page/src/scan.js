@@ -67,14 +67,20 @@ export class ScanView {
 
   picture() {
     const { channels } = this.head.pictures;
-    if (!this.pictures.has(this.row)) return h("p", { class: "about" }, this.pictures.any ? "No projection of this scan." : "No pictures: give the folder of projections with --projections.");
+    if (!this.pictures.has(this.row) && !this.maps().length) return h("p", { class: "about" }, this.pictures.any ? "No projection of this scan." : "No pictures: give the folder of projections with --projections.");
     const size = Math.min(256, Math.max(160, this.head.pictures.side));
     const name = this.store.text("scan", this.row);
-    return h("div", { class: "channels" }, channels.map((channel, k) => {
+    return h("div", { class: "channels" }, (this.pictures.has(this.row) ? channels : []).map((channel, k) => {
       const tile = h("div", { class: "tile", role: "img", "aria-label": `${channel} of ${name}` });
       this.pictures.show(tile, this.row, k, size);
       return h("figure", {}, tile, h("figcaption", {}, channel));
-    }));
+    }), this.maps());
+  }
+
+  /** Where the networks looked, if saliency maps were given. */
+  maps() {
+    return this.pictures.mapsOf(this.row).map(([target, source]) => h("figure", {},
+      h("img", { src: source, alt: `Saliency map of ${target}`, class: "tile" }), h("figcaption", {}, `saliency of ${target}`)));
   }
 
   drawRating() {
