@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tests.support.made_runs import HOSTILE, make_run, write_labels, write_phenotypes
+from tests.support.tiny_module import make_tiny_module
 from ukb_infer import read_estimates
 from ukb_infer.cli.app import app
 from ukb_infer.errors import RunError, UsageError
@@ -248,3 +249,22 @@ def test_the_built_script_is_small_pinned_and_licensed() -> None:
         assert re.fullmatch(r"\d+\.\d+\.\d+", version)
         assert f"{name} {version} (MIT)" in licences
     assert (PAGE / "built" / "report.js").stat().st_size < 1_000_000
+
+
+def test_predict_writes_a_report_even_if_no_scan_is_usable(tmp_path: Path) -> None:
+    module, scans = make_tiny_module(tmp_path / "module", members=1), tmp_path / "scans"
+    scans.mkdir()
+    np.save(scans / "0000001_20201_2_0.npy", np.zeros((3, 256, 256), np.uint8))  # an empty image fails
+    command = ["predict", str(scans), "--modules", str(module), "--workers", "1", "--report", "--out"]
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "none")])
+    assert done.exit_code == 3
+    head, _ = _read(tmp_path / "none" / "report.html")
+    assert (head["counts"]["status"]["failed"], head["targets"][0]["spread"]["all"]["n"]) == (1, 0)
+    noise = np.random.default_rng(0).integers(0, 255, (3, 256, 256), np.uint8)
+    np.save(scans / "0000002_20201_2_0.npy", noise)
+    assert CliRunner().invoke(app, [*command, str(tmp_path / "one")]).exit_code == 3
+    head, blobs = _read(tmp_path / "one" / "report.html")
+    assert "sheet-0" in blobs  # the pictures are those that the run read
+    assert head["warning"] == "Random weights for tests."
+    again = CliRunner().invoke(app, [*command, str(tmp_path / "one"), "--overwrite"])
+    assert again.exit_code == 3, again.output

@@ -175,12 +175,10 @@ OodThreshold = Annotated[
         help="Flag scans more unusual to the networks than this share of ordinary scans, %; 100 flags none.",
     ),
 ]  # fmt: skip
-<<<<<<< HEAD
-Report = Annotated[bool, typer.Option("--report", help="Also write report.html, the run as one page.")]
-Parquet = Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")]
-=======
 Parquet = Annotated[bool, After("timeout_s"), typer.Option("--parquet", help="Also write the tables as Parquet.")]
->>>>>>> main
+Report = Annotated[
+    bool, After("parquet"), typer.Option("--report", help="Also write report.html, the run as one page.")
+]
 
 # Only for project.
 Recipe = Annotated[

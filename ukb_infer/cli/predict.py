@@ -23,20 +23,8 @@ def predict(
     prediction_sets: options.PredictionSets = False,
     ood_threshold: options.OodThreshold = 99.8,
     parquet: options.Parquet = False,
-<<<<<<< HEAD
     report: options.Report = False,
-    quality: options.Quality = None,
-    require_quality: options.RequireQuality = None,
-    swaps: options.Swaps = "flag",
-    shard: options.Shard = "",
-    scheduler: options.Scheduler = "",
-    verify: options.Verify = False,
-    lock: options.Lock = "auto",
-    dry_run: options.DryRun = False, overwrite: options.Overwrite = False, log_ids: options.LogIds = False,
-) -> None:  # fmt: skip
-=======
 ) -> None:
->>>>>>> main
     """Estimate all targets of every scan, with intervals.
 
     Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
@@ -60,15 +48,10 @@ def predict(
         from ukb_infer.inference.predict import run_predict
 
         summary = run_predict(config, progress)
-<<<<<<< HEAD
-    print_summary(summary)
-    if report and not dry_run:
+    if report and not summary.dry_run and not summary.again:
         from ukb_infer.cli.report import write
         from ukb_infer.report.report import ReportConfig
         from ukb_infer.runs.files import REPORT
 
-        write(ReportConfig(run=out, out=out / REPORT, projections=projections))
-    raise typer.Exit(summary.exit_code)
-=======
+        write(ReportConfig(run=config.out, out=config.out / REPORT, projections=projections))
     finish(summary)
->>>>>>> main
