@@ -162,18 +162,18 @@ def _half(found: Any, at: NDArray[np.intp]) -> Float64:
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
-def describe_agreement(comparison: Comparison, rows: Rows) -> dict[str, Any]:
+def describe_agreement(comparison: Comparison, rows: Rows | None = None) -> dict[str, Any]:
     """Metrics, calibration and worst errors of every labelled target.
 
     Args:
         comparison: estimates against labels.
-        rows: of the page.
+        rows: of the page; None for a page without scans, which has no worst errors.
     """
     return {"targets": [_agreement_of(result, rows) for result in comparison.results if result.count],
             "missing": list(comparison.without_estimate), "unlabelled": comparison.unlabelled}  # fmt: skip
 
 
-def _agreement_of(result: TargetResult, rows: Rows) -> dict[str, Any]:
+def _agreement_of(result: TargetResult, rows: Rows | None) -> dict[str, Any]:
     data = result.data
     said: dict[str, Any] = {
         "name": result.spec.name, "unit": result.spec.unit, "n": result.count, "kind": result.spec.kind,
@@ -192,8 +192,7 @@ def _agreement_of(result: TargetResult, rows: Rows) -> dict[str, Any]:
     chosen = np.random.default_rng(0).permutation(result.count)[:POINTS]
     chosen = chosen[np.argsort(data.label[chosen])]
     said["points"] = {"label": data.label[chosen].tolist(), "estimate": data.mean[chosen].tolist()}
-    said["worst"] = _worst(result.spec.name, rows)
-    return said
+    return said if rows is None else said | {"worst": _worst(result.spec.name, rows)}
 
 
 def _worst(name: str, rows: Rows) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def run_report(config: ReportConfig, say: Callable[[str], None] = print) -> Repo
     if not run.scans:
         raise RunError(f"{config.run} has no scans in its scans.csv; expected a folder written by predict or project")
     labels = _read_labels(config, run)
-    rows = make_rows(run, labels, _read_phenotypes(config.phenotypes), anonymous=config.anonymous)
+    rows = make_rows(run, labels, read_phenotypes(config.phenotypes), anonymous=config.anonymous)
     folder = config.out.with_name(f"{config.out.stem}_files")
     projections = _projections(config, rows)
     beside = folder if projections and rows.count > MOST_IN_PAGE else None
@@ -112,8 +112,12 @@ def _read_labels(config: ReportConfig, run: Run) -> Labels | None:
     return read_labels(config.labels, units=config.units, definitions=definitions)
 
 
-def _read_phenotypes(path: Path | None) -> Labels | None:
-    """Sex and age, whichever the table has."""
+def read_phenotypes(path: Path | None) -> Labels | None:
+    """Sex and age, whichever a table has; None without a table.
+
+    Raises:
+        UsageError: it has neither.
+    """
     if path is None:
         return None
     known = {name: TARGETS[name] for name in PHENOTYPES}

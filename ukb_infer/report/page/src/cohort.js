@@ -12,12 +12,32 @@ export class Cohort {
     this.histograms = new Map();
     this.mode = "t";
     selection.addEventListener("change", () => this.updatePlots());
+    if (head.card) {
+      this.drawAgreement();
+      this.drawCard();
+      return;
+    }
     this.drawCounts();
     this.drawReasons();
     this.drawTargets();
     this.drawQuality();
     this.drawAgreement();
     this.drawVisits();
+  }
+
+  /** Groups, limits and the items of TRIPOD+AI of an evaluation. */
+  drawCard() {
+    const { groups, limits, items } = this.head.card;
+    if (groups.length) {
+      this.section("groups", "Groups", table("Accuracy and calibration in groups of people",
+        ["Target", "Group", ">Scans", ">MAE", ">Bias", ">Coverage", ">AUROC", ">Calibration error"],
+        groups.map(({ target, group, n, metrics: m }) => [target, group, whole(n), short(m.mae), short(m.bias), percent(m.coverage, 1), short(m.auroc), short(m.calibration_error)])));
+    }
+    this.section("limits", "Limits", h("ul", {}, limits.map((limit) => h("li", {}, limit))));
+    const missing = items.filter((item) => !item[3]).length;
+    this.section("tripod", "TRIPOD+AI", h("p", { class: "about" }, `After Collins et al., BMJ 2024;385:e078378, in our words. ${missing} of ${items.length} items are missing: only the authors of a study can write them.`),
+      table("What a report of a prediction model says", ["Item", "Section", "Asked for", "Answer"],
+        items.map(([number, section, asked, answer]) => [number, section, asked, answer || h("b", {}, "missing")])));
   }
 
   section(id, title, ...children) {
@@ -174,7 +194,7 @@ export class Cohort {
       return;
     }
     await this.store.loadAll([name, "sex"]);
-    histogram.update(this.selection.active ? this.selection.mask : null);
+    histogram.update(this.selection.active ? this.selection.chosen : null);
   }
 
   // -- quality
@@ -210,10 +230,11 @@ export class Cohort {
     const continuous = agreement.targets.filter((target) => target.kind !== "binary");
     const binary = agreement.targets.filter((target) => target.kind === "binary");
     const parts = [];
+    const worst = continuous.some((target) => target.worst);
     if (continuous.length) {
-      parts.push(table("Agreement with labels", ["Target", "Unit", ">Scans", ">ICC", ">R²", ">MAE", ">Bias", ">Coverage", ">Nominal", ">Worst errors flagged", ">All flagged"],
-        continuous.map(({ name, unit, n, metrics: m, level, worst }) => [name, unit, whole(n), short(m.icc), short(m.r2), short(m.mae), short(m.bias),
-          percent(m.coverage, 1), percent(level), `${worst.flagged} of ${worst.n}`, percent(worst.usual, 1)])));
+      parts.push(table("Agreement with labels", ["Target", "Unit", ">Scans", ">ICC", ">R²", ">MAE", ">Bias", ">Coverage", ">Nominal", ...(worst ? [">Worst errors flagged", ">All flagged"] : [])],
+        continuous.map(({ name, unit, n, metrics: m, level, worst: own }) => [name, unit, whole(n), short(m.icc), short(m.r2), short(m.mae), short(m.bias),
+          percent(m.coverage, 1), percent(level), ...(own ? [`${own.flagged} of ${own.n}`, percent(own.usual, 1)] : [])])));
     }
     if (binary.length) {
       parts.push(table("Agreement of 0/1 targets with labels", ["Target", ">Scans", ">AUROC", ">Brier", ">Calibration error", ">Calibration slope"],
@@ -222,7 +243,7 @@ export class Cohort {
     const panels = h("div", { class: "panels" });
     for (const target of agreement.targets) panels.append(this.agreementPanel(target));
     this.section("agreement", "Agreement and calibration", h("p", { class: "about" },
-      "The worst errors are the largest 1 % (at least 5). Bootstrap intervals: ukb-infer evaluate."), ...parts, panels);
+      worst ? "The worst errors are the largest 1 % (at least 5). Bootstrap intervals: ukb-infer evaluate." : "Bootstrap intervals and more metrics are in MODULE.md."), ...parts, panels);
   }
 
   agreementPanel(target) {
@@ -235,6 +256,7 @@ export class Cohort {
         worst.rows.map((row, k) => h("button", { type: "button", class: "link", "aria-label": `Open the scan with error ${short(worst.errors[k])} of ${name}`,
           onclick: () => this.open(row) }, short(worst.errors[k]))).flatMap((button) => [button, " "])));
     }
+    if (!points) left.remove();
     whenVisible(panel, () => {
       if (points) linePlot(left, { x: points.label, lines: [{ values: points.estimate, stroke: "chosen", dots: true }], label: `label, ${unit}`, diagonal: true,
         words: `${name}: estimates against labels` });

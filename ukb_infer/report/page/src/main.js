@@ -23,6 +23,10 @@ byId("made").textContent = [
   head.level ? `intervals at ${short(100 * head.level)} %` : "", `ukb-infer ${head.version}`,
 ].filter(Boolean).join(" · ");
 new Cohort(head, store, selection, open);
+if (head.card) {
+  byId("cohort-title").textContent = "Evaluation";
+  for (const part of document.querySelectorAll(".scans-only, #bar, #scans, #mosaic, #counts, nav")) part.hidden = true;
+}
 
 function drawFilters() {
   const chips = [...selection.filters].map(([name, filter]) => {
@@ -42,6 +46,10 @@ function clear() {
 }
 
 function begin() {
+  if (head.card) {
+    document.documentElement.dataset.ready = "yes";
+    return;
+  }
   const pictures = new Pictures(head, store), ratings = new Ratings(head, store);
   views.scan = new ScanView(head, store, selection, pictures, ratings);
   views.table = new ScanTable(store, selection, open);

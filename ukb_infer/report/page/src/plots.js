@@ -40,24 +40,31 @@ export function edgesOf(store, name) {
 }
 
 /** Counts of the chosen rows by group, in the bins that the page came with. */
-export function countChosen(store, name, mask) {
+export function countChosen(store, name, chosen) {
   const { first, per, counts } = store.column(name).histogram;
-  const bins = counts.all.length, codes = store.ready.get(name);
-  const sexes = store.ready.get("sex"), words = store.column("sex")?.words ?? [];
-  const female = words.indexOf("female"), male = words.indexOf("male");
-  const place = new Uint8Array(65536);
-  for (let code = 1; code < 65536; code++) place[code] = Math.min(bins - 1, Math.max(0, Math.floor((code - first) / per)));
-  const found = { all: new Array(bins).fill(0), female: new Array(bins).fill(0), male: new Array(bins).fill(0) };
-  for (let k = 0; k < codes.length; k++) {
-    if (!mask[k] || codes[k] === 0) continue;
-    const bin = place[codes[k]];
-    found.all[bin]++;
-    if (sexes) {
-      if (sexes[k] === female) found.female[bin]++;
-      else if (sexes[k] === male) found.male[bin]++;
-    }
+  const bins = counts.all.length, codes = store.ready.get(name), groups = groupsOf(store);
+  const place = new Uint8Array(codes.BYTES_PER_ELEMENT === 1 ? 256 : 65536);
+  for (let code = 1; code < place.length; code++) place[code] = Math.min(bins - 1, Math.max(0, Math.floor((code - first) / per)));
+  const found = new Uint32Array(GROUPS.length * bins);
+  for (let k = 0; k < chosen.length; k++) {
+    const row = chosen[k], code = codes[row];
+    if (code) found[groups[row] * bins + place[code]]++;
   }
-  return found;
+  const [rest, female, male] = GROUPS.map((_, k) => Array.from(found.subarray(k * bins, (k + 1) * bins)));
+  return { all: rest.map((count, k) => count + female[k] + male[k]), female, male };
+}
+
+const GROUPS = ["", "female", "male"];
+let grouped = null;
+/** Place in GROUPS of each row; of nobody's sex until the column is loaded. */
+function groupsOf(store) {
+  const codes = store.ready.get("sex");
+  if (!codes) return new Uint8Array(store.rows);
+  if (!grouped) {
+    const of = store.column("sex").words.map((word) => Math.max(0, GROUPS.indexOf(word)));
+    grouped = Uint8Array.from(codes, (code) => of[code]);
+  }
+  return grouped;
 }
 
 /** Doubles points so that a line runs flat over each bin. */
@@ -105,8 +112,8 @@ export class Histogram {
   }
 
   /** Show what is chosen, or everything again. */
-  update(mask) {
-    this.plot.setData(this.data(mask ? countChosen(this.store, this.name, mask) : null));
+  update(chosen) {
+    this.plot.setData(this.data(chosen ? countChosen(this.store, this.name, chosen) : null));
   }
 
   clearBrush() {
