@@ -77,7 +77,7 @@ def _scans(folder: Path) -> pd.DataFrame:
 
 
 def _column(page: OpenPage, number: int) -> list[str]:
-    return [row.inner_text() for row in page.tab.query_selector_all(f"#scan-body tr.row > :nth-child({number})")]
+    return [row.text_content() for row in page.tab.query_selector_all(f"#scan-body tr.row > :nth-child({number})")]
 
 
 def test_a_search_finds_scans_by_name_reason_and_message(page: OpenPage, folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_search_finds_scans_by_name_reason_and_message(page: OpenPage, folder:
 
 
 def test_headers_sort_by_enter_and_space_and_say_so(page: OpenPage, folder: Path) -> None:
-    names = [cell.inner_text().split()[0] for cell in page.tab.query_selector_all("#scan-head th")]
+    names = [cell.text_content().split()[0] for cell in page.tab.query_selector_all("#scan-head th")]
     at = names.index("weight") + 1
     page.tab.focus(f"#scan-head th:nth-child({at}) button")
     weights = read_estimates(folder / "run")["weight_mean"]
