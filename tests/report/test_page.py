@@ -238,3 +238,18 @@ def test_the_page_prints(page: OpenPage) -> None:
     assert not page.tab.is_visible("#bar")
     assert page.tab.is_visible("#reasons table")
     assert page.tab.pdf()[:5] == b"%PDF-"
+
+
+def test_pictures_of_many_scans_are_read_from_the_folder_beside(
+    browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ukb_infer.report.report.MOST_IN_PAGE", 10)
+    out = folder / "a folder's" / "many scans.html"
+    run_report(ReportConfig(run=folder / "run", out=out, projections=folder / "projections"), lambda _: None)
+    page = OpenPage(browser, out)
+    page.tab.evaluate("document.getElementById('mosaic').scrollIntoView({behavior: 'instant'})")
+    with page.tab.expect_request_finished(lambda request: "sheet-00000.jpg" in request.url) as found:
+        page.tab.wait_for_selector("[data-index='0'] .picture")
+    assert found.value.failure is None
+    assert (page.said, page.requests()) == ([], [])
+    page.context.close()
