@@ -1,9 +1,10 @@
 """How well fat-water swaps are found, flagged and corrected on synthetic bodies from underweight to class-3 obesity.
 
-The tables of docs/quality.md, in some twenty minutes:
+The tables of docs/quality.md, in some twenty minutes each:
 
     python examples/swap_study.py --count 320 --healthy 0 --compare 25
-    python examples/swap_study.py --count 0 --healthy 1500 --compare 0
+    python examples/swap_study.py --count 320 --healthy 0 --compare 0 --regions
+    python examples/swap_study.py --count 0 --healthy 7500 --compare 0
 """
 
 from __future__ import annotations
@@ -99,6 +100,19 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
     return tuple(made), cols * spacing
 
 
+def arm_of(own: Station, middle_mm: float) -> np.ndarray:
+    """Voxels of the left arm: in every slice what lies beyond the emptiest column 20 to 140 mm inside the surface."""
+    x = float(own.position_mm[0]) + float(own.spacing_mm[1]) * np.arange(own.shape[1])
+    counts = (own.water.astype(np.float32) + own.fat > 150.0).sum(axis=0)
+    border = np.full(own.shape[2], np.inf)
+    for k, count in enumerate(counts.T):
+        beyond = x[(x > middle_mm) & (count > 2)]
+        near = np.flatnonzero((x > beyond.max(initial=middle_mm) - 140.0) & (x < beyond.max(initial=middle_mm) - 20.0))
+        if len(beyond) and len(near):
+            border[k] = x[near[count[near].argmin()]]
+    return np.broadcast_to((x[:, None] > border)[None], own.shape)
+
+
 def swap(stations: Body, case: Case, middle_mm: float) -> Body:
     """Exchange water and fat of stations or legs, of their lower half, of an arm, or of a ball of 60 mm radius."""
     made = list(stations)
@@ -106,10 +120,10 @@ def swap(stations: Body, case: Case, middle_mm: float) -> Body:
         own = made[number - 1]
         x = float(own.position_mm[0]) + float(own.spacing_mm[1]) * np.arange(own.shape[1])
         columns = x > middle_mm if "left" in what else x <= middle_mm if "right" in what else np.full(x.shape, True)
-        if what == "arm part":
-            columns = x > middle_mm + 0.75 * (x[-1] - middle_mm)
         slices = np.arange(own.shape[2]) >= (own.shape[2] // 2 if what.endswith("part") else 0)
-        chosen = columns[None, :, None] & (slices if what not in ("arm part", "dome part") else True)
+        chosen = columns[None, :, None] & slices
+        if what == "arm part":
+            chosen = arm_of(own, middle_mm)
         if what == "dome part":
             y, z = (float(own.spacing_mm[n]) * (np.arange(own.shape[n]) - own.shape[n] / 2) for n in (0, 2))
             chosen = y[:, None, None] ** 2 + (x[None, :, None] - middle_mm + 70.0) ** 2 + z**2 < 60.0**2
@@ -168,14 +182,26 @@ def judge(stations: Body):  # type: ignore[no-untyped-def]
     return treat_swaps(Stations(stations), samples, seams_of(samples), "correct")
 
 
+def interval(hits: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson)."""
+    z, p = 1.96, hits / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(middle - half, 0.0), middle + half
+
+
 def wilson(hits: int, count: int) -> str:
     """Share in % with its 95 % interval."""
     if not count:
         return ""
-    z, p = 1.96, hits / count
-    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return f"{100 * p:.2f} % ({100 * max(middle - half, 0.0):.2f}-{100 * (middle + half):.2f})"
+    low, high = interval(hits, count)
+    return f"{100 * hits / count:.2f} % ({100 * low:.2f}-{100 * high:.2f})"
+
+
+def predictive(sensitivity: float, false: float) -> float:
+    """Positive predictive value in %, at the published prevalence."""
+    true, wrong = PREVALENCE * sensitivity, (1 - PREVALENCE) * false
+    return 100 * true / (true + wrong) if true + wrong else math.nan
 
 
 def bodies(first: int, count: int, size: str) -> Iterator[tuple[int, Subject, str, Body]]:
@@ -210,11 +236,12 @@ def show(style: str, tally: Tally) -> None:
         print(f"| {name} | {c['people']} | {wilson(c['flagged'], c['people'])} | {c['corrected']} |")
     b, n = tally.bystanders, tally.bystanders["stations"]
     print(f"\nstations beside swapped ones: {n}, flagged {b['flagged']}, corrected {b['corrected']}")
-    true, false = PREVALENCE * whole["flagged"] / max(whole["scans"], 1), people["flagged"] / max(people["people"], 1)
-    false *= 1 - PREVALENCE
-    ppv = true / max(true + false, 1e-12)
-    print(f"positive predictive value of a flag at 1.8 %: {100 * ppv:.1f} %; "
-          f"corrected projections: {tally.compared} compared, {tally.unequal} unequal")  # fmt: skip
+    for what in ("flagged", "corrected") if whole["scans"] and people["people"] else ():
+        share, high = people[what] / people["people"], interval(people[what], people["people"])[1]
+        own = whole[what] / whole["scans"]
+        print(f"positive predictive value of {what} at 1.8 %: {predictive(own, share):.1f} %, "
+              f"at least {predictive(own, high):.1f} %")  # fmt: skip
+    print(f"corrected projections: {tally.compared} compared, {tally.unequal} unequal")
 
 
 def main() -> None:
@@ -223,6 +250,7 @@ def main() -> None:
     parser.add_argument("--healthy", type=int, default=3, help="further bodies without one")
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
     parser.add_argument("--first", type=int, default=0, help="number of the first body, for --count 0")
+    parser.add_argument("--regions", action="store_true", help="only the regional swaps")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
@@ -232,7 +260,7 @@ def main() -> None:
             for effect in EFFECTS if index < (given.count + 3) // 4 else ():
                 scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
-            for case in (*CASES, *PARTS) if index < given.count else ():
+            for case in (*([] if given.regions else CASES), *PARTS) if index < given.count else ():
                 compare = index < given.compare and case in CASES
                 tally.swapped(body, case, legs_mm(subject, case) + moved, bmi, compare=compare)
     for style, tally in tallies.items():

@@ -86,18 +86,18 @@ def stitch(
 
     Returns:
         ``.image(contrast)`` fuses one, (x to the right, y to the front, z up) float32; ``.grid.affine`` places it,
-        (4, 4) voxel to RAS mm; ``.scan.flags`` are the codes of what was repaired.
+        (4, 4) voxel to RAS mm; ``.scan.flags`` are the codes of what was repaired, ``.measures`` the quality by name.
 
     Raises:
         ScanError: the scan cannot be used; ``.reason`` is the code, the message says what to do.
         UsageError: no such contrast or spacing.
     """
     from ukb_infer.inference.config import check_swaps
-    from ukb_infer.quality import find_and_treat
+    from ukb_infer.quality import inspect_scan
 
     options = ReadingOptions(expected_stations, allow_missing_stations, strict)
     check_swaps(swaps)
-    return stitch_path(Path(path), options, contrasts, str(spacing), partial(find_and_treat, swaps=swaps))
+    return stitch_path(Path(path), options, contrasts, str(spacing), partial(inspect_scan, swaps=swaps))
 
 
 def predict(

@@ -140,6 +140,8 @@ class Reason(StrEnum):
     IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "implausible spacing, matrix or position",
         "check that it is a neck-to-knee Dixon scan")
     MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header has no orientation", "convert again with dcm2niix")
+    SEVERAL_VOLUMES = ("several_volumes", _F, "a NIfTI file of a head holds more than one volume",
+        "take out the one that is meant, for example the b = 1000 image of a diffusion series")
     UNREADABLE_NIFTI = ("unreadable_nifti", _F, "a NIfTI file cannot be read", "convert again with dcm2niix")
     # -- values
     EMPTY_IMAGE = ("empty_image", _F, "a contrast, or the projection, is constant or all zero", "look at the images")
@@ -162,6 +164,18 @@ class Reason(StrEnum):
     BAD_PROJECTION = ("bad_projection", _F, "a .npy that is not a projection of the recipe", "project the scan again")
     QUALITY_UNKNOWN = ("quality_unknown", _G,
         "a cached projection without a row in scans.csv: the scan's flags are unknown", "project the scan again")
+    # -- heads: volumes of brain MRI
+    REORIENTED = ("reoriented", _G, "the volume is not stored from left, back and bottom (RAS); its axes were turned",
+        "none needed, unless the picture shows the head turned or mirrored")
+    TILTED = ("tilted", _G, "the axes of a volume are tilted by more than 20 degrees; the nearest axes were used",
+        "look at the picture")
+    HEAD_CUT = ("head_cut", _G, "the head is larger than the box of voxels that the network sees; its rim was cut",
+        "none needed where little is cut")
+    NOT_ALIGNED = ("not_aligned", _G, "a contrast lies elsewhere than the others of its session",
+        "register the contrasts of the session, or check the file's affine")
+    PARTICIPANTS_MISSING = ("participants_missing", _G,
+        "the data set has no participants.tsv, or none of its rows is the participant's",
+        "add it, if age, sex or site are wanted")
     # -- the estimates and the run
     MEAN_OUTSIDE_LIMITS = ("mean_outside_limits", _G, "an estimated mean lies outside the target's physical limits",
         "treat the row with care")

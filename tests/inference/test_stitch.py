@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -15,7 +16,10 @@ from typer.testing import CliRunner, Result
 
 import ukb_infer
 from ukb_infer.cli.app import app
+from ukb_infer.imaging import read_stations
 from ukb_infer.inference import ProjectConfig, StitchConfig, run_stitch
+from ukb_infer.phantom import write_scan
+from ukb_infer.records import ReadingOptions
 from ukb_infer.runs import read_scans
 
 SCAN = "0000001_20201_2_0"
@@ -131,6 +135,57 @@ def test_a_dry_run_writes_nothing_and_a_projection_is_a_failed_row(small_cohort:
     np.save(tmp_path / f"{SCAN}.npy", np.zeros((3, 256, 256), np.uint8))
     assert run_stitch(StitchConfig((str(tmp_path / f"{SCAN}.npy"),), tmp_path / "run", workers=0)).exit_code == 3
     assert "no_dicom" in (tmp_path / "run" / "scans.csv").read_text()
+
+
+def test_a_run_records_quality_and_judges_it(stitched: Path, tmp_path: Path) -> None:
+    scan = stitched.parent / "scans" / f"{SCAN}.zip"
+    (tmp_path / "limits.toml").write_text("[off_centre]\nabove = 0.0\n")
+    (tmp_path / "required.toml").write_text('reasons = ["off_centre"]\n')
+    common = ("--contrasts", "water", "--spacing", "8", "--workers", 0, "--quality", tmp_path / "limits.toml")
+    assert command("stitch", scan, "--out", tmp_path / "run", *common).exit_code == 0
+    with (tmp_path / "run/quality.csv").open(newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["flags"], row["level"], row["swap_3"], row["swap_3_action"]) == ("off_centre", "note", "none", "none")
+    assert command("project", scan, "--out", tmp_path / "flat", "--workers", 0, *common[-2:]).exit_code == 0
+    for name in ("quality.csv", "scans.csv", "dictionary.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "flat" / name).read_bytes()
+    assert {"quality.csv", "dictionary.csv"} <= set((tmp_path / "run/.bidsignore").read_text().split())
+    strict = (*common, "--require-quality", tmp_path / "required.toml")
+    assert command("stitch", scan, "--out", tmp_path / "run", *strict).exit_code == 3
+
+
+def test_fused_bodies_are_no_input_and_the_message_says_what_is(stitched: Path, tmp_path: Path) -> None:
+    refused = said(command("predict", stitched, "--out", tmp_path / "run", "--modules", "phantom-demo"))
+    assert "holds fused bodies that `stitch` wrote, expected scans or projections" in refused
+    assert "INPUT" in refused
+    assert not (tmp_path / "run").exists()
+
+
+def test_volumetry_reads_the_stations_as_they_were_stitched(stitched: Path, tmp_path: Path) -> None:
+    """A map on a corrected body measures the corrected stations, with the option that `stitch` was given."""
+    plain = read_stations(stitched.parent / "scans" / f"{SCAN}.zip", ReadingOptions()).stations
+    third = plain[2]
+    swapped = write_scan(
+        [*plain[:2], replace(third, water=third.fat, fat=third.water), *plain[3:]], tmp_path / "in", SCAN
+    )  # fmt: skip
+    good = write_scan(plain, tmp_path / "good", SCAN)
+    made = ukb_infer.stitch(swapped, contrasts=["water"], spacing=8, swaps="correct")
+    values = np.zeros(made.grid.shape, np.uint8)
+    middle = [n // 2 for n in values.shape]
+    values[middle[0] - 9 : middle[0] + 9, :, middle[2] :] = 1
+    nibabel.save(nibabel.Nifti1Image(values, made.grid.affine), tmp_path / "part.nii.gz")
+    found = {}
+    for name, scan, mode in (("good", good, "flag"), ("flag", swapped, "flag"), ("correct", swapped, "correct")):
+        done = command("volumetry", tmp_path / "part.nii.gz", "--scan", scan, "--swaps", mode)
+        assert done.exit_code == 0, said(done)
+        (row,) = csv.DictReader(done.stdout.splitlines())
+        found[name] = float(row["mean_fat_fraction"])
+        assert ("station 3 are swapped" in done.stderr) == (name != "good")
+    assert found["correct"] == found["good"]
+    assert abs(found["flag"] - found["good"]) > 0.05
+    assert "--swaps: got 'maybe'" in said(
+        command("volumetry", tmp_path / "part.nii.gz", "--scan", good, "--swaps", "maybe")
+    )
 
 
 @pytest.mark.slow

@@ -107,6 +107,43 @@ def test_a_slab_is_a_part_and_never_corrected() -> None:
     assert "station 3, a region" in scan.messages[0]
 
 
+def exchanged_where(stations: Sequence[Station], number: int, chosen: Any) -> tuple[Station, ...]:
+    """Swap the voxels of a station that ``chosen`` (places x, y, z from its first voxel's corner, mm) picks."""
+    own = stations[number - 1]
+    y, x, z = np.meshgrid(*(s * np.arange(n) for s, n in zip(own.spacing_mm, own.shape, strict=True)), indexing="ij")
+    inside = chosen(x + float(own.position_mm[0]), y, z)
+    made = replace(
+        own, water=np.where(inside, own.fat, own.water), fat=np.where(inside, own.water, own.fat)
+    )  # fmt: skip
+    return (*stations[: number - 1], made, *stations[number:])
+
+
+def test_an_arm_is_told_by_the_seams_and_flagged() -> None:
+    arm_mm = 170.0  # the phantom's arms hang farther out
+    kinds, actions, scan = told(exchanged_where(STATIONS, 3, lambda x, y, z: x > arm_mm), "correct")
+    assert kinds == ["none", "none", "part", "none", "none", "none"]
+    assert actions[2] == "flagged"
+    assert scan.flags == (Reason.FAT_WATER_SWAP,)
+
+
+def test_a_liver_dome_is_told_by_its_slices_and_flagged() -> None:
+    rows = STATIONS[2].shape[0] * float(STATIONS[2].spacing_mm[0])
+    slices = STATIONS[2].shape[2] * float(STATIONS[2].spacing_mm[2])
+    kinds, actions, _ = told(
+        exchanged_where(
+            STATIONS, 3,
+            lambda x, y, z: (x - SUBJECT.offset_x_mm + 70) ** 2 + (y - rows / 2) ** 2 + (z - slices / 2) ** 2 < 60**2,
+        ), "correct",
+    )  # fmt: skip
+    assert kinds == ["none", "none", "part", "none", "none", "none"]
+    assert actions[2] == "flagged"
+
+
+def test_a_participant_who_moved_has_no_swapped_region() -> None:
+    moved = render(SUBJECT, "small", frozenset({Reason.SEAM_MISMATCH})).stations
+    assert set(told(moved)[0]) == {"none"}
+
+
 def test_metal_is_flagged_and_never_corrected() -> None:
     stations = exchanged(render(SUBJECT, "small", frozenset({Reason.METAL})).stations, (4, "whole"))
     _, actions, scan = told(stations, "correct")
@@ -153,6 +190,23 @@ def test_a_run_writes_what_it_found_and_corrects_on_request(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="swaps"):  # corrected pixels are part of what a run is
         run_project(replace(runs["correct"], swaps="flag"))
     assert run_project(replace(runs["ignore"], swaps="flag")).computed == 0
+
+
+def test_a_swap_that_is_left_fails_where_that_is_required(tmp_path: Path) -> None:
+    good = write_scan(STATIONS, tmp_path, NAME)
+    bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME.replace("1_", "2_", 1))
+    legs = write_scan(exchanged(STATIONS, (5, "left")), tmp_path, NAME.replace("1_", "3_", 1))
+    required = tmp_path / "required.toml"
+    required.write_text('reasons = ["fat_water_swap"]\n')
+    for mode, failing in (("flag", {bad.stem}), ("correct", set())):
+        config = ProjectConfig(
+            tuple(map(str, (good, bad, legs))), tmp_path / mode, workers=0, swaps=mode, require_quality=required,  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert run_project(config).exit_code == (3 if failing else 0)
+        found = {scan.key.scan: scan.result for scan in read_run(tmp_path / mode).scans}
+        assert {name for name, result in found.items() if result.status == "failed"} == failing
+        assert found[bad.stem].reasons[0] is Reason.FAT_WATER_SWAP
+    assert "station 3 are swapped: flagged" in (tmp_path / "flag/scans.csv").read_text()
 
 
 def test_what_was_corrected_can_be_undone(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ukb_infer.runs import read_run
 from ukb_infer.runs.columns import OutputSpec, WrittenTarget
 from ukb_infer.runs.export import run_export
 from ukb_infer.runs.merge import run_merge
-from ukb_infer.runs.quality import SPEC_KEY
+from ukb_infer.runs.quality import SPEC_KEY, JudgedScan
 from ukb_infer.runs.read import PackedMeasures, read_estimates, read_scans
 from ukb_infer.runs.status import run_status
 from ukb_infer.runs.tables import write_facts, write_tables
@@ -85,6 +85,14 @@ def write_run(
 def rows(folder: Path, table: str) -> dict[str, dict[str, str]]:
     with (folder / table).open(newline="") as handle:
         return {row["scan"]: row for row in csv.DictReader(handle)}
+
+
+@pytest.mark.parametrize(("action", "level"), [("none", ""), ("corrected", ""), ("flagged", "unusable")])
+def test_a_swap_that_was_left_makes_a_scan_unusable(action: str, level: str) -> None:
+    measures = {"swap_3": "whole", "swap_3_confidence": 0.999, "swap_3_action": action}
+    result = ScanResult(status="ok", stations=6, measures=measures)
+    item = JournalInput(key=ScanKey.from_name(LOUD), given=LOUD, mine=True)
+    assert JudgedScan(item=item, result=result).level == level
 
 
 def test_flags_stand_in_scans_and_quality(tmp_path: Path) -> None:

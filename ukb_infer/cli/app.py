@@ -13,6 +13,7 @@ from ukb_infer.cli import (
     bench,
     calibrate,
     cross_validate,
+    dataset,
     demo,
     evaluate,
     export,
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report,
+        dataset.dataset,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

@@ -28,6 +28,13 @@ Lock = Annotated[
         help="auto, flock, or file (for file systems whose locks do not work between machines).",
     ),
 ]
+Swaps = Annotated[
+    str,
+    completion.choice(
+        "flag", "correct", "ignore",
+        help="Fat-water swaps: flag them; correct those that leave no doubt (tested on phantoms only); ignore.",
+    ),
+]  # fmt: skip
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in messages and logs.")]
@@ -35,7 +42,7 @@ LogIds = Annotated[bool, typer.Option("--log-ids", help="Show scan names in mess
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """Options of every command that reads scans into a run."""
+    """Options of every command that reads scans into a run, and so measures their quality."""
 
     inputs: Annotated[
         list[str],
@@ -64,13 +71,14 @@ class ScanOptions:
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="S", help="Time limit for reading and projecting one scan, s.")
     ] = 600.0
-    swaps: Annotated[
-        str,
-        completion.choice(
-            "flag", "correct", "ignore",
-            help="Fat-water swaps: flag them; correct those that leave no doubt (tested on phantoms only); ignore.",
-        ),
-    ] = "flag"  # fmt: skip
+    quality: Annotated[
+        Path | None, typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality.")
+    ] = None
+    require_quality: Annotated[
+        Path | None,
+        typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
+    ] = None
+    swaps: Swaps = "flag"
     shard: Annotated[
         str,
         typer.Option(
@@ -103,21 +111,6 @@ class ScanOptions:
             "workers": default_workers() if self.workers is None else self.workers,
             "reading": ReadingOptions(**reading),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectionOptions(ScanOptions):
-    """Options of every command that makes projections, and so measures their quality."""
-
-    quality: Annotated[
-        Path | None,
-        After("timeout_s"),
-        typer.Option("--quality", metavar="FILE", help="TOML file of limits on image quality."),
-    ] = None
-    require_quality: Annotated[
-        Path | None,
-        typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
-    ] = None
 
 
 # Only for predict.

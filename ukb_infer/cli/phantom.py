@@ -16,7 +16,33 @@ def phantom(
     count: Annotated[int, typer.Option(metavar="N", help="Number of scans.")] = 4,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the population.")] = 1,
     format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
-    size: Annotated[str, completion.choice("full", "small", help="full (40 MB a zip) or small (7 MB).")] = "full",
+    size: Annotated[
+        str,
+        completion.choice("full", "small", help="full (40 MB a body, 2 to 10 MB a head) or small (7 MB; below 1 MB)."),
+    ] = "full",
+    heads: Annotated[
+        str,
+        completion.choice(
+            "fomo60k",
+            "infarct",
+            "meningioma",
+            "brain-age",
+            "ukb",
+            metavar="LAYOUT",
+            show_default=False,
+            help="Write heads instead of bodies: fomo60k (unlabelled clinical scans), infarct, meningioma or brain-age "
+            "(labelled cases of a task), ukb (zips of fields 20252 and 20253).",
+        ),
+    ] = "",
+    sites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--site",
+            metavar="NAME",
+            help="Heads: sites in turn, repeatable [default: site_a to site_e]; `list` describes them. Bodies: ukb, or "
+            "second (four stations at 3 T).",
+        ),
+    ] = None,
     anomalies: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,11 +57,24 @@ def phantom(
 ) -> None:
     """Write synthetic scans, with true values in truth.csv.
 
+    Bodies are neck-to-knee Dixon scans as UK Biobank's. Heads (--heads) are brain MRI in the layouts of FOMO60K and of
+    its few-shot tasks, scanned at sites that differ in field strength, contrast, resolution, orientation and noise:
+    leave a site out of the training data, and it is unseen.
+
     Example:
         ukb-infer phantom --out phantoms --count 10 --seed 7 --anomaly slice_missing --anomaly unreadable_zip
+
+        ukb-infer phantom --out other_site --count 10 --site second
+
+        ukb-infer phantom --heads fomo60k --out pool --count 200 --site site_a --site site_b --site site_c
+
+        ukb-infer phantom --heads meningioma --out task --count 24 --site site_d --size small
     """
+    if heads:
+        _write_heads(out, heads, count, seed, size, sites or [], format, anomalies, workers, overwrite)
+        return
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
-    from ukb_infer.phantom.cohort import write_cohort
+    from ukb_infer.phantom.cohort import one_site, write_cohort
 
     if anomalies == ["list"]:
         typer.echo("\n".join(anomaly_names()))
@@ -51,5 +90,26 @@ def phantom(
             workers=workers,
             overwrite=overwrite,
             progress=lambda done, total: progress(done, total, 0),
+            site=one_site(sites or ()),
         )
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")
+
+
+def _write_heads(
+    out: Path, heads: str, count: int, seed: int, size: str, sites: list[str], format: str,
+    anomalies: list[str] | None, workers: int, overwrite: bool,
+) -> None:  # fmt: skip
+    """Write heads instead of bodies."""
+    from ukb_infer.phantom.heads.cohort import check_heads, write_heads
+    from ukb_infer.phantom.heads.sites import describe_sites
+
+    if sites == ["list"]:
+        typer.echo(describe_sites())
+        return
+    check_heads(format, anomalies or ())
+    with ProgressDisplay("phantom") as progress:
+        table = write_heads(
+            out, heads, count, seed, sites=sites, size=size, workers=workers,  # type: ignore[arg-type]
+            progress=lambda done, total: progress(done, total, 0), overwrite=overwrite,
+        )  # fmt: skip
+    typer.echo(f"{count} synthetic heads in {out}, true values in {table}")

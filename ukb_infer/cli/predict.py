@@ -7,10 +7,10 @@ from ukb_infer.cli.common import ProgressDisplay, finish
 from ukb_infer.cli.shared import shares
 
 
-@shares(options.ProjectionOptions)
+@shares(options.ScanOptions)
 def predict(
     *,
-    shared: options.ProjectionOptions,
+    shared: options.ScanOptions,
     modules: options.Modules = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 0,

@@ -8,10 +8,10 @@ from ukb_infer.cli.shared import shares
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
 
 
-@shares(options.ProjectionOptions)
+@shares(options.ScanOptions)
 def project(
     *,
-    shared: options.ProjectionOptions,
+    shared: options.ScanOptions,
     recipe: options.Recipe = DEFAULT_RECIPE,
     png: options.Png = False,
     volumes: options.Volumes = False,

@@ -14,9 +14,9 @@ def stitch(
     """Fuse every scan's stations into one body and write it as NIfTI, a 3D file a contrast.
 
     Writes FOLDER/sub-EID/ses-INSTANCE/anat/sub-EID_ses-INSTANCE_acq-dixon_rec-water_desc-fused_T1w.nii.gz, a .json
-    beside each (stations, seams, gains, storage) and scans.csv. Voxels run to the right, to the front and up, and sform
-    and qform say so. fraction is F/(W+F) in 0-1. The run is continued, sharded, merged and retried as those of
-    `project`.
+    beside each (stations, seams, gains, storage), scans.csv and quality.csv. Voxels run to the right, to the front and
+    up, and sform and qform say so. fraction is F/(W+F) in 0-1. The run is continued, sharded, merged and retried as
+    those of `project`.
 
     `volumetry` takes a label map that was drawn on it back to litres.
 

@@ -32,13 +32,15 @@ def volumetry(
     ] = None,
     allow_missing_stations: options.AllowMissing = False,
     expected_stations: options.Expected = 6,
+    swaps: options.Swaps = "flag",
 ) -> None:
     """Volume in litres and mean fat fraction of every label of a map drawn on a stitched scan, as CSV.
 
     The map goes back to the voxels of the stations as they were acquired: each counts with the part of it that lies in
     the label, and where two stations overlap with the weights of their blending, so that nothing counts twice. The
     map's affine decides how it lies: any orientation, any spacing that `stitch` makes, cropped or whole. A map that is
-    not on the grid of this scan is refused.
+    not on the grid of this scan is refused. Fat fractions are of the stations as --swaps leaves them: give what
+    `stitch` was given.
 
     Example:
         ukb-infer volumetry liver.nii.gz --scan /data/20201/0000001_20201_2_0.zip --names names.csv --out liver.csv
@@ -47,5 +49,8 @@ def volumetry(
     from ukb_infer.records import ReadingOptions
 
     reading = ReadingOptions(expected_stations, allow_missing_stations)
-    text = run_volumetry(labels, scan, names=names, out=out, stations=stations, options=reading)
+    text = run_volumetry(
+        labels, scan, names=names, out=out, stations=stations, options=reading, swaps=swaps,  # type: ignore[arg-type]
+        say=lambda line: typer.echo(f"  {line}", err=True),
+    )  # fmt: skip
     typer.echo(f"  {out}" if out is not None else text.rstrip("\n"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -247,7 +248,7 @@ def stitch_path(
         options: how it is read; ``strict`` turns the first flag into a failure.
         contrasts: names in ``ukb_infer.imaging.volumes.names.CONTRASTS``; only these are read.
         spacing: native, recipe or a number of mm.
-        inspect: looks for swaps; None to skip it.
+        inspect: looks for swaps and measures the quality of the stations; None to skip it.
 
     Raises:
         ScanError: the scan cannot be used or fused, or was flagged and ``strict`` is set.
@@ -256,10 +257,11 @@ def stitch_path(
     names, rule = check_contrast_names(contrasts), check_spacing_rule(spacing)
     if input_kind(path) == "projection":
         raise ScanError(Reason.NO_DICOM, "a projection holds no stations to stitch; give the zip or folder it is of")
-    scan = read_stations(path, options, also=[c for c in PHASES if any(CONTRASTS[n].of_station == c for n in names)])
-    scan = scan if inspect is None else inspect(scan)[0]
+    read = read_stations(path, options, also=[c for c in PHASES if any(CONTRASTS[n].of_station == c for n in names)])
+    _apply_strict(options, read.flags, read.messages)
+    scan, measures = (read, {}) if inspect is None else inspect(read)
     _apply_strict(options, scan.flags, scan.messages)
-    return make_stitch(scan, ScanKey.from_name(scan_name(path)), names, rule)
+    return replace(make_stitch(scan, ScanKey.from_name(scan_name(path)), names, rule), measures=measures)
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:

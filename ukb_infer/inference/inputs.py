@@ -17,7 +17,7 @@ from ukb_infer.labels import IdList, read_id_list
 from ukb_infer.labels.ids import plain_eid, plain_scan
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, ScanResult
-from ukb_infer.runs.files import SCANS
+from ukb_infer.runs.files import SCANS, holds_fused_bodies
 from ukb_infer.runs.quality import without_judgement
 from ukb_infer.runs.read import read_scans
 from ukb_infer.text import shown
@@ -179,6 +179,12 @@ def _from_path(path: Path, given: str, own: _OwnFolders) -> Iterator[ScanInput]:
         yield from _projections(path, given)
         return
     try:
+        if holds_fused_bodies(path):
+            raise UsageError(
+                f"{shown(given)} holds fused bodies that `stitch` wrote, expected scans or projections; pass the zips "
+                "or folders that they were made of",
+                field="inputs",
+            )
         kind = input_kind(path)
     except OSError as error:
         yield _unreadable(path, given, error)

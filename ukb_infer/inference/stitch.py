@@ -47,11 +47,11 @@ class StitchJob:
     swaps: SwapMode = "flag"
 
     def make(self) -> Stitch:
-        """Read and check the scan, and find its seams."""
+        """Read, check and measure the scan, and find its seams."""
         from ukb_infer.imaging.reading import stitch_path
-        from ukb_infer.quality import find_and_treat
+        from ukb_infer.quality import inspect_scan
 
-        inspect = partial(find_and_treat, swaps=self.swaps)
+        inspect = partial(inspect_scan, swaps=self.swaps)
         return stitch_path(self.scan.path, self.options, self.contrasts, self.spacing, inspect)
 
     def keep(self, made: Stitch) -> Outcome:
@@ -62,7 +62,7 @@ class StitchJob:
             else:
                 with tempfile.TemporaryDirectory(prefix="ukb-infer-") as folder:
                     self._write(made, Path(folder))
-        return finished(made.scan.flags, made.scan.messages, len(made.scan.stations))
+        return finished(made.scan.flags, made.scan.messages, len(made.scan.stations), measures=made.measures)
 
     def _write(self, made: Stitch, folder: Path) -> None:
         from ukb_infer.imaging.volumes.export import write_stitch

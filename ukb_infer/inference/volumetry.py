@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ukb_infer.errors import UsageError
+from ukb_infer.inference.config import check_swaps
 from ukb_infer.labels.tables import read_table
-from ukb_infer.records import ReadingOptions, ScanKey, Station
+from ukb_infer.records import ReadingOptions, ScanKey, Station, SwapMode
 from ukb_infer.runs.tables import KEY_COLUMNS, safe_cell
 from ukb_infer.storage import atomic_write_text
 
@@ -30,6 +31,8 @@ def run_volumetry(
     out: Path | None = None,
     stations: Path | None = None,
     options: ReadingOptions | None = None,
+    swaps: SwapMode = "flag",
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Measure every label of a map.
 
@@ -40,6 +43,8 @@ def run_volumetry(
         out: file to write the table to, or None; its folder is made if missing.
         stations: folder to write the labels on every station's own voxels to, or None.
         options: how the scan is read.
+        swaps: what is done about fat-water swaps before fat fractions are taken; as given to ``stitch``.
+        say: receives what was found of swaps.
 
     Returns:
         The table, CSV with one row a label.
@@ -51,13 +56,19 @@ def run_volumetry(
     from ukb_infer.imaging.readers.nifti import read_label_map
     from ukb_infer.imaging.reading import read_stations, scan_name
     from ukb_infer.imaging.volumes.volumetry import measure_labels, place_labels
+    from ukb_infer.quality import find_and_treat
 
+    check_swaps(swaps)
     labels, scan = Path(labels), Path(scan)
     if not labels.is_file():
         raise UsageError(f"{labels} is no file; expected a label map, .nii or .nii.gz", field="labels")
     known = {} if names is None else read_names(names)
     values, affine = read_label_map(labels)
-    own = read_stations(scan, options or ReadingOptions()).stations
+    read = read_stations(scan, options or ReadingOptions())
+    treated, _ = find_and_treat(read, swaps)
+    own = treated.stations
+    for message in treated.messages[len(read.messages) :]:
+        say(f"{message}; fat fractions are as scanned where a swap was not corrected (`swaps`)")
     placed = place_labels(values, affine, own)
     text = table_of(measure_labels(placed, own), ScanKey.from_name(scan_name(scan)), known, len(own))
     if stations is not None:

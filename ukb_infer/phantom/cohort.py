@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom.anomalies import ANOMALIES, check_format
@@ -17,11 +18,15 @@ from ukb_infer.phantom.population import sample_subject
 from ukb_infer.phantom.sampling import Size, render
 from ukb_infer.phantom.true_values import truths
 from ukb_infer.phantom.writers import Format, write_scan
+from ukb_infer.protocol import PROTOCOLS, UK_BIOBANK
 from ukb_infer.reasons import Reason
 from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
+from ukb_infer.text import suggest
 
 TRUTH_NAME, ANOMALY_NAME = "truth.csv", "anomalies.csv"
+_Work = TypeVar("_Work")
+_Done = TypeVar("_Done")
 _OUR_NAME = re.compile(r"0\d{6}_20201_2_0")
 
 
@@ -33,6 +38,7 @@ class _Job:
     format: Format
     size: Size
     anomaly: Reason | None
+    site: str
 
 
 def scan_name(index: int) -> str:
@@ -43,8 +49,9 @@ def scan_name(index: int) -> str:
 def _write_one(job: _Job) -> tuple[int, dict[str, float]]:
     subject = sample_subject(job.seed, job.index)
     effects = frozenset({job.anomaly}) if job.anomaly is not None and ANOMALIES[job.anomaly].effect else frozenset()
-    stations = render(subject, job.size, effects).stations
-    write_scan(stations, job.out, scan_name(job.index), job.format, job.anomaly, job.seed + job.index)
+    protocol = PROTOCOLS[job.site]
+    stations = render(subject, job.size, effects, protocol).stations
+    write_scan(stations, job.out, scan_name(job.index), job.format, job.anomaly, job.seed + job.index, protocol)
     return job.index, truths(subject)
 
 
@@ -68,6 +75,7 @@ def write_cohort(
     progress: Callable[[int, int], None] | None = None,
     *,
     overwrite: bool = False,
+    site: str = "ukb",
 ) -> Path:
     """Write synthetic scans and ``truth.csv``.
 
@@ -81,6 +89,7 @@ def write_cohort(
         workers: processes; the files do not depend on them.
         progress: called with (written, count).
         overwrite: remove an earlier cohort first: its tables and the scans that its ``truth.csv`` names.
+        site: name in :data:`~ukb_infer.protocol.PROTOCOLS`; the same people are scanned at each.
 
     Returns:
         Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
@@ -89,14 +98,15 @@ def write_cohort(
         UsageError: contradictory arguments, or the folder has a cohort.
     """
     _check(out, count, seed, format, size, anomalies, workers, overwrite)
+    _check_site(site, anomalies)
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
     chosen = {k + 1: anomaly for k, anomaly in enumerate(anomalies)}
-    jobs = [_Job(out, seed, index, format, size, chosen.get(index)) for index in range(1, count + 1)]
+    jobs = [_Job(out, seed, index, format, size, chosen.get(index), site) for index in range(1, count + 1)]
     values: dict[int, dict[str, float]] = {}
     report = progress or (lambda *_: None)
     report(0, count)
-    for index, truth in _run(jobs, workers):
+    for index, truth in run_jobs(_write_one, jobs, workers):
         values[index] = truth
         report(len(values), count)
     if anomalies:
@@ -121,12 +131,38 @@ def _remove_earlier(out: Path) -> None:
     table.unlink()
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[int, dict[str, float]]]:
+def run_jobs(function: Callable[[_Work], _Done], jobs: Sequence[_Work], workers: int) -> Iterator[_Done]:
+    """Do all jobs, in processes if there are several workers; results come as they are done.
+
+    Args:
+        function: importable at top level.
+        jobs: each must pickle.
+        workers: processes; 1 works in this one.
+    """
     if workers <= 1 or len(jobs) == 1:
-        yield from map(_write_one, jobs)
+        yield from map(function, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-        yield from pool.imap_unordered(_write_one, jobs)
+        yield from pool.imap_unordered(function, jobs)
+
+
+def one_site(sites: Sequence[str]) -> str:
+    """The only site of a cohort of bodies, UK Biobank's by default.
+
+    Raises:
+        UsageError: several.
+    """
+    if len(sites) > 1:
+        raise UsageError(field="sites", got=", ".join(sites), expected="one site of bodies; write a folder for each")
+    return sites[0] if sites else UK_BIOBANK.name
+
+
+def _check_site(site: str, anomalies: Sequence[Reason]) -> None:
+    """Refuse unknown sites, and defects elsewhere than in UK Biobank's six stations."""
+    if site not in PROTOCOLS:
+        raise UsageError(f"unknown {site!r}{suggest(site, PROTOCOLS)} (choices: {', '.join(PROTOCOLS)})", field="sites")
+    if anomalies and site != UK_BIOBANK.name:
+        raise UsageError(field="anomalies", got=anomalies[0].value, expected=f"none at site {site}")
 
 
 def _check(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.protocol import PROTOCOL
+from ukb_infer.protocol import UK_BIOBANK, Protocol
 from ukb_infer.records import Station
 
 #: Order of the contrasts within a station's four series, and the suffix of their description.
@@ -91,22 +91,35 @@ def _slices(volume: NDArray[np.uint16], station: Station) -> list[SlicePlan]:
     return [SlicePlan((x, y, z - k * step), volume[:, :, k]) for k in range(volume.shape[2])]
 
 
-def make_plan(stations: Sequence[Station], scan: str) -> ScanPlan:
+def make_plan(stations: Sequence[Station], scan: str, protocol: Protocol = UK_BIOBANK) -> ScanPlan:
     """Plan of a scan without defects: four series per station, numbered from 1, in the order in, opp, F, W.
 
     Args:
         stations: head first, uint16.
         scan: its name.
+        protocol: of the site, for the headers.
     """
     series = []
     for k, station in enumerate(stations):
         water, fat = station.water.astype(np.uint16), station.fat.astype(np.uint16)
         total = np.minimum(water.astype(np.uint32) + fat, 65535).astype(np.uint16)
         difference = np.abs(water.astype(np.int32) - fat).astype(np.uint16)
-        prefix = PROTOCOL[k].description if len(stations) == len(PROTOCOL) else "Dixon_noBH"
+        prefix = protocol.stations[k].description if len(stations) == len(protocol.stations) else "Dixon_noBH"
         spacing = (f"{station.spacing_mm[0]:.9g}", f"{station.spacing_mm[1]:.9g}")
         for j, volume in enumerate((total, difference, fat, water)):
             contrast, time, step = CONTRASTS[j], f"10{2 * k:02d}30", float(station.spacing_mm[2])
             name, slices = f"{prefix}_{contrast}", _slices(volume, station)
-            series.append(SeriesPlan(4 * k + j + 1, k + 1, contrast, name, time, spacing, step, slices))
+            planned = SeriesPlan(4 * k + j + 1, k + 1, contrast, name, time, spacing, step, slices)
+            planned.extra.update(_headers(protocol, contrast))
+            series.append(planned)
     return ScanPlan(scan, series)
+
+
+def _headers(protocol: Protocol, contrast: str) -> dict[str, Any]:
+    """Elements of the sequence and the scanner; fat and water are derived at the first echo."""
+    opposed, in_phase = protocol.echo_times_ms
+    return {
+        "RepetitionTime": f"{protocol.repetition_ms:g}", "EchoTime": f"{in_phase if contrast == 'in' else opposed:g}",
+        "FlipAngle": f"{protocol.flip_degrees:g}", "MagneticFieldStrength": f"{protocol.field_tesla:g}",
+        "Manufacturer": protocol.scanner[0], "ManufacturerModelName": protocol.scanner[1],
+    }  # fmt: skip

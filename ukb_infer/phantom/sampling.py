@@ -1,4 +1,4 @@
-"""From a body to stations: signal, noise, coil profile and fold-over on UK Biobank's grid."""
+"""From a body to stations: signal, noise, coil profile and fold-over on the grid of a protocol."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from ukb_infer.compiling import compiled
 from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, paint_level
 from ukb_infer.phantom.anomalies import EFFECTS
 from ukb_infer.phantom.population import Subject
-from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
+from ukb_infer.protocol import UK_BIOBANK, Protocol
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Station
 
 Size = Literal["full", "small"]
 
-#: Overlap of consecutive stations, mm (UK Biobank: about 37 mm on average).
-OVERLAPS_MM = (36.0, 37.5, 37.5, 37.0, 37.0)
-#: Rows of the tallest station; smaller ones are centred on it.
-TALLEST_ROWS = max(station.rows for station in PROTOCOL)
 #: z of ImagePositionPatient of the first slice, mm (scanner frame).
 FIRST_SLICE_Z_MM = 180.0
 
@@ -38,6 +34,36 @@ _SIGNAL: dict[Tissue, tuple[float, float]] = {
 _MUSCLES = (Tissue.MUSCLE, Tissue.ANTERIOR_THIGH_MUSCLE, Tissue.POSTERIOR_THIGH_MUSCLE)
 #: Standard deviation of the noise in each contrast, same units; and of a scan with little signal.
 NOISE_SD, LOUD_NOISE_SD = 9.0, 54.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """How the images of a site differ from UK Biobank's.
+
+    Attributes:
+        water_power: exponent on the water signals; above 1 heightens their contrast, as a larger flip angle does.
+        fat: factor on the fat signals.
+        leak: part of the fat signal that is taken for water.
+        scale: factor on everything.
+        noise: factor on the noise's standard deviation.
+        shading: factor on the profile of the coil.
+    """
+
+    water_power: float = 1.0
+    fat: float = 1.0
+    leak: float = 0.0
+    scale: float = 1.0
+    noise: float = 1.0
+    shading: float = 1.0
+
+
+#: By the name of the protocol.
+APPEARANCES = {
+    "ukb": Appearance(),
+    "second": Appearance(water_power=1.3, fat=0.72, leak=0.05, scale=1.6, noise=1.5, shading=1.8),
+}
+#: Water signal that ``water_power`` leaves as it is.
+_UNCHANGED_WATER = 400.0
 #: Where the values of a saturated station end.
 CLIPPED_AT = 400
 #: How far from the middle a participant lies, to the side or (cut at the front) towards the magnet's ceiling, mm.
@@ -46,7 +72,7 @@ ASIDE_MM, RAISED_MM = 60.0, 150.0
 
 @dataclass(frozen=True)
 class Acquisition:
-    """The acquired scan: six stations, head first, uint16 water and fat."""
+    """The acquired scan: stations, head first, uint16 water and fat."""
 
     stations: tuple[Station, ...]
 
@@ -66,40 +92,49 @@ class _Grid:
     position_mm: NDArray[np.float32]
 
 
-def tissue_signals(subject: Subject) -> NDArray[np.float32]:
-    """Water and fat signal of every label for one subject: (N_LABELS, 2) float32."""
+def tissue_signals(subject: Subject, look: Appearance = APPEARANCES["ukb"]) -> NDArray[np.float32]:
+    """Water and fat signal of every label for one subject: (N_LABELS, 2) float32.
+
+    Args:
+        subject: its liver and muscles hold fat.
+        look: of the site.
+    """
     table = np.zeros((N_LABELS, 2), np.float32)
     for region in Region:
         for tissue, (water, fat) in _SIGNAL.items():
             share = {Tissue.LIVER: subject.liver_fat}.get(tissue, subject.muscle_fat if tissue in _MUSCLES else 0.0)
-            table[16 * region + tissue] = (water * (1.0 - share), fat + (560.0 - fat) * share)
+            seen = water * (water / _UNCHANGED_WATER) ** (look.water_power - 1.0) if water else 0.0
+            lipid = look.fat * (fat + (560.0 - fat) * share)
+            table[16 * region + tissue] = (look.scale * (seen * (1.0 - share) + look.leak * lipid), look.scale * lipid)
     return table
 
 
-def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0) -> list[_Grid]:
-    """Grids of the six stations around one subject.
+def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0, protocol: Protocol = UK_BIOBANK) -> list[_Grid]:
+    """Grids of the stations around one subject.
 
     Args:
         subject: determines the position of the table: the field starts near the chin.
         size: ``full`` is the protocol's matrix; ``small`` has half the rows, columns and slices on the same field.
         shift_mm: moves the field up (positive) or down relative to the body.
+        protocol: of the site.
     """
+    fine, tallest, overlaps = protocol.in_plane_spacing_mm, protocol.tallest_rows, protocol.overlaps_mm
     coarse = 2 if size == "small" else 1
     top_mm = CHIN * subject.height_mm + subject.offset_z_mm + shift_mm
     grids, offset = [], 0.0
-    for number, plan in enumerate(PROTOCOL):
+    for number, plan in enumerate(protocol.stations):
         rows, cols, slices = plan.rows // coarse, plan.cols // coarse, plan.slices // coarse
-        spacing = IN_PLANE_SPACING_MM * coarse
+        spacing = fine * coarse
         slice_spacing = plan.slice_spacing_mm * coarse
-        lead = 0.5 * (coarse - 1) * IN_PLANE_SPACING_MM
+        lead = 0.5 * (coarse - 1) * fine
         z = -offset - 0.5 * (coarse - 1) * plan.slice_spacing_mm - np.arange(slices, dtype=np.float64) * slice_spacing
-        first_x = -0.5 * (plan.cols - 1) * IN_PLANE_SPACING_MM + lead
-        first_y = 0.5 * (TALLEST_ROWS - plan.rows) * IN_PLANE_SPACING_MM + lead
-        position = np.array([first_x, first_y - 0.5 * TALLEST_ROWS * IN_PLANE_SPACING_MM, FIRST_SLICE_Z_MM + z[0]])
+        first_x = -0.5 * (plan.cols - 1) * fine + lead
+        first_y = 0.5 * (tallest - plan.rows) * fine + lead
+        position = np.array([first_x, first_y - 0.5 * tallest * fine, FIRST_SLICE_Z_MM + z[0]])
         grids.append(
             _Grid(rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32))
         )
-        offset += plan.slices * plan.slice_spacing_mm - (OVERLAPS_MM[number] if number < len(OVERLAPS_MM) else 0.0)
+        offset += plan.slices * plan.slice_spacing_mm - (overlaps[number] if number < len(overlaps) else 0.0)
     return grids
 
 
@@ -145,24 +180,24 @@ def _render_slice(
     return state
 
 
-def _station_gains(rng: np.random.Generator, slices: int) -> NDArray[np.float64]:
+def _station_gains(rng: np.random.Generator, slices: int, shading: float) -> NDArray[np.float64]:
     """Smooth coil profile along z times the station's scale: (slices,)."""
     u = np.linspace(-1.0, 1.0, slices)
     scale = float(np.clip(rng.normal(1.0, 0.06), 0.8, 1.2))
-    return scale * (1.0 - rng.uniform(0.10, 0.22) * u**4 + rng.normal(0.0, 0.02) * u)
+    return scale * (1.0 - shading * rng.uniform(0.10, 0.22) * u**4 + shading * rng.normal(0.0, 0.02) * u)
 
 
 def _render_station(
-    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int, noise_sd: float
+    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int, noise_sd: float, shading: float = 1.0
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Water and fat of one station as (slices, rows, cols) uint16."""
     rng = np.random.default_rng(seed)
     shapes = Body(subject, grid.z_mm).shapes()
-    gains = _station_gains(rng, grid.slices)
+    gains = _station_gains(rng, grid.slices, shading)
     ux, uy = np.linspace(-1.0, 1.0, grid.cols), np.linspace(-1.0, 1.0, grid.rows)
-    tilt = rng.normal(0.0, 0.03, 2)
-    profile_x = (1.0 + tilt[0] * ux + 0.06 * ux**2).astype(np.float32)
-    profile_y = (1.0 + tilt[1] * uy + 0.06 * uy**2).astype(np.float32)
+    tilt = shading * rng.normal(0.0, 0.03, 2)
+    profile_x = (1.0 + tilt[0] * ux + 0.06 * shading * ux**2).astype(np.float32)
+    profile_y = (1.0 + tilt[1] * uy + 0.06 * shading * uy**2).astype(np.float32)
     water = np.empty((grid.slices, grid.rows, grid.cols), np.uint16)
     fat = np.empty_like(water)
     labels = np.empty((grid.rows, grid.cols), np.uint8)
@@ -245,13 +280,16 @@ def _apply_effects(
             volume[first : first + max(2, len(water) // 8)] = 0
 
 
-def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] = frozenset()) -> Acquisition:
-    """Scan one subject: six stations with the protocol's geometry.
+def render(
+    subject: Subject, size: Size = "full", effects: AbstractSet[Reason] = frozenset(), protocol: Protocol = UK_BIOBANK
+) -> Acquisition:
+    """Scan one subject: stations with the protocol's geometry.
 
     Args:
         subject: to scan.
         size: ``full`` (protocol matrix) or ``small`` (half the rows, columns and slices over the same field).
         effects: appearance anomalies: swaps, missing knee or shoulder, fold-over, metal, motion, noise and others.
+        protocol: of the site; its name selects the contrast.
 
     Returns:
         The stations, head first; the same arguments give the same voxels.
@@ -266,13 +304,14 @@ def render(subject: Subject, size: Size = "full", effects: AbstractSet[Reason] =
     if Reason.OFF_CENTRE in effects:
         subject = replace(subject, offset_x_mm=subject.offset_x_mm + ASIDE_MM)
     raised = RAISED_MM if Reason.TRUNK_CUT in effects else 0.0
-    noise_sd = LOUD_NOISE_SD if Reason.LOW_SIGNAL_TO_NOISE in effects else NOISE_SD
-    signals = tissue_signals(subject)
-    seeds = np.random.SeedSequence([subject.seed, subject.index, 77]).generate_state(len(PROTOCOL))
+    look = APPEARANCES[protocol.name]
+    noise_sd = look.noise * (LOUD_NOISE_SD if Reason.LOW_SIGNAL_TO_NOISE in effects else NOISE_SD)
+    signals = tissue_signals(subject, look)
+    seeds = np.random.SeedSequence([subject.seed, subject.index, 77]).generate_state(len(protocol.stations))
     stations = []
-    for number, grid in enumerate(station_grids(subject, size, shift), start=1):
+    for number, grid in enumerate(station_grids(subject, size, shift, protocol), start=1):
         grid = replace(grid, y0_mm=grid.y0_mm + raised)
-        water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]), noise_sd)
+        water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]), noise_sd, look.shading)
         _apply_effects(number, water, fat, effects, subject.index)
         in_plane = np.float32(grid.spacing_mm)
         spacing = np.array([in_plane, in_plane, grid.slice_spacing_mm], np.float64)

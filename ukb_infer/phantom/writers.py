@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageS
 
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom.plan import ScanPlan, SeriesPlan, make_plan
+from ukb_infer.protocol import UK_BIOBANK, Protocol
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ScanKey, Station
 
@@ -60,12 +61,14 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     ds.ImageType = ["DERIVED", "PRIMARY", "M", "DIXON", contrast]
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = _DATE
     ds.StudyTime, ds.SeriesTime, ds.AcquisitionTime, ds.ContentTime = "100000", series.time, series.time, series.time
-    ds.Modality, ds.Manufacturer, ds.ManufacturerModelName = "MR", "SYNTHETIC", "ukb_infer phantom"
+    ds.Modality = "MR"
     ds.StudyDescription, ds.SeriesDescription = "Synthetic_Imaging", series.description
     ds.AccessionNumber = ds.ReferringPhysicianName = ds.PatientBirthDate = ds.PositionReferenceIndicator = ""
     ds.PatientName = ds.PatientID = ScanKey.from_name(plan.scan).eid or plan.scan
     ds.PatientSex, ds.StudyID, ds.AcquisitionNumber = "O", "1", 1
-    _add_sequence(ds, series)
+    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "GR", "SP", "PFP", "3D"
+    ds.SequenceName, ds.ProtocolName = "*fl3d2", series.description.rsplit("_", 1)[0]
+    ds.EchoTrainLength, ds.PatientPosition = 2, "HFS"
     ds.SliceThickness, ds.SpacingBetweenSlices = str(series.slice_spacing_mm), str(series.slice_spacing_mm)
     ds.StudyInstanceUID = _uid(plan, series).rsplit(".", 1)[0]
     ds.SeriesInstanceUID = _uid(plan, series)
@@ -80,14 +83,6 @@ def _dataset(plan: ScanPlan, series: SeriesPlan) -> Dataset:
     for keyword, value in series.extra.items():
         setattr(ds, keyword, value)
     return ds
-
-
-def _add_sequence(ds: Dataset, series: SeriesPlan) -> None:
-    """Acquisition elements of the two-point Dixon sequence at 1.5 T; fat and water are derived at the first echo."""
-    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "GR", "SP", "PFP", "3D"
-    ds.SequenceName, ds.ProtocolName = "*fl3d2", series.description.rsplit("_", 1)[0]
-    ds.RepetitionTime, ds.EchoTime, ds.EchoTrainLength = "6.69", "4.77" if series.contrast == "in" else "2.39", 2
-    ds.FlipAngle, ds.MagneticFieldStrength, ds.PatientPosition = "10", "1.5", "HFS"
 
 
 def _syntax(series: SeriesPlan) -> str:
@@ -309,6 +304,7 @@ def write_scan(
     format: Format = "zip",
     anomaly: Reason | None = None,
     seed: int = 0,
+    protocol: Protocol = UK_BIOBANK,
 ) -> Path:
     """Write one scan atomically; the same arguments give the same bytes.
 
@@ -320,6 +316,7 @@ def write_scan(
         anomaly: a defect of the files, from :data:`ukb_infer.phantom.anomalies.ANOMALIES`. Those of the image
             (``effect``) are drawn by ``render`` and change nothing here.
         seed: chooses among variants of the anomaly.
+        protocol: of the site, for the headers.
 
     Returns:
         The zip or folder.
@@ -334,7 +331,7 @@ def write_scan(
     if format == "nifti":
         written = alter_nifti_stations(list(stations), anomaly, seed)
         return _write_folder(folder / scan, lambda partial: _write_nifti_folder(written, partial, anomaly))
-    plan = make_plan(stations, scan)
+    plan = make_plan(stations, scan, protocol)
     apply_to_plan(plan, anomaly, format, seed)
     if format == "dicom":
         return _write_folder(folder / scan, lambda partial: _write_dicom_folder(plan, partial))

@@ -75,15 +75,16 @@ def void_ml(sample: Sample, top_mm: float) -> float:
         return 0.0
     from scipy import ndimage  # few scans come this far
 
-    parts, count = ndimage.label(opened)
+    (box,) = ndimage.find_objects(opened.view(np.uint8))
+    parts, count = ndimage.label(opened[box])
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:] * sample.voxel_ml
     places = ndimage.find_objects(parts)
-    end = len(opened)
+    ends = [(box[0].start + z.start, box[0].start + z.stop) for z, _, _ in places]
     kept = [
         size
-        for size, (z, _, _) in zip(sizes, places, strict=True)
-        if top_mm - sample.z_mm[z.start] > LUNG_REACH_MM
-        or (size <= LARGEST_BESIDE_LUNG_ML and z.start > 0 and z.stop < end)
+        for size, (first, end) in zip(sizes, ends, strict=True)
+        if top_mm - sample.z_mm[first] > LUNG_REACH_MM
+        or (size <= LARGEST_BESIDE_LUNG_ML and first > 0 and end < len(opened))
     ]
     return float(sum(kept))
 

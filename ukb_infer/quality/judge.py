@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ukb_infer.quality.registry import MEASURES, measure_of
+from ukb_infer.quality.swaps import uncorrected
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures
 
@@ -121,6 +122,10 @@ class Judge:
         codes = [code for code in self.spec.limits if code in broken]
         raised = [Flag(Reason(code), "; ".join(broken[code]), self.spec.limits[code]) for code in codes]
         return tuple(sorted(raised, key=lambda flag: LEVELS.index(flag.limit.level)))
+
+    def lacks(self, measures: Measures) -> bool:
+        """Whether a swap was left that this run requires to be absent."""
+        return any(reason.value in self.spec.required.reasons for reason in uncorrected(measures))
 
     def fails(self, flag: Flag) -> bool:
         """Whether a flag is a failure in this run."""

@@ -57,9 +57,8 @@ def find_regions(body: Array, regions: Array) -> None:
                 region[r, c] = 1 if plane[r, c] else 2
         count = 0
         for r in range(rows):
-            for c in range(cols):
-                edge = r == 0 or c == 0 or r == rows - 1 or c == cols - 1
-                if edge and region[r, c] == 2:
+            for c in range(0, cols, 1 if r == 0 or r == rows - 1 else max(cols - 1, 1)):  # along the edge
+                if region[r, c] == 2:
                     region[r, c] = 0
                     stack[count, 0], stack[count, 1] = r, c
                     count += 1
@@ -240,21 +239,31 @@ def interpolate(water: Array, fat: Array, z: float, rows: Array, cols: Array, fo
     z = min(max(z, 0.0), depth - 1.0)
     low = min(int(z), depth - 2)
     w = np.float32(z - low)
+    first, weight = np.empty(cols.size, np.int64), np.empty(cols.size, np.float32)
+    for j in range(cols.size):
+        c = min(max(cols[j], 0.0), breadth - 1.0)
+        first[j] = min(int(c), breadth - 2)
+        weight[j] = c - first[j]
+        if cols[j] <= -0.5 or cols[j] >= breadth - 0.5:
+            first[j] = -1
     for i in range(rows.size):
-        for j in range(cols.size):
-            r, c = rows[i], cols[j]
-            if r <= -0.5 or c <= -0.5 or r >= height - 0.5 or c >= breadth - 0.5:
-                found[0, i, j], found[1, i, j] = 0.0, 0.0
-                continue
-            r, c = min(max(r, 0.0), height - 1.0), min(max(c, 0.0), breadth - 1.0)
-            y, x = min(int(r), height - 2), min(int(c), breadth - 2)
-            v, u = np.float32(r - y), np.float32(c - x)
-            for contrast in range(2):
-                volume = water if contrast == 0 else fat
+        if rows[i] <= -0.5 or rows[i] >= height - 0.5:
+            found[0, i], found[1, i] = 0.0, 0.0
+            continue
+        r = min(max(rows[i], 0.0), height - 1.0)
+        y = min(int(r), height - 2)
+        v = np.float32(r - y)
+        for contrast in range(2):
+            near = water[low : low + 2, y : y + 2] if contrast == 0 else fat[low : low + 2, y : y + 2]
+            for j in range(cols.size):
+                x, u = first[j], weight[j]
+                if x < 0:
+                    found[contrast, i, j] = 0.0
+                    continue
                 total = np.float32(0.0)
                 for k in range(2):
-                    upper = (1 - v) * ((1 - u) * volume[low + k, y, x] + u * volume[low + k, y, x + 1])
-                    lower = v * ((1 - u) * volume[low + k, y + 1, x] + u * volume[low + k, y + 1, x + 1])
+                    upper = (1 - v) * ((1 - u) * near[k, 0, x] + u * near[k, 0, x + 1])
+                    lower = v * ((1 - u) * near[k, 1, x] + u * near[k, 1, x + 1])
                     total += (w if k == 1 else 1 - w) * np.float32(upper + lower)
                 found[contrast, i, j] = total
 
@@ -426,3 +435,116 @@ def count_exchanged(water: Array, fat: Array, body: Array, border: float, counts
                 counts[k, half, 0] += 1.0
                 w, f, v, g = water[k, r, c], fat[k, r, c], water[k + 1, r, c], fat[k + 1, r, c]
                 counts[k, half, 1] += (f > 2.0 * w and v > 2.0 * g) or (w > 2.0 * f and g > 2.0 * v)
+
+
+@compiled
+def find_patch(water: Array, fat: Array, body: Array, limits: Array, found: Array) -> None:
+    """Largest connected patch of a plane in which water and fat of it and the next plane are exchanged, in place.
+
+    A voxel belongs to it if in its window of 3 x 3 the cosine between r = (F - W)/(F + W) of both planes is clearly
+    negative, and no longer agrees if one plane is moved by a voxel, as after a mere movement.
+
+    Args:
+        water: (planes, rows, cols) float32.
+        fat: same shape.
+        body: same shape, bool.
+        limits: (3,) largest cosine, largest cosine once moved, largest mean of |T1 - T2| / (T1 + T2), T = W + F.
+        found: (6,) float64, set to the voxels of the patch, the sum of their cosines with the sign changed, and of the
+            plane in their windows W + F and voxels where fat prevails, and where water does.
+    """
+    planes, rows, cols = body.shape
+    ratio, total = np.zeros(body.shape, np.float32), np.zeros(body.shape, np.float32)
+    score, stack = np.zeros((rows, cols)), np.empty((rows * cols, 2), np.int32)
+    found[:] = 0.0
+    for k in range(planes):
+        for r in range(rows):
+            for c in range(cols):
+                if body[k, r, c]:
+                    total[k, r, c] = water[k, r, c] + fat[k, r, c]
+                    ratio[k, r, c] = (fat[k, r, c] - water[k, r, c]) / total[k, r, c]
+    for k in range(planes - 1):
+        pair, sums_of_pair, marked = ratio[k : k + 2], total[k : k + 2], 0
+        for r in range(1, rows - 1):
+            for c in range(1, cols - 1):
+                if pair[0, r, c] * pair[1, r, c] < 0:
+                    score[r, c] = _exchange_score(pair, sums_of_pair, r, c, limits)
+                    marked += score[r, c] > 0
+        for r in range(1, rows - 1 if marked else 1):
+            for c in range(1, cols - 1):
+                if score[r, c] > 0:
+                    sums = _take_patch(score, pair, sums_of_pair, r, c, stack)
+                    if sums[0] > found[0]:
+                        found[:] = sums
+
+
+@compiled
+def _take_patch(score: Array, ratio: Array, total: Array, row: int, col: int, stack: Array) -> Array:
+    """Sums of :func:`find_patch` over the voxels that touch one, whose scores are set to 0: (6,) float64.
+
+    Args:
+        score: (rows, cols), above 0 in patches.
+        ratio: (2, rows, cols) of both planes.
+        total: same shape.
+        row: of the first voxel.
+        col: likewise.
+        stack: (voxels, 2) int32 to work with.
+    """
+    sums, count = np.zeros(6), 1
+    rows, cols = score.shape
+    stack[0, 0], stack[0, 1] = row, col
+    sums[1] += score[row, col]
+    score[row, col] = 0.0
+    while count:
+        count -= 1
+        r, c = stack[count, 0], stack[count, 1]
+        sums[0] += 1.0
+        for y in range(r - 1, r + 2):
+            for x in range(c - 1, c + 2):
+                if ratio[0, y, x] * ratio[1, y, x] < 0:
+                    kind = 2 if ratio[0, y, x] > 0 else 4
+                    sums[kind] += total[0, y, x]
+                    sums[kind + 1] += 1.0
+        for step in range(4):
+            y = r + (step == 0) - (step == 1)
+            x = c + (step == 2) - (step == 3)
+            if 0 <= y < rows and 0 <= x < cols and score[y, x] > 0:
+                sums[1] += score[y, x]
+                score[y, x] = 0.0
+                stack[count, 0], stack[count, 1] = y, x
+                count += 1
+    return sums
+
+
+@compiled
+def _exchange_score(ratio: Array, total: Array, row: int, col: int, limits: Array) -> float:
+    """Cosine, with the sign changed, of the window around a voxel; 0 where it is not exchanged.
+
+    Args:
+        ratio: (2, rows, cols) of both planes.
+        total: same shape, 0 outside the body.
+        row: not the first or last.
+        col: likewise.
+        limits: of :func:`find_patch`.
+    """
+    _, rows, cols = ratio.shape
+    score = 0.0
+    for turn in range(9):
+        place = (turn + 4) % 9  # not moved first
+        dy, dx = place // 3 - 1, place % 3 - 1
+        count, product, one, other, uneven = 0, 0.0, 0.0, 0.0, 0.0
+        for r in range(row - 1, row + 2):
+            for c in range(col - 1, col + 2):
+                y, x = r + dy, c + dx
+                if 0 <= y < rows and 0 <= x < cols and total[0, r, c] > 0 and total[1, y, x] > 0:
+                    a, b = ratio[0, r, c], ratio[1, y, x]
+                    count += 1
+                    product, one, other = product + a * b, one + a * a, other + b * b
+                    uneven += abs(total[0, r, c] - total[1, y, x]) / (total[0, r, c] + total[1, y, x])
+        length = np.sqrt(one * other)
+        if turn > 0 and product > limits[1] * length:
+            return 0.0
+        if turn == 0:
+            if count < 7 or length < 0.2 * count or product > limits[0] * length or uneven > limits[2] * count:
+                return 0.0
+            score = -product / length
+    return score

@@ -7,7 +7,7 @@ reason replaces the default's keys, and what it does not name stays.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,6 +22,8 @@ from ukb_infer.text import suggest
 DEFAULT_FILE = Path(__file__).with_name("limits.toml")
 #: Reasons that limits may raise.
 REASONS = tuple(reason.value for reason in Reason if reason.kind is Kind.QUALITY)
+#: Flags without a limit that may be required to be absent: of swaps that were not corrected.
+SWAPS = (Reason.FAT_WATER_SWAP.value, Reason.FAT_WATER_SWAP_LEG.value)
 
 
 class _Checked(BaseModel):
@@ -93,7 +95,7 @@ class Required(_Checked):
     """What ``--require-quality`` turns into failures: flags by reason or by level.
 
     Attributes:
-        reasons: codes.
+        reasons: codes; those of swaps count where one was not corrected.
         levels: every flag of these levels.
     """
 
@@ -103,7 +105,7 @@ class Required(_Checked):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for code in self.reasons:
-            _check_code(code)
+            _check_code(code, (*REASONS, *SWAPS))
         return self
 
     def covers(self, reason: Reason, level: str) -> bool:
@@ -179,9 +181,9 @@ def read_spec(quality: Path | None = None, required: Path | None = None, *, stri
     return QualitySpec(limits=limits, required=wanted, strict=strict)
 
 
-def _check_code(code: str) -> None:
-    if code not in REASONS:
-        raise ValueError(f"no limit raises {code!r}{suggest(code, REASONS)} (choices: {', '.join(REASONS)})")
+def _check_code(code: str, known: Sequence[str] = REASONS) -> None:
+    if code not in known:
+        raise ValueError(f"no limit raises {code!r}{suggest(code, known)} (choices: {', '.join(known)})")
 
 
 def _read_toml(path: Path, field: str) -> dict[str, Any]:

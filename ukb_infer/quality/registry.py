@@ -22,7 +22,7 @@ _SWAP = re.compile(r"swap_(\d+)(|_confidence|_action)")
 #: Columns of swaps by what follows the station's number.
 _SWAP_MEANINGS = {
     "": "fat-water swap (none, whole, left, right or both legs, part: a region; left is the participant's)",
-    "_confidence": "posterior probability, 0-1, of what is said of the swap (of a part: its share of the slice)",
+    "_confidence": "posterior probability, 0-1, of what is said of the swap (of a part: how exactly it is exchanged)",
     "_action": "what was done about the swap (none, flagged, corrected)",
 }
 

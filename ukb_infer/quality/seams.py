@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ukb_infer.quality.sample import Float32, Float64, Sample, slices_first
 from ukb_infer.records import Station
@@ -27,12 +28,14 @@ class Plane:
         lower: of the lower one.
         x_mm: (voxels,) where they are, mm (left positive).
         gain: that multiplies the lower station: ratio of the sums of W + F.
+        body: (rows, cols) bool, which voxels they are of the plane as the upper station is sampled.
     """
 
     upper: Float32
     lower: Float32
     x_mm: Float64
     gain: float
+    body: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,8 @@ class Seam:
         if body.sum() < FEWEST_VOXELS:
             return None
         x_mm = np.broadcast_to(places[1], body.shape)[body]
-        return Plane(
-            one[:, body], two[:, body], x_mm, float(first[body].mean(dtype=float) / second[body].mean(dtype=float))
-        )
+        gain = float(first[body].mean(dtype=float) / second[body].mean(dtype=float))
+        return Plane(one[:, body], two[:, body], x_mm, gain, body)
 
 
 def seam_gain(seam: Seam) -> float | None:

@@ -9,10 +9,14 @@ Every cue changes its sign when water and fat of a half (right or left of the bo
 - *seam*: how well F - W of two stations agree where they overlap.
 
 All stations are solved together, exactly (a chain of four states each). What is not clean then is reported and stays.
+
+Regions (an arm, a liver dome) are looked for after that, as connected patches in which two planes of the same place are
+exchanged: of two stations where they overlap, or of neighbouring slices of one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -51,8 +55,17 @@ FLAGGED, CORRECTED = 0.5, 0.9999
 CLEAN_SURFACE, CLEAN_CONTRAST, CLEAN_BRIGHTNESS, CLEAN_FAT, CLEAN_SEAM = 0.6, 0.2, 0.05, 0.8, 0.6
 #: Void from which metal is near, ml.
 METAL_ML = 30.0
-#: A region is exchanged where more than this share of a half is, from one sampled slice to the next.
+#: A region is exchanged where more than this share of a half is, from one sampled slice to the next …
 EXCHANGED = 0.5
+#: … or where a connected patch is: the cosine at most that it has, and at most that it gets when moved by a voxel; in
+#: neighbouring slices also how far W + F may differ, for organs end where it changes. Its area in the overlap of two
+#: stations (in every plane), and from one slice to the next, cm2.
+PATCH_OF_SEAM, PATCH_OF_SLICES = np.array([-0.7, 0.3, 1.0]), np.array([-0.8, 0.3, 0.05])
+SEAM_CM2, SLICES_CM2 = 3.0, 4.5
+#: Agreement of at least one half of a seam with a patch: a participant who moved has none.
+REST_OF_SEAM = 0.65
+#: Smallest share of a patch that tells how bright a tissue is.
+RARE = 0.1
 #: The border between legs is looked for within this distance of the midline, mm.
 BORDER_MM = 25.0
 #: Share of a half's voxels next to the border that may disagree across it after a correction.
@@ -70,7 +83,8 @@ class Swap:
     Attributes:
         station: its number.
         kind: both are both legs of a station of legs, whole a station of the trunk.
-        confidence: posterior of ``kind``, 0-1; for a part the share of the half that is exchanged between two slices.
+        confidence: posterior of ``kind``, 0-1; for a part the share of the half that is exchanged between two slices,
+            or the cosine of the patch with its sign changed.
         action: none, flagged or corrected.
         why: is not corrected, "" where there is no doubt.
     """
@@ -185,6 +199,50 @@ class Cues:
         shares = np.where(counts[..., 0] >= FEWEST, counts[..., 1] / np.maximum(counts[..., 0], 1.0), 0.0)
         return float(shares.max(initial=0.0))
 
+    @cached_property
+    def patch(self) -> float:
+        """Cosine, its sign changed, of the largest patch that is exchanged between two sampled slices; 0 without."""
+        from ukb_infer.quality import kernels
+
+        sample, found = self.sample, np.zeros(6)
+        kernels.find_patch(sample.water, sample.fat, sample.body, PATCH_OF_SLICES, found)
+        return float(found[1] / found[0]) if found[0] * area_cm2(sample) >= SLICES_CM2 else 0.0
+
+    @property
+    def regional(self) -> float:
+        """How sure it is that a region is exchanged within the station, 0-1; 0 without one."""
+        return max(self.exchanged if self.exchanged > EXCHANGED else 0.0, self.patch)
+
+
+def area_cm2(sample: Sample) -> float:
+    """Area that a sampled voxel stands for in its slice, cm2."""
+    return sample.spacing_mm[1] * sample.spacing_mm[2] / 100.0
+
+
+def seam_patch(seam: Seam) -> tuple[float, float]:
+    """A connected patch that is exchanged between two stations in every plane of their overlap.
+
+    Returns:
+        Its cosine with the sign changed (0 without a patch), and ln of the mean W + F of the upper station in it where
+        fat prevails over that where water does: below 0 it is the upper one that is exchanged, above 0 the lower one,
+        0 where one tissue is rare.
+    """
+    from ukb_infer.quality import kernels
+
+    total = np.zeros(6)
+    for plane in seam.planes:
+        water, fat = np.zeros((2, 2, *plane.body.shape), np.float32)
+        water[:, plane.body], fat[:, plane.body] = (plane.upper[0], plane.lower[0]), (plane.upper[1], plane.lower[1])
+        kernels.find_patch(water, fat, np.stack([plane.body, plane.body]), PATCH_OF_SEAM, found := np.zeros(6))
+        if found[0] * area_cm2(seam.upper) < SEAM_CM2:
+            return 0.0, 0.0
+        total += found
+    if len(seam.planes) < 2:
+        return 0.0, 0.0
+    voxels, cosines, fat_sum, fatty, lean_sum, lean = total
+    known = min(fatty, lean) >= RARE * voxels
+    return float(cosines / voxels), float(np.log(fat_sum / fatty) - np.log(lean_sum / lean)) if known else 0.0
+
 
 def seam_agreement(seam: Seam, border_mm: float) -> Float64:
     """(2,) cosine of (F - W)/(F + W) of both stations in the right and the left half of the overlap; nan if unknown.
@@ -254,20 +312,37 @@ def find_swaps(samples: Sequence[Sample], seams: Sequence[Seam], *, correct: boo
     states = np.where(posterior[:, 0] >= 1.0 - FLAGGED, 0, 1 + posterior[:, 1:].argmax(axis=1))
     flips = STATES[states]
     solved = agreement * np.where(flips[1:] == flips[:-1], 1.0, -1.0)
-    found = []
+    found, parts = [], _find_parts(cues, seams, agreement, states)
     for k, (cue, state) in enumerate(zip(cues, states, strict=True)):
         kind = _kind(numbers[k], int(state))
         confidence = float(posterior[k, state])
-        if cue.exchanged > EXCHANGED:
-            found.append(Swap(numbers[k], "part", cue.exchanged, "flagged", "it is not the whole station or leg"))
+        if k in parts:
+            found.append(Swap(numbers[k], "part", parts[k], "flagged", "it is not the whole station or leg"))
         elif kind == "none":
             found.append(Swap(numbers[k], kind, confidence, "none"))
         else:
             why = "" if confidence >= CORRECTED else "unsure"
-            why = why or _doubt(cue, flips[k]) or _doubt_around(k, samples, solved, cues)
+            why = why or _doubt(cue, flips[k]) or _doubt_around(k, samples, solved, parts)
             action: Literal["flagged", "corrected"] = "corrected" if correct and not why else "flagged"
             found.append(Swap(numbers[k], kind, confidence, action, why))
     return tuple(found)
+
+
+def _find_parts(cues: Sequence[Cues], seams: Sequence[Seam], agreement: Float64, states: Any) -> dict[int, float]:
+    """Stations with an exchanged region, and how sure that is; by seams only between stations that are not swapped."""
+    parts = {k: cue.regional for k, cue in enumerate(cues) if cue.regional}
+    told: list[tuple[tuple[int, ...], float]] = []
+    for k, seam in enumerate(seams):
+        if states[k] or states[k + 1] or k in parts or k + 1 in parts or not (agreement[k] >= REST_OF_SEAM).any():
+            continue
+        confidence, brightness = seam_patch(seam)
+        if confidence:
+            told.append(((k, k + 1) if not brightness else (k,) if brightness < 0 else (k + 1,), confidence))
+    votes = Counter(k for own, _ in told for k in own)
+    for own, confidence in told:
+        most = max(votes[k] for k in own)
+        parts |= {k: max(confidence, parts.get(k, 0.0)) for k in own if votes[k] == most}
+    return parts
 
 
 def _kind(number: int, state: int) -> Kind:
@@ -287,7 +362,7 @@ def _doubt(cue: Cues, flips: Any) -> str:
     return ""
 
 
-def _doubt_around(k: int, samples: Sequence[Sample], solved: Float64, cues: Sequence[Cues]) -> str:
+def _doubt_around(k: int, samples: Sequence[Sample], solved: Float64, parts: Mapping[int, float]) -> str:
     """Why the other stations do not allow a correction of one; "" if they do."""
     if len(samples) != len(PROTOCOL):
         return f"the scan has {len(samples)} stations, expected {len(PROTOCOL)}"
@@ -297,7 +372,7 @@ def _doubt_around(k: int, samples: Sequence[Sample], solved: Float64, cues: Sequ
     top_mm = max(float(sample.station.position_mm[2]) for sample in samples)
     if any(void_ml(samples[n], top_mm) >= METAL_ML for n in near):
         return "metal is near"
-    return "a region nearby is swapped" if any(cues[n].exchanged > EXCHANGED for n in near) else ""
+    return "a region nearby is swapped" if any(n in parts for n in near) else ""
 
 
 # -- putting right -----------------------------------------------------------------------------------------------------
@@ -396,6 +471,16 @@ def swap_measures(found: Sequence[Swap]) -> Measures:
         name = f"swap_{swap.station}"
         columns |= {name: swap.kind, f"{name}_confidence": round(swap.confidence, 6), f"{name}_action": swap.action}
     return columns
+
+
+def uncorrected(measures: Measures) -> frozenset[Reason]:
+    """Reasons of the swaps that were found and left, from the columns of :func:`swap_measures`."""
+    left = {
+        measures[name.removesuffix("_action")]
+        for name, action in measures.items()
+        if action == "flagged" and name.startswith("swap_")
+    }
+    return frozenset(Reason.FAT_WATER_SWAP_LEG if k in ("left", "right") else Reason.FAT_WATER_SWAP for k in left)
 
 
 def seams_of(samples: Sequence[Sample]) -> list[Seam]:

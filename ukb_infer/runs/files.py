@@ -41,6 +41,11 @@ def holds_estimates(folder: Path) -> bool:
     return (folder / ESTIMATES).is_file()
 
 
+def holds_fused_bodies(folder: Path) -> bool:
+    """Whether a folder is a run of ``stitch``."""
+    return holds_run(folder) and (folder / DESCRIPTION).is_file()
+
+
 #: Ending of the projection of a scan before its swaps were corrected; no input of ``predict``.
 UNCORRECTED = ".uncorrected.npz"
 

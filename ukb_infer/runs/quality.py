@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ukb_infer.execution import Journal, JournalInput, JournalRow
 from ukb_infer.quality.judge import Flag, Judge
+from ukb_infer.quality.swaps import uncorrected
 from ukb_infer.reasons import Kind, Reason
 from ukb_infer.records import ScanResult
 
@@ -32,7 +33,9 @@ class JudgedScan:
 
     @property
     def level(self) -> str:
-        """The gravest level of its flags; "" without."""
+        """The gravest level of its flags; "" without. A swap that was left makes a scan unusable."""
+        if self.result.status != "failed" and uncorrected(self.result.measures):
+            return "unusable"
         return self.flags[0].limit.level if self.flags else ""
 
 
@@ -63,13 +66,13 @@ def judged_scans(journal: Journal, judge: Judge) -> Iterator[JudgedScan]:
 
 def _judged(item: JournalInput, row: JournalRow, judge: Judge) -> JudgedScan:
     result = row.result
-    flags = () if result.status == "failed" else judge.flags(result.measures)
-    if not flags:
+    failed = result.status == "failed"
+    flags, swapped = () if failed else judge.flags(result.measures), not failed and judge.lacks(result.measures)
+    if not flags and not swapped:
         return JudgedScan(item=item, result=result, payload=row.payload)
     message = "; ".join(part for part in (result.message, *(flag.message for flag in flags)) if part)
     reasons = (*result.reasons, *(flag.reason for flag in flags))
-    fatal = [flag for flag in flags if judge.fails(flag)]
-    if not fatal:
+    if not swapped and not any(judge.fails(flag) for flag in flags):
         judged = replace(result, status="flagged", reasons=reasons, message=message)
         return JudgedScan(item=item, result=judged, payload=row.payload, flags=flags)
     why = "--strict" if judge.spec.strict else "--require-quality"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ukb_infer.imaging.datasets.names import MODALITIES as MODALITIES
+
 #: What a task's module returns for a case.
 Output = Literal["class", "segmentation", "regression", "embedding"]
-#: Contrasts of a head, in the order in which messages list them.
-MODALITIES = ("t1", "t2", "flair", "dwi", "adc", "t2s", "swi", "pd", "t1c")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,8 @@ def open_contents(path: Path) -> Iterator[Contents]:
         gzipped = file.read(len(_MAGIC)) == _MAGIC
         file.seek(0)
         yield Contents(file, gzipped)
+
+
+def contents_of(data: bytes) -> Contents:
+    """The content of a file held in memory, inflated if gzipped."""
+    return Contents(BytesIO(data), data.startswith(_MAGIC))

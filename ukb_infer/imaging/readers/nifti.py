@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.containers import MAX_MEMBERS
-from ukb_infer.imaging.readers.gzipped import DamagedGzipError, open_contents
+from ukb_infer.imaging.readers.gzipped import Contents, DamagedGzipError, open_contents
 from ukb_infer.imaging.readers.image_words import is_derived_folder
 from ukb_infer.imaging.readers.nifti_header import NiftiFields, choose_affine, read_fields
 from ukb_infer.imaging.readers.nifti_names import StationFile, choose_files, choose_phase_files, is_nifti
@@ -85,12 +85,13 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
         ScanError: ``unreadable_nifti``, ``missing_affine``, ``geometry_inconsistent`` or ``too_large``.
     """
     label = "the label map"
-    image, fields = _load(path, label, Budget(_LABEL_MAP_BYTES), signal=False)
+    with open_contents(path) as contents:
+        image, fields = load_image(contents, label, Budget(_LABEL_MAP_BYTES), signal=False)
     shape = image.shape[:3]
     affine, _ = choose_affine(fields, image.header, shape)
     _check_affine(affine, label)
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    values = _raw_voxels(image, label).reshape(shape)
+    values = raw_voxels(image, label).reshape(shape)
     return (values if (slope, intercept) == (1.0, 0.0) else values * slope + intercept), affine
 
 
@@ -118,39 +119,48 @@ def _pair_names(files: Sequence[StationFile]) -> list[StationFile]:
 def _read_file(folder: Path, file: StationFile, budget: Budget) -> Series:
     """Read one station file."""
     label = f"a {file.contrast} file" if file.number is None else f"the {file.contrast} file {file.number}"
-    image, fields = _load(folder / file.name, label, budget)
+    with open_contents(folder / file.name) as contents:
+        image, fields = load_image(contents, label, budget)
     shape = image.shape[:3]
     affine, findings = choose_affine(fields, image.header, shape)
     _check_affine(affine, label)
     transform = ornt_transform(io_orientation(affine), axcodes2ornt(_DICOM_AXES))
     affine = affine @ inv_ornt_aff(transform, shape)
     _check_tilt(affine, label)
-    raw = _raw_voxels(image, label).reshape(shape)
+    raw = raw_voxels(image, label).reshape(shape)
     voxels = np.ascontiguousarray(apply_orientation(raw, transform).transpose(2, 0, 1))
     scaling = Scaling(float(image.dataobj.slope), float(image.dataobj.inter))  # 1 and 0 where the header has none
     series = _to_series(file, affine, _zooms(fields, transform, affine), voxels, scaling)
     return replace(series, findings=tuple(findings))
 
 
-def _load(path: Path, label: str, budget: Budget, *, signal: bool = True) -> tuple[Any, NiftiFields]:
+def load_image(
+    contents: Contents, label: str, budget: Budget, *, signal: bool = True, several: Reason = Reason.UNREADABLE_NIFTI
+) -> tuple[Any, NiftiFields]:
     """Read a file with size limits and verified gzip checksum, and parse it with nibabel.
 
+    Args:
+        contents: of the file.
+        label: names the file in messages.
+        budget: of the voxels that may be read.
+        signal: False for files whose intent may say that they are no signal.
+        several: code of a file with more than one volume.
+
     Raises:
-        ScanError: ``unreadable_nifti``, ``unsupported_pixels``, ``too_large`` or ``implausible_geometry``.
+        ScanError: ``unreadable_nifti``, ``unsupported_pixels``, ``too_large``, ``implausible_geometry`` or ``several``.
     """
-    with open_contents(path) as contents:
+    try:
+        head = contents.read(_HEADER_BYTES)
         try:
-            head = contents.read(_HEADER_BYTES)
-            try:
-                fields = read_fields(head, label, signal=signal)
-                kind, size = _plan(head, fields, label, budget)
-            except ScanError:
-                contents.finish()  # reports a damaged header
-                raise
-            data = head[:size] + contents.read(max(size - len(head), 0))
-            ended = contents.finish()
-        except DamagedGzipError as error:
-            raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} {error}; {_COPY}") from None
+            fields = read_fields(head, label, signal=signal)
+            kind, size = _plan(head, fields, label, budget, several)
+        except ScanError:
+            contents.finish()  # reports a damaged header
+            raise
+        data = head[:size] + contents.read(max(size - len(head), 0))
+        ended = contents.finish()
+    except DamagedGzipError as error:
+        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} {error}; {_COPY}") from None
     if len(data) < size:
         raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} is truncated ({len(data)} of {size} bytes); {_COPY}")
     if not ended:
@@ -161,11 +171,11 @@ def _load(path: Path, label: str, budget: Budget, *, signal: bool = True) -> tup
         raise _unreadable(label, error) from None
 
 
-def _plan(head: bytes, fields: NiftiFields, label: str, budget: Budget) -> tuple[Any, int]:
+def _plan(head: bytes, fields: NiftiFields, label: str, budget: Budget, several: Reason) -> tuple[Any, int]:
     """Return nibabel's class for a file and the length of header and voxels, counted in the budget.
 
     Raises:
-        ScanError: as :func:`_load`.
+        ScanError: as :func:`load_image`.
     """
     kind = nibabel.Nifti2Image if fields.version == 2 else nibabel.Nifti1Image
     try:
@@ -177,7 +187,9 @@ def _plan(head: bytes, fields: NiftiFields, label: str, budget: Budget) -> tuple
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
-        raise ScanError(Reason.UNREADABLE_NIFTI, f"{label} has shape {shape}, expected three dimensions; {_AGAIN}")
+        reason = several if len(shape) > 3 else Reason.UNREADABLE_NIFTI
+        advice = _AGAIN if reason is Reason.UNREADABLE_NIFTI else reason.advice
+        raise ScanError(reason, f"{label} has shape {shape}, expected three dimensions; {advice}")
     if min(shape) < 1:
         raise ScanError(Reason.IMPLAUSIBLE_GEOMETRY, f"{label} has shape {shape}; {_AGAIN}")
     smallest, middle, largest = sorted(shape)
@@ -217,8 +229,13 @@ def _check_tilt(affine: NDArray[np.float64], label: str) -> None:
         )
 
 
-def _raw_voxels(image: Any, label: str) -> NDArray[Any]:
-    """Return stored voxels, before the header's scaling."""
+def raw_voxels(image: Any, label: str) -> NDArray[Any]:
+    """Return stored voxels, before the header's scaling.
+
+    Args:
+        image: of nibabel.
+        label: names the file in messages.
+    """
     try:
         return np.asarray(image.dataobj.get_unscaled())
     except Exception as error:  # a damaged header may make nibabel raise anything

@@ -15,6 +15,8 @@ from ukb_infer.text import suggest
 if TYPE_CHECKING:
     from ukb_infer.records import ScanKey
 
+#: Brain zips by UK Biobank field: modality, and member with the whole head after correction for gradient distortion.
+BRAIN_FIELDS = {"20252": ("t1", "T1/T1.nii.gz"), "20253": ("flair", "T2_FLAIR/T2_FLAIR.nii.gz")}
 IMAGE_SUFFIX, SIDECAR_SUFFIX = ".nii.gz", ".json"
 _NOT_OF_LABELS = re.compile(r"[^A-Za-z0-9]")
 

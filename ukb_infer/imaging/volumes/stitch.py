@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ukb_infer.imaging.recipes.mimir1.fusion import Float32, Float64, overlap_factors, slice_mean
 from ukb_infer.imaging.volumes.grid import FusedGrid, make_grid
 from ukb_infer.imaging.volumes.names import CONTRASTS
-from ukb_infer.records import ScanKey, Station, Stations
+from ukb_infer.records import Measures, ScanKey, Station, Stations
 
 Array = NDArray[Any]
 
@@ -123,6 +123,7 @@ class Stitch:
         grid: of the fused body.
         rule: the spacing asked for: native, recipe or a number of mm.
         fusers: by the attribute of ``Station`` that is fused.
+        measures: of the scan's quality.
     """
 
     scan: Stations
@@ -130,6 +131,7 @@ class Stitch:
     grid: FusedGrid
     rule: str
     fusers: Mapping[str, ContrastFuser] = field(repr=False)
+    measures: Measures = field(default_factory=dict, repr=False)
 
     def planes(self, contrast: str) -> Iterator[Float64]:
         """Slices of a contrast in the order of the file, feet first: (y to the front, x to the right) float64."""
