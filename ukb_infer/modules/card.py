@@ -18,9 +18,11 @@ MOST_NAMED = 8
 COMMON = {
     "7": "Scans are read and checked by ukb-infer, for everyone alike: each is used, repaired and flagged, or refused "
     "with a reason code; image quality is measured.",
+    "9a": "All pixels; nothing was chosen.",
     "9c": "Nobody: images are not judged by people.",
     "11": "Missing labels are masked, target by target; scans without any label are left out; scans that cannot be "
     "read are refused.",
+    "12b": "Pixels are scaled linearly, for all scans alike; targets are standardized over all labels.",
     "12e": "Agreement (ICC(2,1), R², MAE, bias), calibration (coverage of the intervals, AUCE), and whether the "
     "standard deviation ranks errors; for 0/1 targets AUROC, Brier score, calibration error and slope.",
     "12g": "By `ukb-infer predict` or `cross-validate`, from images alone.",
@@ -93,12 +95,10 @@ def known_of_module(manifest: ModuleManifest) -> dict[str, str]:
         "4": "Development.",
         "5a": manifest.provenance,
         "8a": "Labels of: " + listed([f"{t.name} ({t.unit})" if t.unit else t.name for t in targets]) + ".",
-        "9a": "All pixels; nothing was chosen.",
         "9b": f"The images of {_input(manifest)}.",
         "10": f"All scans with a label ({training['scans']}); no calculation." if "scans" in training else "",
         "12a": f"Each network set aside a share of {share:g} of its participants to choose its weights; both visits of "
         "a participant are always together." if isinstance(share, int | float) else "",
-        "12b": "Pixels are scaled linearly, for all scans alike; targets are standardized over all labels.",
         "12c": f"{count} {manifest.network.encoder} networks in an ensemble{steps}. Settings: `module.json`.",
         "12f": "`module.json` says how each target is calibrated; without `ukb-infer calibrate` none is.",
         "13": f"None for {', '.join(binary)}; probabilities can be calibrated." if binary else "Does not apply.",
