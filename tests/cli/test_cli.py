@@ -23,7 +23,10 @@ def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subp
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [[], ["modules"], ["modules", "import-mimir"], *([c] for c in COMMANDS)])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["modules"], ["modules", "import-mimir"], ["benchmark"], ["benchmark", "score"], *([c] for c in COMMANDS)],
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\nfrom ukb_infer.cli.app import app\n"
