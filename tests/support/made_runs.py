@@ -91,7 +91,7 @@ def _scan_columns(
     keys: Mapping[str, Any], reasons: NDArray[Any], failed: NDArray[np.bool_], hostile: bool
 ) -> dict[str, Any]:
     status = np.where(failed, "failed", np.where(reasons != "", "flagged", "ok"))
-    message = [f"{reason}: looked at, value {k % 97}.{k % 89}" if reason else "" for k, reason in enumerate(reasons)]
+    message = [f"{reason}_3 is {k % 97}.{k % 89}, expected less" if reason else "" for k, reason in enumerate(reasons)]
     path = [f"/data/20201/{scan}.zip" for scan in keys["scan"]]
     if hostile:
         first = int(np.flatnonzero(failed)[0])

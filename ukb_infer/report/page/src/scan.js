@@ -140,9 +140,12 @@ export class ScanView {
     const count = store.value("stations", row);
     if (row !== this.row || !(count > 0)) return;
     const total = head.protocol.reduce((sum, { slices, mm }) => sum + slices * mm, 0);
+    const message = store.text("message", row); // names what broke a limit: "snr_3 is 4.1, expected at least 10"
     const bars = Array.from({ length: Math.round(count) }, (_, k) => {
       const { slices, mm, name } = head.protocol[k] ?? head.protocol.at(-1);
-      return h("li", { style: `flex-grow:${(slices * mm) / total}` }, `${k + 1}`, h("span", {}, `${name}, ${slices} × ${mm} mm`));
+      const flagged = message.includes(`_${k + 1} is `);
+      return h("li", { style: `flex-grow:${(slices * mm) / total}`, class: flagged ? "flagged" : null }, `${k + 1}`,
+        h("span", {}, `${name}, ${slices} × ${mm} mm`), flagged ? h("b", {}, "flagged") : null);
     });
     const measures = [...new Set(names.map((name) => name.replace(/_\d+$/, "")))];
     const rows = measures.map((measure) => [store.column(measure)?.title ?? measure.slice(2),
