@@ -31,6 +31,7 @@ from ukb_infer.cli import (
     pretrain,
     probe,
     project,
+    report,
     retry,
     status,
     stitch,
@@ -84,8 +85,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, dataset.dataset, pretrain.pretrain,
-        embed.embed, adapt.adapt, probe.probe, associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, dataset.dataset,
+        pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate, gwas_inputs.gwas_inputs,
+        gwas_combine.gwas_combine,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
