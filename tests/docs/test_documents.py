@@ -95,6 +95,8 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "swap_study.py": "| station 1, whole | 2 |",
         "explain_study.py": "| integrated-gradients | ",
         "flag_study.py": "| ordinary | 4 |",
+        "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
+        "gwas_study.py": "| combined |",
     }
     assert expected[example.name] in done.stdout
 

@@ -50,7 +50,7 @@ class Balance:
         names = ", ".join(f"{d.column} ({d.in_sds:+.2f} sd)" for d in notable)
         return (
             f"The labelled are not a random part of the scans: they differ in {names} (p {self.p:.1g}). All estimators "
-            "then need a model whose covariates explain who was labelled; add such covariates, or label a random sample",
+            "then need a model whose covariates explain who was labelled; add them, or label a random sample",
         )
 
 
@@ -69,7 +69,7 @@ def compare_labelled(terms: tuple[str, ...], data: Data, cohort: Cohort) -> Bala
         return None
     estimates = {f"estimate of {n}": v for n, v in cohort.estimates.items()}
     columns = dict(zip(terms, data.design.T, strict=True)) | estimates
-    columns = {n: v for n, v in columns.items() if np.ptp(v) > 0 and not (n in cohort.estimates)}
+    columns = {n: v for n, v in columns.items() if np.ptp(v) > 0 and n not in cohort.estimates}
     few, rest = data.labelled, ~data.labelled
     found = tuple(
         Difference(n, float(v[few].mean()), float(v[rest].mean()), float((v[few].mean() - v[rest].mean()) / v.std()))

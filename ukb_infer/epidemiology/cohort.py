@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ukb_infer.epidemiology.formulas import check_names
-from ukb_infer.epidemiology.phenotypes import phenotype_names, read_phenotypes
+from ukb_infer.epidemiology.phenotypes import phenotype_names, read_phenotypes, target_names
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import read_predictions
 from ukb_infer.evaluation.cross_validation import CrossValidation, is_cross_validation, read_cross_validation
-from ukb_infer.labels import read_definitions, read_id_list, read_labels
+from ukb_infer.labels import Labels, read_definitions, read_id_list, read_labels
 from ukb_infer.labels.ids import plain_scan
 from ukb_infer.records import ScanKey
 from ukb_infer.runs.read import Run, read_run
@@ -43,6 +44,7 @@ class Cohort:
         people: (N,) number of the participant, from 0.
         relation: of module and labelled scans.
         notes: what was converted, taken or left out.
+        eids: (N,) of the participants, for files of individual data only; or empty.
     """
 
     estimates: Mapping[str, Float64]
@@ -52,6 +54,7 @@ class Cohort:
     sds: Mapping[str, Float64] = field(default_factory=dict)
     relation: Relation = "unseen"
     notes: tuple[str, ...] = ()
+    eids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Rows."""
@@ -72,6 +75,7 @@ class Cohort:
             measured={n: v[rows] for n, v in self.measured.items()}, sds={n: v[rows] for n, v in self.sds.items()},
             phenotypes=self.phenotypes[rows].reset_index(drop=True),
             people=np.unique(self.people[rows], return_inverse=True)[1].astype(np.int64),
+            eids=tuple(e for e, kept in zip(self.eids, rows, strict=True) if kept) if self.eids else (),
         )  # fmt: skip
 
     def complete(self) -> Cohort:
@@ -123,10 +127,10 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     """
     run = read_run(sources.run)
     run = _one_scan_per_visit(run.usable() if sources.quality == "use" else run, sources.instance)
-    table, facts = run.estimated
+    _, facts = run.estimated
     targets = [t.name for t in facts.targets]
     columns = phenotype_names(sources.phenotypes) if sources.phenotypes else frozenset[str]()
-    origin = {n: "phenotypes" for n in columns} | {
+    origin = dict.fromkeys(columns, "phenotypes") | {
         n: "run" for n in targets if n not in columns or n in sources.estimated
     }
     check_names(tuple(names), origin)
@@ -140,17 +144,19 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
             )
         )  # fmt: skip
     given = [n for n in names if n in targets and n not in estimated]
-    notes = [f"{', '.join(given)}: from the phenotypes, although the run estimates it too"] if given else []
+    notes = [f"{', '.join(given)}: from the phenotypes; the run has estimates, too"] if given else []
     keys = run.keys
     units = {n: u for n, u in sources.units.items() if n not in estimated and n in columns}
     others = [n for n in names if n not in estimated]
     phenotypes = (
-        read_phenotypes(sources.phenotypes, others, keys, units) if sources.phenotypes else pd.DataFrame(index=range(len(keys)))
+        read_phenotypes(sources.phenotypes, others, keys, units, notes.append)
+        if sources.phenotypes
+        else pd.DataFrame(index=range(len(keys)))
     )
     cohort = Cohort(
         {n: _best(run, n) for n in estimated}, _measured(sources, estimated, keys, units, notes), phenotypes,
         np.unique([k.eid or k.scan for k in keys], return_inverse=True)[1].astype(np.int64),
-        {n: run.estimates(n).sd for n in estimated},
+        {n: run.estimates(n).sd for n in estimated}, eids=tuple(k.eid or k.scan for k in keys),
     )  # fmt: skip
     cohort = _relate(cohort, sources, run, keys, notes)
     for note in notes:
@@ -176,15 +182,19 @@ def _best(run: Run, name: str) -> Float64:
     return found.probability if found.target.kind == "binary" and np.isfinite(found.probability).any() else found.mean
 
 
+def _labels(sources: Sources, names: Sequence[str], units: Mapping[str, str]) -> Labels:
+    assert sources.labels is not None
+    definitions = read_definitions(sources.define) if sources.define else {}
+    return read_labels(sources.labels, names, units=units, definitions=definitions)
+
+
 def _measured(
     sources: Sources, estimated: Sequence[str], keys: Sequence[ScanKey], units: Mapping[str, str], notes: list[str]
 ) -> dict[str, Float64]:
     """(N,) measurements of the estimated variables; none without labels."""
     if sources.labels is None:
         return {}
-    own = {n: u for n, u in sources.units.items() if n not in units}
-    definitions = read_definitions(sources.define) if sources.define else {}
-    labels = read_labels(sources.labels, estimated, units=own, definitions=definitions)
+    labels = _labels(sources, estimated, {n: u for n, u in sources.units.items() if n not in units})
     values = labels.matrix(keys)
     listed, matching = labels.count_matches(keys)
     notes += map(str, labels.summaries)
@@ -192,8 +202,8 @@ def _measured(
         notes.append(f"{matching} of {listed} labelled participants (or scans) are in the run")
     if not np.isfinite(values).all(axis=1).any():
         raise UsageError(
-            f"`labels` {sources.labels}: none of the run's {len(keys)} scans has a measurement; compare eid and instance "
-            "with the run's estimates.csv"
+            f"`labels` {sources.labels}: none of the run's {len(keys)} scans has a measurement; compare eid and "
+            "instance with the run's estimates.csv"
         )
     return {n: values[:, k] for k, n in enumerate(estimated)}
 
@@ -213,10 +223,10 @@ def _relate(cohort: Cohort, sources: Sources, run: Run, keys: Sequence[ScanKey],
         return replace(cohort, relation="unknown")
     if sources.out_of_fold is not None:
         return _out_of_fold(cohort, sources.out_of_fold, run, keys, notes)
-    if _was_trained_on(run, cohort, keys):
+    if _was_trained_on(sources, run, list(cohort.estimates)):
         raise UsageError(
-            f"`run` {run.folder}: its module was trained on exactly the labelled scans (the lists of scans have the same "
-            f"hash): {_ADVICE}"
+            f"`run` {run.folder}: its module was trained on exactly the labelled scans (the lists of scans have the "
+            f"same hash): {_ADVICE}"
         )
     if sources.trained_on in ("", "none"):
         return replace(cohort, relation="unseen" if sources.trained_on else "unknown")
@@ -230,12 +240,23 @@ def _relate(cohort: Cohort, sources: Sources, run: Run, keys: Sequence[ScanKey],
     return replace(cohort, relation="unseen")
 
 
-def _was_trained_on(run: Run, cohort: Cohort, keys: Sequence[ScanKey]) -> bool:
-    """Whether a module's list of training scans is that of the labelled ones."""
+def _was_trained_on(sources: Sources, run: Run, estimated: Sequence[str]) -> bool:
+    """Whether a module's list of training scans is that of the labelled ones, those that quality rules out included."""
     _, facts = run.estimated
-    labelled = sorted((k for k, has in zip(keys, cohort.labelled, strict=True) if has), key=lambda k: k.sort_key)
-    mark = hashlib.sha256("\n".join(k.scan for k in labelled).encode()).hexdigest()[:16]
-    return any(mark == (m.get("training") or {}).get("scan_list") for m in facts.modules)
+    assert sources.labels is not None
+    whole = read_run(sources.run)
+    there = target_names(sources.labels)
+    for record in (m.get("training") or {} for m in facts.modules):
+        if not record.get("scan_list"):
+            continue
+        for names in ([t for t in record.get("targets", ()) if t in there], list(estimated)):
+            with contextlib.suppress(UsageError):  # another target's column, which is not ours to check
+                known = _labels(sources, names, sources.units).matrix(whole.keys)
+                keys = [k for k, row in zip(whole.keys, known, strict=True) if np.isfinite(row).any()]
+                names_of_scans = "\n".join(k.scan for k in sorted(keys, key=lambda k: k.sort_key))
+                if hashlib.sha256(names_of_scans.encode()).hexdigest()[:16] == record["scan_list"]:
+                    return True
+    return False
 
 
 def _out_of_fold(cohort: Cohort, folder: Path, run: Run, keys: Sequence[ScanKey], notes: list[str]) -> Cohort:

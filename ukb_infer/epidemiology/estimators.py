@@ -6,7 +6,7 @@ contributions of all rows to their error; one function turns contributions into 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,14 @@ class Estimated:
         beta: (p,) coefficients.
         se: (p,) standard errors.
         df: (p,) degrees of freedom of the t distribution of the interval.
+        support: (p,) degrees of freedom of the variance itself (Satterthwaite), small if few participants make it up;
+            None where that was not asked.
     """
 
     beta: Float64
     se: Float64
     df: Float64
+    support: Float64 | None = None
 
 
 def clustered(parts: Float64, people: Int64) -> Float64:
@@ -70,13 +73,9 @@ def clustered(parts: Float64, people: Int64) -> Float64:
     return np.column_stack([np.bincount(people, column, count) for column in parts.T])
 
 
-def _estimated(beta: Float64, parts: Float64, people: Int64, df: float, extra: float = 0.0) -> Estimated:
-    """From contributions; ``extra`` parameters were fitted to the labelled rows besides the coefficients."""
-    sums = clustered(parts, people)
-    used = int((sums != 0).any(axis=1).sum())
-    factor = used / max(used - 1.0, 1.0) if used < len(people) else 1.0
-    variance = np.einsum("ij,ij->j", sums, sums) * factor * (df / max(df - extra, 1.0))
-    return Estimated(beta, np.sqrt(variance), np.full(len(beta), max(df - extra, 1.0)))
+def _estimated(beta: Float64, sums: Float64, df: float) -> Estimated:
+    """From contributions, summed by participant."""
+    return Estimated(beta, np.sqrt(np.einsum("ij,ij->j", sums, sums)), np.full(len(beta), max(df, 1.0)))
 
 
 def labels_only(family: Family, data: Data) -> Estimated:
@@ -87,7 +86,8 @@ def labels_only(family: Family, data: Data) -> Estimated:
         data: rows.
     """
     found = fit(family, data.true_design, data.true_outcome)
-    return _estimated(found.beta, found.parts, data.people[data.labelled], _df(data))
+    who = np.unique(data.people[data.labelled], return_inverse=True)[1].astype(np.int64)
+    return _estimated(found.beta, clustered(found.parts, who), _df(data))
 
 
 def naive(family: Family, data: Data) -> Estimated:
@@ -98,7 +98,8 @@ def naive(family: Family, data: Data) -> Estimated:
         data: rows.
     """
     found = fit(family, data.design, data.outcome)
-    return _estimated(found.beta, found.parts, data.people, float(len(data.outcome) - data.design.shape[1]))
+    sums = clustered(found.parts, data.people)
+    return _estimated(found.beta, sums, float(len(sums) - data.design.shape[1]))
 
 
 def chen_chen(family: Family, data: Data) -> Estimated:
@@ -124,7 +125,9 @@ def chen_chen(family: Family, data: Data) -> Estimated:
     weights, leverage = _weights(sums, shifts)
     beta = own.beta - weights @ (few.beta - everyone.beta)
     left = (sums - shifts @ weights.T) * leverage_factor(leverage)[:, None]
-    return _estimated(beta, left, np.arange(len(left)), _df(data))
+    found = _estimated(beta, left, _df(data))
+    noise = np.einsum("ij,ij->j", left**2, left**2) - found.se**4 / data.labelled.sum()
+    return replace(found, support=2.0 * found.se**4 / np.maximum(noise, 1e-300))
 
 
 def _weights(parts: Float64, moved: Float64) -> tuple[Float64, Float64]:
@@ -154,7 +157,12 @@ def ppi(family: Family, data: Data) -> Estimated:
     n, total = data.counts
     rest = ~data.labelled
     own = fit(family, data.true_design, data.true_outcome)
-    x, x_rest, f, f_rest = data.design[data.labelled], data.design[rest], data.outcome[data.labelled], data.outcome[rest]
+    x, x_rest, f, f_rest = (
+        data.design[data.labelled],
+        data.design[rest],
+        data.outcome[data.labelled],
+        data.outcome[rest],
+    )
     scores = [_score(family, *pair, own.beta) for pair in ((x, f), (x_rest, f_rest))]
     shift = np.zeros((total, x.shape[1]))
     shift[data.labelled] = (scores[0] - scores[0].mean(axis=0)) / n @ own.inverse
@@ -166,11 +174,11 @@ def ppi(family: Family, data: Data) -> Estimated:
     lambdas = np.clip(lambdas, 0.0, 1.0)
     if not family.is_smooth:
         gap = (scores[0].mean(axis=0) - scores[1].mean(axis=0)) @ own.inverse
-        return _estimated(own.beta - lambdas * gap, parts - shift * lambdas, data.people, _df(data), extra=1.0)
+        return _estimated(own.beta - lambdas * gap, sums - moved * lambdas, _df(data) - 1.0)
     columns = [_ppi_column(family, data, own, weight) for weight in lambdas]
     beta = np.array([b[k] for k, (b, _) in enumerate(columns)])
     parts = np.column_stack([p[:, k] for k, (_, p) in enumerate(columns)])
-    return _estimated(beta, parts, data.people, _df(data), extra=1.0)
+    return _estimated(beta, clustered(parts, data.people), _df(data) - 1.0)
 
 
 def _score(family: Family, design: Float64, outcome: Float64, beta: Float64) -> Float64:

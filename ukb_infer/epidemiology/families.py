@@ -1,7 +1,7 @@
 """The regression families, and solving their estimating equations.
 
-Every family solves ``sum w x (y - mean(x b)) = 0``: the score of a generalized linear model with canonical link, or that
-of quantile regression. One solver and one influence function therefore serve all estimators.
+Every family solves ``sum w x (y - mean(x b)) = 0``: the score of a generalized linear model with canonical link, or
+that of quantile regression. One solver and one influence function therefore serve all estimators.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ FamilyName = Literal["linear", "logistic", "poisson", "quantile"]
 _STEPS, _TOLERANCE = 50, 1e-9
 #: A fitted log-odds or log-rate beyond this means that the estimate is infinite.
 _LARGEST_ETA = 30.0
+_WORST_CONDITION = 1e12
+_INFINITE = (
+    "the model has no finite coefficients: perhaps a covariate separates the outcome's values; remove it, or join rare "
+    "categories"
+)
+_COLLINEAR = (
+    "the columns of the model are linearly dependent, or too few rows are labelled for them; remove a covariate, or "
+    "join rare categories"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Family:
             eta: (N,) linear predictor.
         """
         if self.name == "quantile":
-            return self.quantile - (outcome < eta)
+            return np.where(outcome < eta, self.quantile - 1.0, self.quantile)
         return outcome - self.mean(eta)
 
     def start(self, design: Float64, weights: Float64, total: Float64) -> Float64:
@@ -77,20 +86,21 @@ class Family:
         """
         if self.name == "linear":
             return np.zeros(design.shape[1])
-        ones = np.linalg.lstsq(design[: 50 * design.shape[1]], np.ones(min(len(design), 50 * design.shape[1])))[0]
+        some = design[: 50 * design.shape[1]]
+        ones = np.asarray(np.linalg.lstsq(some, np.ones(len(some)))[0], np.float64)
         if not np.allclose(design @ ones, 1.0):
             return np.zeros(design.shape[1])
         mean = float(ones @ total / weights.sum())
         if self.name == "logistic":
             mean = min(max(mean, 1e-4), 1.0 - 1e-4)
-            return ones * np.log(mean / (1.0 - mean))
-        return ones * np.log(max(mean, 1e-8))
+            return ones * float(np.log(mean / (1.0 - mean)))
+        return ones * float(np.log(max(mean, 1e-8)))
 
 
 LINEAR = Family("linear", "difference in the mean")
 LOGISTIC = Family("logistic", "log odds ratio")
 POISSON = Family("poisson", "log rate ratio")
-FAMILIES: Mapping[str, Family] = {f.name: f for f in (LINEAR, LOGISTIC, POISSON)} | {
+FAMILIES: Mapping[str, Family] = {str(f.name): f for f in (LINEAR, LOGISTIC, POISSON)} | {
     "quantile": Family("quantile", "difference in the quantile", 0.5)
 }
 
@@ -114,30 +124,17 @@ def solve(
         RunError: collinear columns, or coefficients that are infinite.
     """
     beta = family.start(design, weights, total) if start is None else start
-    for _ in range(_STEPS):
+    for number in range(_STEPS):
         mean = family.mean(design @ beta)
         hessian = design.T @ (design * (weights * family.slope(mean))[:, None])
-        step = _divide(hessian, total - design.T @ (weights * mean))
+        scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
+        if not np.linalg.cond(hessian / np.outer(scale, scale)) < _WORST_CONDITION:
+            raise RunError(_INFINITE if number else _COLLINEAR)
+        step = np.linalg.solve(hessian, total - design.T @ (weights * mean))
         beta = beta + step
         if family.name == "linear" or np.abs(step).max() <= _TOLERANCE * (1.0 + np.abs(beta).max()):
             return beta, hessian
-    raise RunError(
-        "the model has no finite coefficients: perhaps a covariate separates the outcome's values; remove it, or join "
-        "rare categories"
-    )
-
-
-def _divide(hessian: Float64, score: Float64) -> Float64:
-    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-300))
-    try:
-        if np.linalg.cond(hessian / np.outer(scale, scale)) > 1e12:
-            raise np.linalg.LinAlgError
-        return np.linalg.solve(hessian, score)
-    except np.linalg.LinAlgError:
-        raise RunError(
-            "the columns of the model are linearly dependent, or too few rows are labelled for them; remove a "
-            "covariate, or join rare categories"
-        ) from None
+    raise RunError(_INFINITE)
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ def fit(family: Family, design: Float64, outcome: Float64, start: Float64 | None
     if not family.is_smooth:
         return _fit_quantile(family, design, outcome)
     beta, hessian = solve(family, design, weights, design.T @ outcome / count, start)
-    inverse = np.linalg.inv(hessian)
+    inverse = np.asarray(np.linalg.inv(hessian), np.float64)
     eta = design @ beta
     residual = family.residual(outcome, eta) * small_sample(design, family.slope(family.mean(eta)), inverse)
     return Fit(beta, inverse, (design * (residual / count)[:, None]) @ inverse)
@@ -201,7 +198,11 @@ def _fit_quantile(family: Family, design: Float64, outcome: Float64) -> Fit:
     import warnings
 
     from scipy.stats import norm
-    from statsmodels.regression.quantile_regression import QuantReg, hall_sheather
+
+    try:
+        from statsmodels.regression.quantile_regression import QuantReg, hall_sheather
+    except ImportError as error:
+        raise RunError('quantile regression needs statsmodels: pip install "ukb-infer[epidemiology]"') from error
 
     count = len(outcome)
     with warnings.catch_warnings():

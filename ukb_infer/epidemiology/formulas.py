@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.text import suggest
 
 Float64 = NDArray[np.float64]
@@ -46,17 +46,22 @@ class Formula:
 
     Raises:
         UsageError: not a formula, an unknown function, or a text that cannot be an outcome.
+        RunError: formulaic is not installed.
     """
 
     def __init__(self, model: str, frame: pd.DataFrame) -> None:
-        from formulaic import Formula as Parsed
-
+        try:
+            from formulaic import Formula as Parsed
+        except ImportError as error:
+            raise RunError('formulas need formulaic: pip install "ukb-infer[epidemiology]"') from error
         self.model = model
         matrices = self._evaluate(lambda: Parsed(model).get_model_matrix(frame, na_action="ignore"))
         self._spec: Any = matrices.model_spec
         columns = list(matrices.lhs.columns)
         if len(columns) > 2 or (len(columns) == 2 and "[" not in columns[0]):
-            raise UsageError(f"`model`: the outcome of {model!r} has {len(columns)} columns, expected a number or yes/no")
+            raise UsageError(
+                f"`model`: the outcome of {model!r} has {len(columns)} columns, expected a number or yes/no"
+            )
         self.outcome: str = columns[-1]
         self.terms: tuple[str, ...] = tuple(matrices.rhs.columns)
 
@@ -85,10 +90,13 @@ class Formula:
         from formulaic.errors import FormulaicError
 
         try:
-            return make()
+            with np.errstate(all="ignore"):  # what is not a number is refused below
+                return make()
         except (FormulaicError, NameError, TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())[:250]
-            raise UsageError(f"`model`: {self.model!r} cannot be evaluated ({text}); expected e.g. {_EXAMPLE}") from error
+            raise UsageError(
+                f"`model`: {self.model!r} cannot be evaluated ({text}); expected e.g. {_EXAMPLE}"
+            ) from error
 
 
 def check_names(names: tuple[str, ...], known: Mapping[str, str]) -> None:
@@ -104,6 +112,6 @@ def check_names(names: tuple[str, ...], known: Mapping[str, str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(
-                f"`model`: {name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}; "
-                "add it to the phenotypes, or correct the model"
+                f"`model`: {name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}"
+                "; add it to the phenotypes, or correct the model"
             )

@@ -98,14 +98,13 @@ def multiple_imputation(
         rng: of the draws.
         imputations: number of completed tables.
     """
-    wide, plain = data.regressors(with_outcome=True)
-    spread = wide[:, :plain]
+    imputer = _Imputer.of(data)
     estimates, variances = [], []
     start: Float64 | None = None
     values = data.estimate.copy()
+    values[data.labelled] = data.measured
     for _ in range(imputations):
-        values[data.labelled] = data.measured
-        values[~data.labelled] = _impute(wide, spread, data, rng)
+        values[~data.labelled] = imputer.draw(rng)
         found = fit(family, data.design_at(values), data.outcome, start)
         start = found.beta
         sums = clustered(found.parts, data.people)
@@ -114,19 +113,40 @@ def multiple_imputation(
     return _rubin(np.array(estimates), np.array(variances), len(data.outcome) - len(estimates[0]))
 
 
-def _impute(wide: Float64, spread: Float64, data: Exposure, rng: np.random.Generator) -> Float64:
-    """(N - n,) draws of the measurement for the unlabelled rows."""
-    people = np.unique(data.people[data.labelled], return_inverse=True)[1]
-    drawn = rng.multinomial(people.max() + 1, np.full(people.max() + 1, 1.0 / (people.max() + 1)))
-    weights = drawn[people] / len(people)
-    few, rest = wide[data.labelled], wide[~data.labelled]
-    slopes = _least_squares(few, data.measured, weights)
-    residual = data.measured - few @ slopes
-    variance = _variance(spread[data.labelled], residual**2, weights, spread)
-    scaled = residual / np.sqrt(variance[data.labelled])
-    picked = rng.choice(len(scaled), len(rest), p=weights / weights.sum())
-    degrees = np.sqrt(len(few) / (len(few) - few.shape[1]))
-    return np.asarray(rest @ slopes + np.sqrt(variance[~data.labelled]) * degrees * scaled[picked], np.float64)
+@dataclass(frozen=True)
+class _Imputer:
+    """Draws of the measurement for the unlabelled rows.
+
+    Attributes:
+        few: (n, k) regressors of the labelled; ``rest``: (N - n, k) of the others.
+        plain: number of columns before the products, on which the residual variance depends.
+        measured: (n,) of the labelled; ``people``: (n,) number of the participant.
+    """
+
+    few: Float64
+    rest: Float64
+    plain: int
+    measured: Float64
+    people: Int64
+
+    @classmethod
+    def of(cls, data: Exposure) -> _Imputer:
+        wide, plain = data.regressors(with_outcome=True)
+        people = np.unique(data.people[data.labelled], return_inverse=True)[1].astype(np.int64)
+        return cls(wide[data.labelled], wide[~data.labelled], plain, data.measured, people)
+
+    def draw(self, rng: np.random.Generator) -> Float64:
+        """(N - n,) values, from a model refitted to a bootstrap sample of the labelled participants."""
+        count = int(self.people.max()) + 1
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count))[self.people]
+        weights = drawn / len(drawn)
+        slopes = _least_squares(self.few, self.measured, weights)
+        residual = self.measured - self.few @ slopes
+        own, others = _variances(self.few[:, : self.plain], self.rest[:, : self.plain], residual**2, weights)
+        pool = np.repeat(residual / np.sqrt(own), drawn)
+        picked = pool[rng.integers(0, len(pool), len(self.rest))]
+        degrees = np.sqrt(len(drawn) / (len(drawn) - self.few.shape[1]))
+        return np.asarray(self.rest @ slopes + np.sqrt(others) * (degrees * picked), np.float64)
 
 
 def _least_squares(columns: Float64, values: Float64, weights: Float64) -> Float64:
@@ -134,14 +154,16 @@ def _least_squares(columns: Float64, values: Float64, weights: Float64) -> Float
     return np.asarray(np.linalg.lstsq(columns * root[:, None], values * root)[0], np.float64)
 
 
-def _variance(few: Float64, squares: Float64, weights: Float64, everyone: Float64) -> Float64:
-    """(N,) residual variance, log-linear in the columns."""
+def _variances(few: Float64, rest: Float64, squares: Float64, weights: Float64) -> tuple[Float64, Float64]:
+    """(n,) and (N - n,) residual variances, log-linear in the columns of ``few`` and ``rest``."""
     mean = float(np.average(squares, weights=weights)) or 1.0
+    limit = np.log(_VARIANCE_RANGE)
     try:
         beta, _ = solve(POISSON, few, weights, few.T @ (weights * squares / mean))
     except RunError:  # residuals that no such model fits
-        return np.full(len(everyone), mean)
-    return mean * np.exp(np.clip(everyone @ beta, -np.log(_VARIANCE_RANGE), np.log(_VARIANCE_RANGE)))
+        return np.full(len(few), mean), np.full(len(rest), mean)
+    own, others = (mean * np.exp(np.clip(columns @ beta, -limit, limit)) for columns in (few, rest))
+    return own, others
 
 
 def _rubin(estimates: Float64, variances: Float64, complete_df: float) -> Estimated:
@@ -158,9 +180,9 @@ def _rubin(estimates: Float64, variances: Float64, complete_df: float) -> Estima
 def regression_calibration(family: Family, data: Exposure) -> Estimated:
     """Replace the estimate by the measurement expected given estimate and covariates, fitted on the labelled.
 
-    Exact for linear models and nearly so for others if effects are small; wrong if the errors of the estimates depend on
-    the outcome given the covariates. Standard errors count the calibration's own (stacked estimating equations). Source:
-    Carroll, Ruppert, Stefanski, Crainiceanu, Measurement Error in Nonlinear Models (2006), chapter 4.
+    Exact for linear models and nearly so for others if effects are small; wrong if the errors of the estimates depend
+    on the outcome given the covariates. Standard errors count the calibration's own (stacked estimating equations).
+    Source: Carroll, Ruppert, Stefanski, Crainiceanu, Measurement Error in Nonlinear Models (2006), chapter 4.
 
     Args:
         family: of the outcome, smooth.

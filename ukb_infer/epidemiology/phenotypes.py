@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pandas as pd
 
 from ukb_infer.errors import UsageError
 from ukb_infer.labels.cells import clean, is_missing
-from ukb_infer.labels.columns import key_of, parse_column, parse_field
+from ukb_infer.labels.columns import is_row_number, key_of, parse_column, parse_field
 from ukb_infer.labels.ids import plain_eid, plain_scan
-from ukb_infer.labels.numbers import NumberError, read_numbers
+from ukb_infer.labels.numbers import SPECIAL_CODES, NumberError, read_numbers
 from ukb_infer.labels.reading import RowKey, read_labels, row_keys
 from ukb_infer.labels.tables import Table, read_table
 from ukb_infer.records import ScanKey
@@ -39,6 +39,30 @@ def phenotype_names(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def column_names(path: Path) -> tuple[str, ...]:
+    """One name for each column of a table (of several visits together): of its target, or without entity and visit.
+
+    Raises:
+        UsageError: the table cannot be read.
+    """
+    names = []
+    for column in map(str, read_table(path, f"`phenotypes` {path}").frame.columns):
+        parts = _VISIT.match(clean(column))
+        if key_of(column) is None and not is_row_number(column) and parts:
+            names.append(_target_of(column) or parts["name"])
+    return tuple(dict.fromkeys(names))
+
+
+def target_names(path: Path) -> tuple[str, ...]:
+    """Targets of which a table has columns.
+
+    Raises:
+        UsageError: the table cannot be read.
+    """
+    columns = map(str, read_table(path, f"`labels` {path}").frame.columns)
+    return tuple(dict.fromkeys(t for c in columns if key_of(c) is None and (t := _target_of(c))))
+
+
 def _names_of(column: str) -> set[str]:
     """Names of a column: with and without entity, visit and array; of its target; of its field."""
     target, field, parts = parse_column(column, TARGETS), parse_field(column), _VISIT.match(clean(column))
@@ -47,19 +71,25 @@ def _names_of(column: str) -> set[str]:
 
 
 def read_phenotypes(
-    path: Path, names: Sequence[str], keys: Sequence[ScanKey], units: Mapping[str, str] | None = None
+    path: Path,
+    names: Sequence[str],
+    keys: Sequence[ScanKey],
+    units: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> pd.DataFrame:
     """Values of phenotypes for scans.
 
     A target (age, sex ...) is recognized and checked as in a label table. Any other name means the columns of that name
-    (``bmi``), of a visit (``bmi_i2``) or of a field (``p21001`` for ``p21001_i2``); a name with its visit (``p21001_i0``)
-    means that visit for every scan.
+    (``bmi``), of a visit (``bmi_i2``) or of a field (``p21001`` for ``p21001_i2``); a name with its visit
+    (``p21001_i0``) means that visit for every scan. "Do not know" and the like are missing, and so are -1
+    and -3 in a UK Biobank field without other negative values.
 
     Args:
         path: CSV, TSV, Parquet or Stata file keyed by ``scan``, or by ``eid`` and possibly ``instance``.
         names: used in the formula.
         keys: (N,) of the scans.
         units: of the targets' columns, if not the targets' own.
+        say: receives notes.
 
     Returns:
         (N, names) numbers, or text for columns that are not numbers; NaN and None where missing.
@@ -82,10 +112,11 @@ def read_phenotypes(
         exact = [c for c in chosen if name in (clean(c), clean(c).rsplit(".", 1)[-1])]
         if not chosen:
             raise UsageError(
-                f"{where}: no column for {name!r}{suggest(name, columns)}; the model needs a column {name}, {name}_i2 ... "
-                "or a target of the run"
+                f"{where}: no column for {name!r}{suggest(name, columns)}; the model needs a column {name}, {name}_i2 "
+                "... or a target of the run"
             )
         found = _spread(where, table, rows, exact[:1] or chosen, is_exact=bool(exact))
+        found = _without_codes(name, exact[:1] or chosen, found, say)
         frame[name] = _lined_up(found, keys)
     return frame[list(names)]
 
@@ -119,6 +150,22 @@ def _spread(
     return values
 
 
+def _without_codes(
+    name: str, columns: Sequence[str], values: dict[_Row, Any], say: Callable[[str], None]
+) -> dict[_Row, Any]:
+    """Values of a UK Biobank field without its codes for "do not know" and "prefer not to answer" (Coding 100291)."""
+    codes = [row for row, value in values.items() if value in (-1.0, -3.0)]
+    is_field = all(parse_field(column) for column in columns)
+    if (
+        not codes
+        or not is_field
+        or any(not isinstance(v, str) and v < 0 and v not in (-1, -3) for v in values.values())
+    ):
+        return values
+    say(f"{name}: {len(codes)} values of -1 or -3 (do not know, prefer not to answer) made missing")
+    return {row: value for row, value in values.items() if value not in (-1.0, -3.0)}
+
+
 def _values(table: Table, column: str) -> Any:
     """Numbers of a column, or a list of words if it is not numeric."""
     cells = table.frame[column].tolist()
@@ -131,7 +178,7 @@ def _values(table: Table, column: str) -> Any:
 
 def _words(cells: Sequence[Any]) -> list[str | None]:
     texts = ["" if c is None or c is pd.NA or c != c else clean(str(c)) for c in cells]
-    return [None if is_missing(text) else text for text in texts]
+    return [None if is_missing(text) or text.lower() in SPECIAL_CODES else text for text in texts]
 
 
 def _lined_up(values: Mapping[_Row, Any], keys: Sequence[ScanKey]) -> list[Any]:

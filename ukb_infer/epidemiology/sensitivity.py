@@ -12,7 +12,7 @@ from ukb_infer.epidemiology.estimators import Estimated
 from ukb_infer.epidemiology.families import fit
 
 if TYPE_CHECKING:
-    from ukb_infer.epidemiology.associate import Case
+    from ukb_infer.epidemiology.analysis import Case
 
 Float64 = NDArray[np.float64]
 
@@ -23,11 +23,11 @@ LARGEST_CORRELATION = 0.1
 def sensitivity_range(case: Case, found: Estimated, level: float) -> tuple[Float64, Float64] | None:
     """Lower and upper end, (p,) each, of a range around the naive interval.
 
-    Estimated outcome: errors as large as the run's own sd says, whose partial correlation with each covariate is at most
-    :data:`LARGEST_CORRELATION`, bias its coefficient by that correlation times sd of the error over sd of the covariate
-    given the others. Estimated exposure: from the naive coefficient (errors of Berkson's kind: measurement = estimate +
-    independent error) to that divided by the reliability (classical errors), for the terms of the estimated variable; for
-    the other terms, whose bias may have either sign, nothing is given.
+    Estimated outcome: errors as large as the run's own sd says, whose partial correlation with each covariate is at
+    most :data:`LARGEST_CORRELATION`, bias its coefficient by that correlation times sd of the error over sd of the
+    covariate given the others. Estimated exposure: from the naive coefficient (errors of Berkson's kind: measurement =
+    estimate + independent error) to that divided by the reliability (classical errors), for the terms of the estimated
+    variable; for the other terms, whose bias may have either sign, nothing is given.
 
     Args:
         case: the model.

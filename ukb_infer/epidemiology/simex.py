@@ -22,9 +22,9 @@ _TEST_LEVEL = 0.05
 def error_is_classical(data: Exposure) -> bool:
     """Whether estimate = measurement + error, the error independent of measurement, covariates and outcome.
 
-    Among the labelled: the estimate regressed on measurement, covariates and outcome must have a slope on the measurement
-    whose 95 % interval lies within 0.9 and 1.1, and no other slope (joint test, p > 0.05). Estimates of networks are
-    pulled towards the mean and rarely pass.
+    Among the labelled: the estimate regressed on measurement, covariates and outcome must have a slope on the
+    measurement whose 95 % interval lies within 0.9 and 1.1, and no other slope (joint test, p > 0.05). Estimates of
+    networks are pulled towards the mean and rarely pass.
     """
     few = data.labelled
     other = np.column_stack([data.covariates[few], data.outcome[few]])
