@@ -87,8 +87,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, explain.explain,
-        dataset.dataset, pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate, gwas_inputs.gwas_inputs,
-        gwas_combine.gwas_combine,
+        dataset.dataset, pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate,
+        gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
