@@ -85,6 +85,13 @@ def test_the_command_names_no_participant_and_asks_about_training(folder: Path, 
     assert head == "\t".join(["#FID", "IID", "age", "pc1"])
 
 
+def test_covariates_are_optional(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--labels", str(folder / "labels.csv"), "--trained-on", "none", "--out", str(tmp_path / "gwas")]
+    result = CliRunner().invoke(app, ["gwas-inputs", str(folder / "run"), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "correlation" in (tmp_path / "gwas" / "gwas.json").read_text()
+
+
 def test_the_rank_transformation_keeps_order_and_makes_normal_scores(folder: Path, tmp_path: Path) -> None:
     values = np.array([5.0, 1.0, np.nan, 100.0, 1.0])
     scores = rank_inverse_normal(values)

@@ -114,6 +114,8 @@ def make_gwas_inputs(
 
 def _numeric(covariates: pd.DataFrame) -> pd.DataFrame:
     """Covariates with 0/1 columns instead of text, missing where the text is."""
+    if covariates.columns.empty:
+        return covariates.copy()  # pandas refuses a table without columns
     wide = pd.get_dummies(covariates, drop_first=True, dtype=float)
     for column in covariates:
         made = [c for c in wide if c not in covariates and str(c).startswith(f"{column}_")]
