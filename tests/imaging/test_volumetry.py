@@ -300,7 +300,7 @@ def test_maps_that_simpleitk_writes_are_read(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     scan = tmp_path / "0000001_20201_2_0.zip"
-    with pytest.raises(UsageError, match=r"`labels`: .*is no file"):
+    with pytest.raises(UsageError, match=r"`labels`: .*is not a file"):
         run_volumetry(tmp_path / "none.nii", scan)
     nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), None), tmp_path / "lost.nii")
     with pytest.raises(ScanError, match=r"missing_affine: the label map"):

@@ -61,7 +61,7 @@ def run_volumetry(
     check_swaps(swaps)
     labels, scan = Path(labels), Path(scan)
     if not labels.is_file():
-        raise UsageError(f"{labels} is no file; expected a label map, .nii or .nii.gz", field="labels")
+        raise UsageError(f"{labels} is not a file; expected a label map, .nii or .nii.gz", field="labels")
     known = {} if names is None else read_names(names)
     values, affine = read_label_map(labels)
     read = read_stations(scan, options or ReadingOptions())
@@ -86,7 +86,7 @@ def read_names(path: Path) -> dict[int, str]:
         UsageError: no such file, columns or numbers.
     """
     if not path.is_file():
-        raise UsageError(f"{path} is no file; expected a table with columns label and name", field="names")
+        raise UsageError(f"{path} is not a file; expected a table with columns label and name", field="names")
     frame = read_table(path, "`names`", lambda column: column.lower() in _NUMBER_COLUMNS).frame
     columns = {str(c).lower(): c for c in frame.columns}
     number = next((columns[c] for c in _NUMBER_COLUMNS if c in columns), None)
