@@ -131,5 +131,7 @@ def test_the_cohort_is_averaged_by_sex(config: ExplainConfig, tmp_path: Path) ->
 def test_phenotypes_without_sex_are_refused(config: ExplainConfig, tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
     table.write_text("eid,height\n0000001,160\n")
+    fresh = replace(config, out=tmp_path / "maps", cohort=True, phenotypes=table)
     with pytest.raises(UsageError, match="no column sex"):
-        run_explain(replace(config, cohort=True, phenotypes=table))
+        run_explain(fresh)
+    assert not fresh.out.exists(), "refused before any scan is explained"

@@ -217,6 +217,10 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
         "baseline": float(np.asarray(picture, np.float64).sum()),
     }  # fmt: skip
     place = config.out / BASELINE_NAME
+    if config.phenotypes is not None:
+        from ukb_infer.explain.cohort import read_sexes
+
+        read_sexes(config.at(config.phenotypes))  # refused before hours of work, not after
 
     def job(scan: ScanInput, out: Path | None) -> ExplainJob:
         return ExplainJob(
