@@ -25,7 +25,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -206,17 +206,15 @@ def run_cell(cell: Cell, work: Path, keep: bool) -> str:
     if not keep:
         for name in ("module", "module.work", "outputs"):
             shutil.rmtree(folder / name)
-    return f"{cell.task}, {cell.arm}, seed {cell.seed}: {said[-2]}; {adapted:.0f} s"
+    found = next(line for line in said if line.startswith("out of fold"))
+    return f"{cell.task}, {cell.arm}, seed {cell.seed}: {found}; {adapted:.0f} s"
 
 
-def run_cells(cells: Sequence[Cell], work: Path, jobs: int, keep: bool) -> None:
-    """Run those that are not done, several at a time, each on one thread."""
-    todo = [cell for cell in cells if facts_of(cell, work) is None]
-    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before", flush=True)
-    work_on = partial(run_cell, work=work, keep=keep)
-    if jobs == 1:
-        for cell in todo:
-            print(work_on(cell), flush=True)
+def run_all(work_on: Callable[[Any], str], todo: Sequence[Any], jobs: int) -> None:
+    """Do everything that is not done, several at a time, and print what each says."""
+    if jobs == 1 or len(todo) < 2:
+        for each in todo:
+            print(work_on(each), flush=True)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for line in pool.map(work_on, todo):
@@ -326,9 +324,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder that keeps everything [default: a temporary one]")
     parser.add_argument("--tasks", type=listed, default=list(NAMES), help=f"of {','.join(NAMES)}")
     parser.add_argument("--arms", type=listed, default=["mae", *CONTROLS], help="see above")
-    parser.add_argument("--seeds", type=int, default=2, help="adaptations of each task and arm")
-    parser.add_argument("--shots", type=numbers, default=[4, 3, 4], help="labelled heads of the three tasks, or one number")
-    parser.add_argument("--many", type=int, default=6, help="labelled heads of the arm in-domain")
+    parser.add_argument("--seeds", type=int, default=1, help="adaptations of each task and arm")
+    parser.add_argument("--shots", type=numbers, default=[2, 2, 2], help="labelled heads of the three tasks, or one number")
+    parser.add_argument("--many", type=int, default=4, help="labelled heads of the arm in-domain")
     parser.add_argument("--test", type=int, default=4, help="heads of unseen sites")
     parser.add_argument("--sites", type=listed, default=["site_a", "site_b", "site_c"], help="with the few labels")
     parser.add_argument("--unseen", type=listed, default=["site_d", "site_e"], help="sites of the test")
@@ -355,7 +353,9 @@ def main() -> None:
     work = given.work or Path(tempfile.mkdtemp(prefix="ukb-infer-study-"))
     work.mkdir(parents=True, exist_ok=True)
     cells = make_cells(given, work)
-    run_cells(cells, work, given.jobs, given.keep)
+    todo = [cell for cell in cells if facts_of(cell, work) is None]
+    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before", flush=True)
+    run_all(partial(run_cell, work=work, keep=given.keep), todo, given.jobs)
     text = report(given, cells, work)
     (work / "tables.md").write_text(text + "\n")
     print(text)
