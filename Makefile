@@ -6,14 +6,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUN := OMP_NUM_THREADS=1
 PYTEST := $(RUN) $(BIN)/python -m pytest
 JOBS ?= 2
+STUDY ?= study
 
-.PHONY: bench fuzz demo test test-slow soak check format clean help
+.PHONY: bench fuzz demo study test test-slow soak check format clean help
 
 help:
 	@echo "make demo       set up and run the demonstration"
 	@echo "make test       set up and run the tests (make test-slow: slow tests; make soak: long tests, never in CI)"
 	@echo "make bench      measure this machine"
 	@echo "make fuzz       100,000 mutated inputs for every reader"
+	@echo "make study      the few-shot studies of docs/foundation.md, hours; goes on where it stopped (folder: STUDY=...)"
 	@echo "make check      lint, types, import contracts (make format: format the code)"
 
 $(VENV)/.made:
@@ -46,6 +48,12 @@ soak: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(RUN) $(BIN)/python tests/fuzz/fuzz.py
+
+study: $(VENV)/.test
+	$(RUN) $(BIN)/python examples/fewshot_study.py --work $(STUDY)/heads --seeds 5 --shots 24,24,60 --many 120 --test 60 \
+		--pool 500 --pretrain-steps 6000 --batch-size 8 --steps 0 --folds 5 --arms mae,hybrid,scratch,in-domain --jobs $(JOBS)
+	$(RUN) $(BIN)/python examples/body_fewshot_study.py --work $(STUDY)/bodies --tasks all --labels 20,50,200 --seeds 5 \
+		--labelled 250 --test 250 --local 50 --pool 1000 --pretrain-steps 6000 --batch-size 16 --steps 0 --folds 5 --jobs $(JOBS)
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) -e ".[bench]"

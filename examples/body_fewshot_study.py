@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fewshot_study import REPLICATES, interval, run_all
+from fewshot_study import REPLICATES, SHOWN, in_words, interval, run_all, verdict
 
 from ukb_infer.evaluation.metrics import bootstrap_weights, resampled
 from ukb_infer.evaluation.probe import ProbeConfig, run_probe
@@ -91,12 +91,12 @@ class Cell:
 
 
 def write_projection(job: tuple[Path, int, str, str]) -> str:
-    """Scan and project one person, as `phantom` and `project` do without the files between."""
+    """Scan and project one person, as `phantom` and `project` do without the files between; says nothing."""
     path, index, site, size = job
     stations = render(sample_subject(SEED, index), size, protocol=PROTOCOLS[site]).stations  # type: ignore[arg-type]
     with atomic_path(path) as partial_path, partial_path.open("wb") as file:
         np.save(file, RECIPES[DEFAULT_RECIPE].project(stations))
-    return f"{path.parent.name}/{path.stem}"
+    return ""
 
 
 def write_bodies(given: argparse.Namespace, work: Path) -> None:
@@ -111,6 +111,7 @@ def write_bodies(given: argparse.Namespace, work: Path) -> None:
         if others := {path.name for path in folder.glob("*.npy")} - wanted:
             raise SystemExit(f"{folder} has {len(others)} more scans than this study; choose another --work")
         jobs += [(path, k, site, given.size) for k in people if not (path := folder / f"{scan_name(k)}.npy").is_file()]
+    print(f"{len(jobs)} projections to write", flush=True)
     run_all(write_projection, jobs, given.jobs)
     labelled = [k for name in ("labelled", "test", "local") for k in range(FIRST[name], FIRST[name] + counts[name])]
     with atomic_path(work / TRUTH) as path, path.open("w", newline="") as file:
@@ -226,7 +227,8 @@ def values(cases: Sequence[pd.DataFrame], cohort: str, metric: str) -> np.ndarra
         weights = np.concatenate(list(bootstrap_weights(own["scan"].to_numpy(str), REPLICATES, 0)))
         if metric in ("coverage", "width"):
             inside = (own["label"] >= own["lower"]) & (own["label"] <= own["upper"])
-            each = (inside.where(own["lower"].notna()) if metric == "coverage" else own["upper"] - own["lower"]).astype(float)
+            covered = inside.where(own["lower"].notna()).astype(float)
+            each = covered if metric == "coverage" else own["upper"] - own["lower"]
             rows.append(weights @ each.to_numpy() / weights.sum(axis=1))
         else:
             rows.append(resampled(metric, own["label"].to_numpy(float), own["mean"].to_numpy(float), weights))
@@ -240,7 +242,8 @@ def report(given: argparse.Namespace, cells: Sequence[Cell], work: Path, checkpo
     pd.concat(every, ignore_index=True).to_csv(work / CASES, index=False)
     lines = [
         f"{given.test} people, scanned at both sites; {given.seeds} seeds; 95 % intervals over people and seeds.", "",
-        "| task | metric | labels | site | " + " | ".join(STARTS) + " |", "|---|---|---|---|" + "---|" * len(STARTS),
+        f"| task | metric | labels | site | {' | '.join((*STARTS, ' - '.join(STARTS)))} | |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     covered = [
         "", f"| task | labels | start | covered by {100 * LEVEL:g} % intervals, in domain | second site | after "
@@ -254,8 +257,12 @@ def report(given: argparse.Namespace, cells: Sequence[Cell], work: Path, checkpo
             for metric in ("auroc",) if binary else ("r2", "mae"):
                 for cohort in JUDGED[:2]:
                     found = {start: values(own[start], cohort, metric) for start in STARTS}
-                    site, texts = cohort.removeprefix("test-"), " | ".join(interval(v) for v in found.values())
-                    lines.append(f"| {task} | {metric} | {labels} | {site} | {texts} |")
+                    difference = found["pretrained"] - found["scratch"]
+                    texts = " | ".join(map(interval, (*found.values(), difference)))
+                    site = cohort.removeprefix("test-")
+                    lines.append(
+                        f"| {task} | {SHOWN[metric]} | {labels} | {site} | {texts} | {verdict(difference, metric)} |"
+                    )
                     if cohort == JUDGED[0] and metric != "mae":
                         reached[task] = float(found["pretrained"][:, 0].mean())
             covered += [] if binary else [coverage_row(task, labels, start, own[start]) for start in STARTS]
@@ -284,9 +291,8 @@ def probe_rows(given: argparse.Namespace, work: Path, checkpoint: Path, reached:
         found = run_probe(config).metrics
         metric = "r2" if "r2" in found else "auroc"
         value = found[metric]
-        text = f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
         share = f"{100 * value.value / reached[task]:.0f} %" if metric == "r2" and reached[task] > 0 else ""
-        lines.append(f"| {task} | {metric} | {text} | {reached[task]:.3f} | {share} |")
+        lines.append(f"| {task} | {SHOWN[metric]} | {in_words(value)} | {reached[task]:.3f} | {share} |")
     return lines
 
 
@@ -298,7 +304,9 @@ def budgets(given: argparse.Namespace, cells: Sequence[Cell], work: Path) -> lis
             own = [cell for cell in cells if (cell.task, cell.start) == (task, start)]
             facts = [json.loads((cell.folder(work) / FACTS).read_text()) for cell in own]
             seconds, share = (float(np.median([f[name] for f in facts])) for name in ("adapt_s", "transferred"))
-            lines.append(f"| {task} | {start} | {own[0].folds} x {own[0].steps} | {100 * share:.0f} % | {seconds:.0f} |")
+            lines.append(
+                f"| {task} | {start} | {own[0].folds} x {own[0].steps} | {100 * share:.0f} % | {seconds:.0f} |"
+            )
     return lines
 
 

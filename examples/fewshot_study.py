@@ -25,7 +25,7 @@ import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ukb_infer.evaluation.metrics import bootstrap_weights, over_seeds, resampled, summarize
+from ukb_infer.evaluation.metrics import MetricValue, bootstrap_weights, over_seeds, resampled, summarize
 from ukb_infer.imaging.datasets import index_dataset, write_images
 from ukb_infer.networks import load_pretrained
 from ukb_infer.networks.pretrained import ENCODER_NAME, FACTS_NAME
@@ -57,6 +57,8 @@ DRAWN_FROM = 3
 REPLICATES = 2000
 #: Metrics of which less is better.
 ERRORS = ("mae",)
+#: Metrics as tables name them.
+SHOWN = {"auroc": "AUROC", "dice": "Dice", "nsd": "NSD", "mae": "MAE", "r": "r", "r2": "R²"}
 CONTROLS = ("scratch", "in-domain")
 FACTS = "cell.json"
 
@@ -91,7 +93,9 @@ class Cell:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "checkpoint"}
 
 
-def make_heads(folder: Path, layout: str, count: int, seed: int, sites: Sequence[str], given: argparse.Namespace) -> str:
+def make_heads(
+    folder: Path, layout: str, count: int, seed: int, sites: Sequence[str], given: argparse.Namespace
+) -> str:
     """Write a cohort unless it is there, whole or not at all; returns what it is."""
     facts = f"{layout} {count} heads, seed {seed}, {'+'.join(sites)}, {given.size}"
     marker = folder / "study.txt"
@@ -211,14 +215,15 @@ def run_cell(cell: Cell, work: Path, keep: bool) -> str:
 
 
 def run_all(work_on: Callable[[Any], str], todo: Sequence[Any], jobs: int) -> None:
-    """Do everything that is not done, several at a time, and print what each says."""
+    """Do everything that is not done, several at a time, and print what each says, if anything."""
+    told: Iterator[str]
     if jobs == 1 or len(todo) < 2:
-        for each in todo:
-            print(work_on(each), flush=True)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for line in pool.map(work_on, todo):
-            print(line, flush=True)
+        told = map(work_on, todo)
+    else:
+        pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+        told = pool.map(work_on, todo)
+    for line in filter(None, told):
+        print(line, flush=True)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -255,8 +260,14 @@ def replicates(cases: pd.DataFrame, task: str, arm: str, metric: str) -> np.ndar
 
 def interval(rows: np.ndarray) -> str:
     """Mean over seeds with its 95 % interval over cases and seeds."""
-    found = summarize(over_seeds(rows, 0))
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return in_words(summarize(over_seeds(rows, 0)))
+
+
+def in_words(found: MetricValue) -> str:
+    """A value with its interval, as far as they are defined."""
+    if np.isnan(found.value):
+        return "–"
+    return f"{found.value:.3f}" + ("" if np.isnan(found.low) else f" ({found.low:.3f} to {found.high:.3f})")
 
 
 def verdict(rows: np.ndarray, metric: str) -> str:
@@ -275,17 +286,18 @@ def report(given: argparse.Namespace, cells: Sequence[Cell], work: Path) -> str:
     rows = {(t, m, arm): replicates(cases, t, arm, m) for t, m in pairs for arm in given.arms}
     missing = int((cases["status"] != "ok").sum())
     lines = [
-        f"Sites {', '.join(given.sites)}; judged on {given.test} heads of {', '.join(given.unseen)}; {given.seeds} seeds; "
-        f"95 % intervals over cases and seeds ({REPLICATES} paired draws); {missing} outputs missing.", "",
+        f"Sites {', '.join(given.sites)}; judged on {given.test} heads of {', '.join(given.unseen)}; "
+        f"{given.seeds} seeds; 95 % intervals over cases and seeds ({REPLICATES} paired draws); {missing} outputs missing.", "",
         f"| task | metric | {' | '.join(given.arms)} |", "|---|---|" + "---|" * len(given.arms),
-        *(f"| {t} | {m} | {' | '.join(interval(rows[t, m, arm]) for arm in given.arms)} |" for t, m in pairs), "",
+        *(f"| {t} | {SHOWN[m]} | {' | '.join(interval(rows[t, m, arm]) for arm in given.arms)} |" for t, m in pairs), "",
         "| task | metric | difference | value | |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for task, metric in pairs:
         for control in [arm for arm in given.arms if arm in CONTROLS]:
             for arm in [arm for arm in given.arms if arm not in CONTROLS]:
                 found = rows[task, metric, arm] - rows[task, metric, control]
-                lines.append(f"| {task} | {metric} | {arm} - {control} | {interval(found)} | {verdict(found, metric)} |")
+                name = f"{arm} - {control}"
+                lines.append(f"| {task} | {SHOWN[metric]} | {name} | {interval(found)} | {verdict(found, metric)} |")
     return "\n".join([*lines, "", *budgets(given, cells, work)])
 
 
@@ -325,7 +337,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tasks", type=listed, default=list(NAMES), help=f"of {','.join(NAMES)}")
     parser.add_argument("--arms", type=listed, default=["mae", *CONTROLS], help="see above")
     parser.add_argument("--seeds", type=int, default=1, help="adaptations of each task and arm")
-    parser.add_argument("--shots", type=numbers, default=[2, 2, 2], help="labelled heads of the three tasks, or one number")
+    parser.add_argument(
+        "--shots", type=numbers, default=[2, 2, 2], help="labelled heads of the three tasks, or one number"
+    )
     parser.add_argument("--many", type=int, default=4, help="labelled heads of the arm in-domain")
     parser.add_argument("--test", type=int, default=4, help="heads of unseen sites")
     parser.add_argument("--sites", type=listed, default=["site_a", "site_b", "site_c"], help="with the few labels")

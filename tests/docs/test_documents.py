@@ -94,6 +94,8 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "quality_study.py": "| folding | 1 |",
         "swap_study.py": "| station 1, whole | 2 |",
         "flag_study.py": "| ordinary | 4 |",
+        "fewshot_study.py": "| brain-age | MAE | mae - in-domain |",
+        "body_fewshot_study.py": "| vat | 6 | scratch |",
     }
     assert expected[example.name] in done.stdout
 
