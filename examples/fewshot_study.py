@@ -112,6 +112,10 @@ def make_heads(
 def checkpoints(given: argparse.Namespace, work: Path) -> dict[str, Path]:
     """Folder of every checkpoint that an arm names, pretrained if need be."""
     found = {name: Path(folder) for name, _, folder in (text.partition("=") for text in given.pretrained)}
+    for name, folder in found.items():
+        settings, preset = load_pretrained(folder).settings, PRESETS["small"]
+        if (settings.get("spacing_mm"), tuple(settings.get("size") or ())) != (preset.spacing_mm, preset.size):
+            raise SystemExit(f"{name}: the box of {folder} is not that of the other arms, {preset.size} voxels")
     wanted = dict.fromkeys(arm.partition(":")[0] for arm in given.arms)
     for name in wanted:
         if name not in found and name not in CONTROLS:
@@ -287,9 +291,10 @@ def report(given: argparse.Namespace, cells: Sequence[Cell], work: Path) -> str:
     missing = int((cases["status"] != "ok").sum())
     lines = [
         f"Sites {', '.join(given.sites)}; judged on {given.test} heads of {', '.join(given.unseen)}; "
-        f"{given.seeds} seeds; 95 % intervals over cases and seeds ({REPLICATES} paired draws); {missing} outputs missing.", "",
+        f"{given.seeds} seeds; 95 % intervals over cases and seeds ({REPLICATES} paired draws); "
+        f"{missing} outputs missing.", "",
         f"| task | metric | {' | '.join(given.arms)} |", "|---|---|" + "---|" * len(given.arms),
-        *(f"| {t} | {SHOWN[m]} | {' | '.join(interval(rows[t, m, arm]) for arm in given.arms)} |" for t, m in pairs), "",
+        *(f"| {t} | {SHOWN[m]} | {' | '.join(interval(rows[t, m, a]) for a in given.arms)} |" for t, m in pairs), "",
         "| task | metric | difference | value | |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for task, metric in pairs:
@@ -340,7 +345,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--shots", type=numbers, default=[2, 2, 2], help="labelled heads of the three tasks, or one number"
     )
-    parser.add_argument("--many", type=int, default=4, help="labelled heads of the arm in-domain")
+    parser.add_argument("--many", type=int, default=6, help="labelled heads of the arm in-domain")
     parser.add_argument("--test", type=int, default=4, help="heads of unseen sites")
     parser.add_argument("--sites", type=listed, default=["site_a", "site_b", "site_c"], help="with the few labels")
     parser.add_argument("--unseen", type=listed, default=["site_d", "site_e"], help="sites of the test")
