@@ -11,8 +11,8 @@ where it stopped. WORK/cases.csv holds all outputs.
 
 Without options it runs in a minute, too small to mean anything. A real one takes hours:
 
-    python examples/body_fewshot_study.py --work BODIES --labels 20,50,200 --seeds 5 --labelled 250 --test 250 \
-        --local 50 --pool 1000 --pretrain-steps 6000 --steps 0 --folds 5 --size full --jobs 2
+    python examples/body_fewshot_study.py --work BODIES --tasks all --labels 20,50,200 --seeds 5 --labelled 250 --test 250 \
+        --local 50 --pool 1000 --pretrain-steps 6000 --steps 0 --folds 5 --jobs 2
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fewshot_study import REPLICATES, SHOWN, in_words, interval, run_all, verdict
+from fewshot_study import REPLICATES, SHOWN, check_steps, in_words, interval, run_all, verdict
 
 from ukb_infer.evaluation.metrics import bootstrap_weights, resampled
 from ukb_infer.evaluation.probe import ProbeConfig, run_probe
@@ -134,6 +134,7 @@ def pretrain(given: argparse.Namespace, work: Path) -> Path:
             warning="Made from synthetic phantoms.",
         )  # fmt: skip
         run_pretrain(request, show=False)
+    check_steps(out, given.pretrain_steps)
     return out
 
 
@@ -276,7 +277,8 @@ def coverage_row(task: str, labels: int, start: str, cases: Sequence[pd.DataFram
     parts = [values(cases, "test-ukb", "coverage"), values(cases, "test-second", "coverage")]
     parts.append(values(again, "recalibrated", "coverage"))
     wider = values(again, "recalibrated", "width")[:, 0] / values(cases, "test-second", "width")[:, 0]
-    return f"| {task} | {labels} | {start} | {' | '.join(map(interval, parts))} | {np.median(wider):.2f} |"
+    ratio = "–" if np.isnan(wider).all() else f"{np.nanmedian(wider):.2f}"
+    return f"| {task} | {labels} | {start} | {' | '.join(map(interval, parts))} | {ratio} |"
 
 
 def probe_rows(given: argparse.Namespace, work: Path, checkpoint: Path, reached: dict[str, float]) -> list[str]:

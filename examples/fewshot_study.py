@@ -127,6 +127,7 @@ def pretrain(name: str, given: argparse.Namespace, work: Path) -> Path:
     """Pretrain on the pool of the sites that have labels; goes on where it stopped."""
     out, table = work / "checkpoints" / name, work / "pool" / "images.csv"
     if (out / FACTS_NAME).is_file():
+        check_steps(out, given.pretrain_steps)
         return out
     make_heads(work / "pool" / "heads", "fomo60k", given.pool, SEEDS["pool"], given.sites, given)
     if not table.is_file():
@@ -142,6 +143,12 @@ def pretrain(name: str, given: argparse.Namespace, work: Path) -> Path:
     run_pretrain(request, show=False)
     print(f"pretrained {name} in {time.monotonic() - started:.0f} s", flush=True)
     return out
+
+
+def check_steps(checkpoint: Path, steps: int) -> None:
+    """Refuse a checkpoint of an earlier call with other steps."""
+    if (found := load_pretrained(checkpoint).facts["steps"]) != steps:
+        raise SystemExit(f"{checkpoint} has {found} steps, not {steps}; give --pretrain-steps {found}, or remove it")
 
 
 def make_cells(given: argparse.Namespace, work: Path) -> list[Cell]:
