@@ -11,8 +11,8 @@ where it stopped. WORK/cases.csv holds all outputs.
 
 Without options it runs in a minute, too small to mean anything. A real one takes hours:
 
-    python examples/body_fewshot_study.py --work BODIES --tasks all --labels 20,50,200 --seeds 5 --labelled 250 --test 250 \
-        --local 50 --pool 1000 --pretrain-steps 6000 --steps 0 --folds 5 --jobs 2
+    python examples/body_fewshot_study.py --work BODIES --tasks all --labels 20,50,200 --seeds 5 --labelled 250 \
+        --test 250 --local 50 --pool 1000 --pretrain-steps 6000 --steps 0 --folds 5 --jobs 2
 """
 
 from __future__ import annotations

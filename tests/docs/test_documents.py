@@ -93,9 +93,12 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "interval_study.py": "| 24 | all |",
         "quality_study.py": "| folding | 1 |",
         "swap_study.py": "| station 1, whole | 2 |",
+        "explain_study.py": "| integrated-gradients | ",
         "flag_study.py": "| ordinary | 4 |",
         "fewshot_study.py": "| brain-age | MAE | mae - in-domain |",
         "body_fewshot_study.py": "| vat | 6 | scratch |",
+        "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
+        "gwas_study.py": "| combined |",
     }
     assert expected[example.name] in done.stdout
 

@@ -84,6 +84,10 @@ def test_train_ends_with_a_verified_module_that_predicts(data: Path, tmp_path: P
     assert history[0].startswith("member,iteration")
     assert "train_nll,valid_nll" in history[0]
     assert len(history) == 1 + 2 * 2
+    card = (tmp_path / "mod/MODULE.md").read_text()
+    assert "| waist | cm | 30 |" in card
+    assert "36 scans of 18 participants" in card
+    assert "| 17 | Ethics | approval and consent | **missing**: approval and consent |" in card
     member = tmp_path / "mod.work/member1"
     assert {p.name for p in member.iterdir()} >= {"best.safetensors", "last.safetensors", "history.csv", "tensorboard"}
 

@@ -11,6 +11,7 @@ import typer
 from ukb_infer._version import __version__
 from ukb_infer.cli import (
     adapt,
+    associate,
     bench,
     benchmark,
     calibrate,
@@ -19,7 +20,10 @@ from ukb_infer.cli import (
     demo,
     embed,
     evaluate,
+    explain,
     export,
+    gwas_combine,
+    gwas_inputs,
     info,
     merge,
     modules,
@@ -28,6 +32,7 @@ from ukb_infer.cli import (
     pretrain,
     probe,
     project,
+    report,
     retry,
     status,
     stitch,
@@ -81,9 +86,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, dataset.dataset, pretrain.pretrain,
-        embed.embed,
-        adapt.adapt, probe.probe,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, explain.explain,
+        dataset.dataset, pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate,
+        gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

@@ -318,6 +318,8 @@ def run_facts(config: PredictConfig, engine: Engine, spec: OutputSpec) -> dict[s
             {
                 "name": m.manifest.name, "version": m.manifest.version, "sha256": m.hash,
                 "members": len(m.members), "warning": m.manifest.warning,
+                # Whether the module saw a scan decides which analyses of its estimates are valid.
+                "training": {k: v for k, v in m.manifest.training.items() if k in ("targets", "scans", "scan_list")},
             }
             for m in engine.modules
         ],

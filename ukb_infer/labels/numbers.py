@@ -21,7 +21,9 @@ _WORDS = {
     "male": 1.0, "m": 1.0, "man": 1.0, "yes": 1.0, "y": 1.0, "true": 1.0, "t": 1.0,
 }  # fmt: skip
 #: UK Biobank's special codes in words, as the platform's exporter and ukbtools write them.
-_CODES = frozenset({"do not know", "prefer not to answer", "none of the above", "not known", "unknown", "unsure"})
+SPECIAL_CODES = frozenset(
+    {"do not know", "prefer not to answer", "none of the above", "not known", "unknown", "unsure"}
+)
 #: Error values of spreadsheets.
 _ERRORS = frozenset({"#div/0!", "#num!", "#value!", "#ref!", "#name?"})
 _NOT_FINITE = re.compile(r"^[+-]?(?:inf|infinity|nan)$", re.IGNORECASE)
@@ -79,7 +81,7 @@ def read_numbers(cells: Sequence[Any], *, decimal_comma: bool = False, binary: b
             not_finite[row] = np.isinf(values[row])
         elif _NOT_FINITE.match(text) or text.lower() in _ERRORS:
             not_finite[row] = True
-        elif text.lower() in _CODES:
+        elif text.lower() in SPECIAL_CODES:
             codes[row] = True
         elif not is_missing(text):
             values[row] = _number(row, text, comma=comma, binary=binary)

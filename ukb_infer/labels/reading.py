@@ -101,6 +101,7 @@ def read_labels(
     *,
     units: Mapping[str, str] | None = None,
     definitions: Mapping[str, TargetSpec] | None = None,
+    option: str = "labels",
 ) -> Labels:
     """Read labels.
 
@@ -109,6 +110,7 @@ def read_labels(
         targets: names wanted; empty for every target the file has.
         units: unit of a column or target, if not the target's own.
         definitions: user-defined targets by name.
+        option: names the file in messages.
 
     Returns:
         The labels, NaN where missing.
@@ -118,54 +120,54 @@ def read_labels(
             text instead of a number, or values in another unit.
     """
     known = {**TARGETS, **(definitions or {})}
-    table = read_table(path, f"`labels` {path}")
-    _check_keys(path, table.frame)
-    columns = _choose_columns(path, table.frame, targets, known)
+    where = f"`{option}` {path}"
+    table = read_table(path, where)
+    keys = row_keys(where, table)
+    columns = _choose_columns(where, table.frame, targets, known)
     names = tuple(targets) if targets else tuple(t for t in known if any(c.target == t for c in columns))
-    declared = _declared_units(path, units or {}, columns, known)
+    declared = _declared_units(where, units or {}, columns, known)
     by_scan: dict[str, Float64] = {}
     by_visit: dict[tuple[str, int | None], Float64] = {}
     summaries: list[LabelSummary] = []
     problems: list[str] = []
-    keys = _row_keys(path, table)
     for place, name in enumerate(names):
         chosen = [c for c in columns if c.target == name]
         counts = Counter[str]()
         for column in chosen:
-            raw = _numbers(path, table, column, known[name], counts)
+            raw = _numbers(where, table, column, known[name], counts)
             unit = declared[column.column]
             values = raw * unit.factor
-            _check_limits(path, column.column, known[name], values)
+            _check_limits(where, column.column, known[name], values)
             problems += filter(None, [find_implausible(known[name], column.column, raw, unit, table.first_row)])
             _spread(keys, column, values, place, len(names), by_scan, by_visit)
         summaries.append(
             LabelSummary(name, tuple(c.column for c in chosen), counts["present"], counts["code"], counts["infinite"])
         )
     if problems:
-        raise UsageError(f"`labels` {path}: " + "; and ".join(problems))
+        raise UsageError(f"{where}: " + "; and ".join(problems))
     return Labels(names, {n: known[n] for n in names}, by_scan, by_visit, tuple(summaries))
 
 
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 
-def _key_column(path: Path, table: pd.DataFrame, key: str) -> str | None:
+def _key_column(where: str, table: pd.DataFrame, key: str) -> str | None:
     found = [str(c) for c in table.columns if key_of(str(c)) == key]
     exact = [c for c in found if c.strip().lower() == key]
     if len(found) > 1 and len(exact) != 1 and key != "array":
-        raise UsageError(f"`labels` {path}: columns {', '.join(found)} all contain the {key}; keep one of them")
+        raise UsageError(f"{where}: columns {', '.join(found)} all contain the {key}; keep one of them")
     return next(iter(exact or found), None)
 
 
-def _check_keys(path: Path, table: pd.DataFrame) -> None:
-    if _key_column(path, table, "scan") is None and _key_column(path, table, "eid") is None:
+def _check_keys(where: str, table: pd.DataFrame) -> None:
+    if _key_column(where, table, "scan") is None and _key_column(where, table, "eid") is None:
         shown = ", ".join(list(table.columns)[:8])
         raise UsageError(
-            f"`labels` {path}: no column scan or eid (columns: {shown} ...); name the column of participants "
+            f"{where}: no column scan or eid (columns: {shown} ...); name the column of participants "
             "eid, and separate cells by commas, semicolons or tabs"
         )
     if len(table) == 0:
-        raise UsageError(f"`labels` {path}: has no rows")
+        raise UsageError(f"{where}: has no rows")
 
 
 def _text(value: Any) -> str:
@@ -179,16 +181,27 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class _RowKey:
+class RowKey:
+    """What a row belongs to: a scan, or a participant and possibly a visit; in the plain form."""
+
     scan: str
     eid: str
     instance: int | None
 
 
-def _row_keys(path: Path, table: Table) -> list[_RowKey]:
-    """Keys of the rows: scan, or participant and visit, in the plain form."""
+def row_keys(where: str, table: Table) -> list[RowKey]:
+    """Keys of the rows: scan, or participant and visit, in the plain form.
+
+    Args:
+        where: begins the messages.
+        table: as read.
+
+    Raises:
+        UsageError: no column of participants or scans, no rows, a row without key, or one that repeats another.
+    """
     frame = table.frame
-    columns = {key: _key_column(path, frame, key) for key in ("scan", "eid", "instance")}
+    _check_keys(where, frame)
+    columns = {key: _key_column(where, frame, key) for key in ("scan", "eid", "instance")}
     texts = {
         key: [""] * len(frame) if column is None else [_text(v) for v in frame[column].tolist()]
         for key, column in columns.items()
@@ -199,35 +212,35 @@ def _row_keys(path: Path, table: Table) -> list[_RowKey]:
         try:
             key = _row_key(scan, eid, visit)
         except IdError as problem:
-            raise UsageError(f"`labels` {path}: row {row}: {problem}") from None
+            raise UsageError(f"{where}: row {row}: {problem}") from None
         if key in seen:
             what = "scan" if scan else "eid and instance"
-            raise UsageError(f"`labels` {path}: row {row} repeats the {what} of an earlier row; keep one of them")
+            raise UsageError(f"{where}: row {row} repeats the {what} of an earlier row; keep one of them")
         seen.add(key)
         keys.append(key)
     return keys
 
 
-def _row_key(scan: str, eid: str, visit: str) -> _RowKey:
+def _row_key(scan: str, eid: str, visit: str) -> RowKey:
     """Key of a row; a scan's name, also in the column of participants, has priority."""
     named = parse_id(scan or eid)
     if named is None:
         raise IdError("has neither scan nor eid; complete or remove it")
     if scan or not named.eid:
-        return _RowKey(plain_scan(named.scan), "", None)
+        return RowKey(plain_scan(named.scan), "", None)
     if not visit:
-        return _RowKey("", named.eid, None)
+        return RowKey("", named.eid, None)
     number = _VISIT.match(visit)
     if number is None:
         raise IdError(f"instance is {visit[:30]!r}, expected 2 or 3")
-    return _RowKey("", named.eid, int(number[1]))
+    return RowKey("", named.eid, int(number[1]))
 
 
 # -- the columns -----------------------------------------------------------------------------------------------------
 
 
 def _choose_columns(
-    path: Path, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
+    where: str, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
 ) -> list[LabelColumn]:
     for name in targets:
         if name not in known:
@@ -243,21 +256,21 @@ def _choose_columns(
             spec = known[name]
             forms = " or ".join([name, *(f"p{field}_i2" for field in fields_of(spec))])
             near = suggest(name, table.columns)
-            raise UsageError(f"`labels` {path}: no column for {name} (looked for {forms}){near}")
+            raise UsageError(f"{where}: no column for {name} (looked for {forms}){near}")
     if not columns:
         unknown = [str(c) for c in table.columns if key_of(str(c)) is None][:5]
         hints = "; ".join(f"{u}{suggest(u, known)}" for u in unknown)
-        raise UsageError(f"`labels` {path}: no column is a known target: {hints}")
+        raise UsageError(f"{where}: no column is a known target: {hints}")
     twice = [k for k, n in Counter((c.target, c.instance) for c in columns).items() if n > 1]
     if twice:
         names = ", ".join(c.column for c in columns if (c.target, c.instance) == twice[0])
-        raise UsageError(f"`labels` {path}: columns {names} all hold {twice[0][0]}; keep one of them")
-    _refuse_near_misses(path, table, targets, known)
+        raise UsageError(f"{where}: columns {names} all hold {twice[0][0]}; keep one of them")
+    _refuse_near_misses(where, table, targets, known)
     return columns
 
 
 def _refuse_near_misses(
-    path: Path, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
+    where: str, table: pd.DataFrame, targets: Sequence[str], known: Mapping[str, TargetSpec]
 ) -> None:
     """Refuse misspelled targets, which without ``targets`` would silently be ignored."""
     if targets:
@@ -266,13 +279,13 @@ def _refuse_near_misses(
         wanted = key_of(column) is not None or parse_column(column, known) is not None
         if not wanted and parse_field(column) is None and not is_row_number(column):
             raise UsageError(
-                f"`labels` {path}: unknown column {column!r}{suggest(column, known)}; to use a table with "
+                f"{where}: unknown column {column!r}{suggest(column, known)}; to use a table with "
                 "other columns, name the wanted `targets`"
             )
 
 
 def _declared_units(
-    path: Path, units: Mapping[str, str], columns: Sequence[LabelColumn], known: Mapping[str, TargetSpec]
+    where: str, units: Mapping[str, str], columns: Sequence[LabelColumn], known: Mapping[str, TargetSpec]
 ) -> dict[str, DeclaredUnit]:
     """Unit of every column: the target's own, or that in ``units``."""
     declared = {c.column: DeclaredUnit(known[c.target].unit) for c in columns}
@@ -280,7 +293,7 @@ def _declared_units(
         matching = [c for c in columns if name in (c.column, c.target)]
         if not matching:
             near = suggest(name, [c.column for c in columns] + [c.target for c in columns])
-            raise UsageError(f"`units` {name}={unit}: {path} has no such column among those used{near}")
+            raise UsageError(f"`units` {name}={unit}: {where} has no such column among those used{near}")
         for column in matching:
             factor = conversion(known[column.target], unit, f"`units` {name}={unit}")
             declared[column.column] = DeclaredUnit(unit_name(unit), factor)
@@ -290,14 +303,14 @@ def _declared_units(
 # -- the values ------------------------------------------------------------------------------------------------------
 
 
-def _numbers(path: Path, table: Table, column: LabelColumn, spec: TargetSpec, counts: Counter[str]) -> Float64:
+def _numbers(where: str, table: Table, column: LabelColumn, spec: TargetSpec, counts: Counter[str]) -> Float64:
     """(rows,) values as written; anything that is not a measurement becomes NaN and is counted."""
     cells = table.frame[column.column].tolist()
     try:
         found = read_numbers(cells, decimal_comma=table.decimal_comma, binary=spec.is_binary)
     except NumberError as error:
         row = table.row_number(error.row)
-        raise UsageError(f"`labels` {path}: row {row}, column {column.column}: {error}") from None
+        raise UsageError(f"{where}: row {row}, column {column.column}: {error}") from None
     values = found.values
     # UK Biobank codes "do not know", "prefer not to answer" ... as negative whole numbers (Coding 100291 and others).
     special = (values < 0) & (values == np.round(values)) & (spec.lower is not None and spec.lower >= 0)
@@ -309,21 +322,21 @@ def _numbers(path: Path, table: Table, column: LabelColumn, spec: TargetSpec, co
     return values
 
 
-def _check_limits(path: Path, column: str, spec: TargetSpec, values: Float64) -> None:
+def _check_limits(where: str, column: str, spec: TargetSpec, values: Float64) -> None:
     """Refuse values outside the physical limits; a binary target has only 0 and 1."""
     finite = values[np.isfinite(values)]
     if spec.is_binary and not np.isin(finite, (0.0, 1.0)).all():
-        raise UsageError(f"`labels` {path}: column {column}: {spec.name} must be 0 or 1 (or No/Yes, Female/Male)")
+        raise UsageError(f"{where}: column {column}: {spec.name} must be 0 or 1 (or No/Yes, Female/Male)")
     low = spec.lower if spec.lower is not None else -np.inf
     outside = int((finite < low).sum())
     if outside:
         raise UsageError(
-            f"`labels` {path}: column {column}: {outside} values below {spec.name}'s physical limit {low:g} {spec.unit}"
+            f"{where}: column {column}: {outside} values below {spec.name}'s physical limit {low:g} {spec.unit}"
         )
 
 
 def _spread(
-    keys: Sequence[_RowKey],
+    keys: Sequence[RowKey],
     column: LabelColumn,
     values: Float64,
     place: int,

@@ -20,12 +20,14 @@ PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATE
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans without result after a merge.
 MISSING = "missing.csv"
+#: The page that `predict` writes on request.
+REPORT = "report.html"
 #: What makes the folder of ``stitch`` a BIDS dataset.
 BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
 #: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
-    *PARQUET.values(), LOG, LOG_KEY, MISSING, *BIDS_FILES,
+    *PARQUET.values(), LOG, LOG_KEY, MISSING, REPORT, *BIDS_FILES,
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Valid use of estimates: associations, and inputs and results of genome-wide association studies."""
