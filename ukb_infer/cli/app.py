@@ -13,6 +13,8 @@ from ukb_infer.cli import (
     associate,
     bench,
     calibrate,
+    changes,
+    changes,
     cross_validate,
     dataset,
     demo,
@@ -29,9 +31,11 @@ from ukb_infer.cli import (
     retry,
     status,
     stitch,
+    summary,
     targets,
     train,
     volumetry,
+    zscores,
 )
 from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
 from ukb_infer.console import demand_output, lost_output, prepare_streams
@@ -80,7 +84,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
-        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, dataset.dataset,
+        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, zscores.zscores,
+        changes.changes, summary.summary, dataset.dataset,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
