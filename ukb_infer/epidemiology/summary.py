@@ -156,21 +156,23 @@ def summarize(
     if by:
         bands["by"] = people["by"]
     levels = [list(_SEXES), _names(_AGES), *([sorted(bands["by"].dropna().unique())] if by else [])]
+    placed = bands.notna().all(axis=1).to_numpy()
+    cells = bands.groupby(list(bands)).ngroup().where(placed)
     counts = [
         key | {"participants": disclosure.rounded_count(int(rows.sum()), smallest) or ""}
-        for key, rows in _groups(bands, levels, bands.notna().all(axis=1).to_numpy(), smallest)
+        for key, rows in _groups(bands, levels, cells, smallest)
     ]
     statistics: list[dict[str, object]] = []
     quantiles: list[dict[str, object]] = []
     for name, unit in units.items():
-        values = np.asarray(people[name], np.float64)
-        known = np.isfinite(values) & bands.notna().all(axis=1).to_numpy()
+        values = np.array(people[name], np.float64)
+        known = np.isfinite(values) & placed
         scale = disclosure.robust_scale(values[known])
         if not known.any() or scale == 0.0:
             continue
         values[known] = disclosure.clipped(values[known], scale)
         head: dict[str, object] = {"target": name, "unit": unit}
-        for key, rows in _groups(bands, levels, known, smallest):
+        for key, rows in _groups(bands, levels, cells.where(known), smallest):
             if count := disclosure.rounded_count(int(rows.sum()), smallest):
                 statistics.append(head | key | {"n": count} | disclosure.mean_and_sd(values[rows], scale, smallest))
         quantiles += [head | row for row in _curves(people, bands["sex"], values, known, scale, smallest)]
@@ -194,17 +196,16 @@ def _names(ends: tuple[int, ...]) -> list[str]:
 
 
 def _groups(
-    bands: pd.DataFrame, levels: list[list[str]], known: NDArray[np.bool_], smallest: int
+    bands: pd.DataFrame, levels: list[list[str]], cells: pd.Series, smallest: int
 ) -> Iterator[tuple[dict[str, object], NDArray[np.bool_]]]:
     """Every cell and margin with its (N,) people: only those whose cell is large enough, in the margins, too.
 
     Args:
         bands: (N rows) a column for each dimension.
         levels: of each dimension.
-        known: (N,) people to count.
+        cells: (N,) number of each person's cell, missing for people not to count.
         smallest: count.
     """
-    cells = bands.astype(str).agg("\t".join, axis=1).where(known)
     kept = disclosure.in_large_cells(cells, smallest)
     masks = [
         {ALL: kept, **{v: kept & (bands[c] == v).to_numpy() for v in names}}
