@@ -128,16 +128,18 @@ def coverage(found: dict[str, NDArray[np.float64]], work: Path) -> pd.DataFrame:
             inside = 100.0 * ((low <= true[name]) & (true[name] <= high)).mean()
             rows.setdefault(name, []).extend([inside, (high - low).median()])
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["covered", "width", "covered0", "width0"])
-    return frame.assign(correlation=[known[n]["correlation"] for n in frame.index], width=frame["width"] / frame["width0"])
+    return frame.assign(
+        correlation=[known[n]["correlation"] for n in frame.index], width=frame["width"] / frame["width0"]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="400 phantoms twice, 40,000 simulated pairs")
-    parser.add_argument("--pairs", type=int, default=0, help="phantoms, if not 400")
+    parser.add_argument("--full", action="store_true", help="1,200 phantoms twice, 40,000 simulated pairs")
+    parser.add_argument("--pairs", type=int, default=0, help="phantoms, if not 1,200")
     parser.add_argument("--work", type=Path, help="folder that keeps the phantoms' estimates")
     arguments = parser.parse_args()
-    pairs = arguments.pairs or (400 if arguments.full else 44)
+    pairs = arguments.pairs or (1200 if arguments.full else 44)
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

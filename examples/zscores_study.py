@@ -65,7 +65,12 @@ def write_run(folder: Path, count: int, rng: np.random.Generator) -> pd.DataFram
         columns |= {f"{name}_mean": mean, f"{name}_sd": sd}
         columns |= {f"{name}_ci95_lower": mean - 1.96 * sd, f"{name}_ci95_upper": mean + 1.96 * sd}
     pd.DataFrame(keys | columns).to_csv(folder / "estimates.csv", index=False, float_format="%.7g")
-    facts = {"schema_version": 1, "level": 0.95, "level_name": "ci95", "modules": [{"name": "simulated", "sha256": "0"}]}
+    facts = {
+        "schema_version": 1,
+        "level": 0.95,
+        "level_name": "ci95",
+        "modules": [{"name": "simulated", "sha256": "0"}],
+    }
     facts["targets"] = [{"name": name} for name in TARGETS]
     (folder / "run.json").write_text(json.dumps(facts))
     who.to_csv(folder / "phenotypes.csv", index=False)

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alone = ["0999999_20201_2_0", "phantom"]
     make_run(
         where / "run", scans + alone,
-        {"weight": np.append((true + errors).ravel(), [70.0, 80.0]), "height": np.append(height.ravel(), [160.0, 170.0])},
+        {"weight": np.append(true + errors, [70.0, 80.0]), "height": np.append(height, [160.0, 170.0])},
         sd=SD,
     )  # fmt: skip
     pd.DataFrame({"scan": scans, "weight": true.ravel()}).to_csv(where / "labels.csv", index=False)

@@ -131,9 +131,7 @@ def _weakened(weakness: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]
         ("quantiles of one person", "a value itself"),
     ],
 )
-def test_the_same_attacks_find_a_weakened_summary(
-    weakness: str, attack: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_attacks_find_a_weakened_summary(weakness: str, attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     smallest, base = _weakened(weakness, monkeypatch)
     assert any(attack in recovered(seed, smallest, base)[0] for seed in range(20))
 

@@ -14,7 +14,6 @@ from ukb_infer.cli import (
     bench,
     calibrate,
     changes,
-    changes,
     cross_validate,
     dataset,
     demo,

@@ -20,12 +20,13 @@ def changes(
         typer.Option(metavar="FILE", help="Measurements at both visits of some participants: gives the correlations."),
     ] = None,
     correlations: Annotated[
-        str,
-        typer.Option(metavar="FILE|R", help="Correlation of the errors of both visits: saved before, or a number."),
+        str, typer.Option(metavar="FILE|R", help="Correlation of the errors of both visits: saved before, or a number.")
     ] = "",
     save_correlations: Annotated[
         Path | None,
-        typer.Option("--save-correlations", metavar="FILE", help="Save those that --labels gave; keep with the module."),
+        typer.Option(
+            "--save-correlations", metavar="FILE", help="Save those that --labels gave; keep with the module."
+        ),
     ] = None,
     quality: options.QualityOf = "use",
 ) -> None:

@@ -23,8 +23,8 @@ def summary(
 ) -> None:
     """Summarize a run so that nothing in it shows one person.
 
-    Writes counts.csv (by sex and age), statistics.csv (mean and sd of every target), quantiles.csv (curves over age) and
-    reasons.csv. People in groups below --min-count are in no number, margins included; counts are rounded to its
+    Writes counts.csv (by sex and age), statistics.csv (mean and sd of every target), quantiles.csv (curves over age)
+    and reasons.csv. People in groups below --min-count are in no number, margins included; counts are rounded to its
     multiples, and means, sds and quantiles to steps larger than one person's part. No extremes, ids, names or paths.
     docs/summary.md says what is checked and what cannot be. Your platform's rules and its airlock still apply.
 

@@ -14,8 +14,7 @@ from ukb_infer.cli.options import split_names
 def zscores(
     run: options.Run,
     phenotypes: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Age, sex, height (cm) and other covariates, keyed by eid or scan."),
+        Path, typer.Option(metavar="FILE", help="Age, sex, height (cm) and other covariates, keyed by eid or scan.")
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV, TSV or Parquet [default: RUN/zscores.csv].")

@@ -138,14 +138,14 @@ def run_changes(config: ChangesConfig, say: Say = print) -> Path:
 def _pairs(run: Run) -> tuple[Run, Run]:
     """The run at both visits, the same participants in the same order."""
     table, _ = one_scan_per_visit(run, None).estimated
-    visits = [table[(table["instance"] == visit) & (table["eid"] != "")].set_index("eid") for visit in VISITS]
-    both = visits[0].index.intersection(visits[1].index).sort_values()
+    visits = [table[(table["instance"] == visit) & (table["eid"] != "")].sort_values("eid") for visit in VISITS]
+    both = set(visits[0]["eid"]) & set(visits[1]["eid"])
     if not len(both):
         raise UsageError(
             f"`run` {run.folder}: has {len(visits[0])} participants at instance {VISITS[0]} and {len(visits[1])} at "
             f"{VISITS[1]}, none at both; predict both visits into one run, or merge two"
         )
-    first, second = (replace(run, table=visit.loc[both].reset_index()) for visit in visits)
+    first, second = (replace(run, table=v[v["eid"].isin(both)].reset_index(drop=True)) for v in visits)
     return first, second
 
 
@@ -159,7 +159,8 @@ def change_table(first: Run, second: Run, known: Mapping[str, VisitErrors]) -> p
     """One row per participant.
 
     Args:
-        first: run at the first visit, one scan per participant; ``second``: the same participants later.
+        first: run at the first visit, one scan per participant.
+        second: the same participants at the second visit.
         known: errors by target, "*" for all others; missing ones are uncorrelated.
     """
     table, facts = first.estimated
@@ -187,7 +188,8 @@ def _flips(first: Run, second: Run, name: str) -> NDArray[np.bool_]:
     for run in (first, second):
         found = run.estimates(name)
         sides.append(np.where(np.isfinite(found.probability), found.probability, found.mean))
-    return np.isfinite(sides).all(axis=0) & ((sides[0] > 0.5) != (sides[1] > 0.5))
+    flipped = np.isfinite(sides).all(axis=0) & ((sides[0] > 0.5) != (sides[1] > 0.5))
+    return np.asarray(flipped, bool)
 
 
 def _columns(name: str, means: Float64, sd: Float64, quantile: float) -> dict[str, object]:
@@ -219,7 +221,7 @@ def _estimated(config: ChangesConfig, first: Run, second: Run, say: Say) -> dict
         if errors := VisitErrors.estimate(means, sds, values[:, :, k]):
             found[name] = errors
         else:
-            say(f"{name}: fewer than {FEWEST_PAIRS} participants have labels at both visits; its errors count as independent")
+            say(f"{name}: fewer than {FEWEST_PAIRS} have labels at both visits; its errors count as independent")
     if not found:
         raise UsageError(
             f"`labels` {config.labels}: no target has labels at instances {VISITS[0]} and {VISITS[1]} of at least "

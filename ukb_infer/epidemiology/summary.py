@@ -209,11 +209,11 @@ def _groups(
     kept = disclosure.in_large_cells(cells, smallest)
     masks = [
         {ALL: kept, **{v: kept & (bands[c] == v).to_numpy() for v in names}}
-        for c, names in zip(bands, levels, strict=True)
+        for c, names in zip(bands.columns, levels, strict=True)
     ]
     for chosen in itertools.product(*masks):
         rows = np.logical_and.reduce([mask[v] for mask, v in zip(masks, chosen, strict=True)])
-        yield dict(zip(bands, chosen, strict=True)), rows
+        yield dict(zip(map(str, bands.columns), chosen, strict=True)), rows
 
 
 def _curves(
@@ -225,7 +225,7 @@ def _curves(
         own = np.sort(values[known & (sex == one).to_numpy() & (ages == age).to_numpy()])
         found = {f"p{100 * q:02.0f}": disclosure.quantile(own, q, scale, smallest) for q in QUANTILE_LEVELS}
         if np.isfinite(list(found.values())).any():
-            yield {"sex": one, "age": age} | found
+            yield {"sex": one, "age": age, **found}
 
 
 def _reasons(run: Run, smallest: int) -> pd.DataFrame:

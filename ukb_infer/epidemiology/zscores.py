@@ -61,7 +61,8 @@ class Reference:
             covariates: (N rows) sex and the reference's covariates.
         """
         _, facts = run.estimated
-        outside, columns = np.zeros(len(covariates), bool), {}
+        outside = np.zeros(len(covariates), bool)
+        columns: dict[str, Float64] = {}
         rows = {sex: np.asarray(covariates["sex"] == float(sex), bool) for sex in self.terms}
         designs = {sex: design(self.terms[sex], covariates[rows[sex]]) for sex in rows}
         for sex, terms in self.terms.items():
@@ -77,7 +78,7 @@ class Reference:
                 found[:, rows[sex]] = _interval(curve, curves.power, designs[sex], estimates, quantile)
             columns |= {f"{name}_z": found[0], f"{name}_z_lower": found[1], f"{name}_z_upper": found[2]}
             columns[f"{name}_percentile"] = 100.0 * norm.cdf(found[0])
-        return pd.DataFrame({"outside_reference": outside} | columns)
+        return pd.DataFrame({"outside_reference": outside, **columns})
 
     def save(self, path: Path) -> None:
         """Write it as JSON.

@@ -15,7 +15,7 @@ from ukb_infer.records import ScanKey
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
 QUALITY = "quality.csv"
-#: Derived from the estimates by `zscores` and `changes`, unless written elsewhere; removed when the estimates are written again.
+#: Derived from the estimates by `zscores` and `changes`; removed when the estimates are written again.
 DERIVED = ZSCORES, CHANGES = ("zscores.csv", "changes.csv")
 #: Tables that are also written as Parquet where that is asked for, and the names they then have.
 PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATES, SCANS, QUALITY)}
