@@ -20,10 +20,11 @@ Bool = NDArray[np.bool_]
 SMALLEST_COUNT = 5
 #: Values further from the median than so many robust sds are moved there.
 CLIP = 8.0
-#: Steps of means and quantiles, and of sds, in robust sds over people: at least any one person's part.
-_MEAN_STEP, _SD_STEP = 10.0, 0.5 * CLIP**2
+#: Steps of means and quantiles, and of sds, in robust sds over people. No one's part in a mean exceeds the first; the
+#: second is the part in the sd of a person at the limit, in a group that is spread like everyone.
+_MEAN_STEP, _SD_STEP = 2.0 * CLIP, 0.5 * CLIP**2
 #: Fewest people of a mean, of an sd, and beyond a quantile, in smallest counts.
-_FOR_MEAN, _FOR_SD, _BEYOND = 4, 40, 3
+_FOR_MEAN, _FOR_SD, _BEYOND = 8, 40, 3
 
 
 def rounded_count(count: int, smallest: int) -> int:
