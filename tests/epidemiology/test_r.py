@@ -27,7 +27,8 @@ def test_base_r_repeats_an_association(tmp_path: Path) -> None:
                           "bmi": rng.normal(27, 4, PEOPLE)})  # fmt: skip
     frame.loc[3, "bmi"] = np.nan
     fat = 2 + 0.02 * frame["age"] + 0.5 * frame["sex"] + 0.1 * rng.normal(27, 4, PEOPLE) + rng.normal(0, 1, PEOPLE)
-    make_run(tmp_path / "run", [f"{e}_20201_2_0" for e in eids], {"liverFat": (0.8 * fat + rng.normal(0, 0.3, PEOPLE)).to_numpy()})  # fmt: skip
+    estimate = (0.8 * fat + rng.normal(0, 0.3, PEOPLE)).to_numpy()
+    make_run(tmp_path / "run", [f"{e}_20201_2_0" for e in eids], {"liverFat": estimate})
     frame.to_csv(tmp_path / "phenotypes.csv", index=False)
     pd.DataFrame({"eid": eids, "liverFat": fat}).head(LABELLED).to_csv(tmp_path / "labels.csv", index=False)
     done = subprocess.run(
