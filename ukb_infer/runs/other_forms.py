@@ -62,10 +62,10 @@ def write_stata(run: Run, out: Path) -> Path:
         unit = f" [{units[column]}]" if units.get(column) else ""
         labels[names[column]] = f"{column}{unit}"[:_STATA_LABEL]
     made = table.rename(columns=names)
-    for column in made.columns[made.dtypes == "Int64"]:
-        made[column] = made[column].astype("float64")
-    for column in made.select_dtypes(["string", "object"]):
-        made[column] = made[column].fillna("").astype(object)
+    integers = [str(column) for column in made.columns[made.dtypes == "Int64"]]
+    made[integers] = made[integers].astype("float64")
+    texts = [str(column) for column in made.select_dtypes(["string", "object"]).columns]
+    made[texts] = made[texts].fillna("").astype(object)
     try:
         with atomic_path(out / STATA) as partial:
             made.to_stata(partial, write_index=False, variable_labels=labels, version=118)
