@@ -7,12 +7,13 @@ RUN := OMP_NUM_THREADS=1
 PYTEST := $(RUN) $(BIN)/python -m pytest
 JOBS ?= 2
 
-.PHONY: bench fuzz demo test test-slow soak check format clean help
+.PHONY: bench bench-report report-assets fuzz demo test test-slow soak check format clean help
 
 help:
 	@echo "make demo       set up and run the demonstration"
 	@echo "make test       set up and run the tests (make test-slow: slow tests; make soak: long tests, never in CI)"
 	@echo "make bench      measure this machine"
+	@echo "make bench-report    a report of 170,000 scans in Chromium (make report-assets: bundle its script; needs Node.js)"
 	@echo "make fuzz       100,000 mutated inputs for every reader"
 	@echo "make check      lint, types, import contracts (make format: format the code)"
 
@@ -53,6 +54,13 @@ $(VENV)/.bench: $(VENV)/.installed
 
 bench: $(VENV)/.bench
 	$(BIN)/ukb-infer bench --out bench
+
+# The report's script, bundled from versions pinned in package.json; the result is committed.
+report-assets:
+	cd ukb_infer/report/page && npm install --no-package-lock --no-audit --no-fund && npm run build
+
+bench-report: $(VENV)/.test
+	$(RUN) $(BIN)/python tests/report/bench.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

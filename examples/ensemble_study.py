@@ -29,7 +29,7 @@ from ukb_infer.phantom import ANATOMY_DETERMINED, irreducible_sd
 from ukb_infer.regression import Mixture, gaussian_quantile
 from ukb_infer.targets import TARGETS
 from ukb_infer.training.config import TrainConfig, make_config
-from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.ensemble import Standardization, make_manifest, predict_in_batches, train_members
 
 TRAINING_SEED, TEST_SEED = 606, 707
@@ -46,7 +46,7 @@ def train(images_path: Path, labels: np.ndarray, size: int, config: TrainConfig,
     if not part.exists():
         np.save(part, images)
     standardization = Standardization.fit(labels[:size], names)
-    data = LabelledProjections(images, labels[:size], people, names)
+    data = LabelledImages(images, labels[:size], people, names)
     networks = train_members(
         config, data, standardization, work / f"members-{size}", images_path=part, processes=2, threads=1, show=False
     )

@@ -83,7 +83,8 @@ class Reason(StrEnum):
     NO_FAT_SERIES = ("no_fat_series", _F, "no fat series, in the scan or at a station",
         "check the export or the unpacking of the scan")
     CONTRAST_MISSING = ("contrast_missing", _F,
-        "a requested in-phase or opposed-phase series is missing, or on another grid than water and fat",
+        "a requested in-phase or opposed-phase series is missing or on another grid than water and fat, or a session "
+        "of a head lacks a contrast that the module needs",
         "leave the contrast out, or check the export or the unpacking of the scan")
     ONLY_DERIVED_IMAGES = ("only_derived_images", _F,
         "only fraction maps, masks, objects without pixels or other derived images; neither water nor fat",

@@ -23,7 +23,10 @@ def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subp
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [[], ["modules"], ["modules", "import-mimir"], *([c] for c in COMMANDS)])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["modules"], ["modules", "import-mimir"], ["benchmark"], ["benchmark", "score"], *([c] for c in COMMANDS)],
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (
         "import sys\nfrom ukb_infer.cli.app import app\n"
@@ -166,6 +169,7 @@ def test_a_wheel_carries_the_demonstration(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
     )
+    assert (site / "ukb_infer/report/page/built/report.js").is_file()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = run("demo", "--count", 1, cwd=elsewhere, PYTHONPATH=str(site))
@@ -202,6 +206,7 @@ def test_a_module_is_made_calibrated_used_and_judged_from_the_command_line(tmp_p
     assert "verified" in run("train", *data, *how, "--out", "mod")
     assert "not calibrated" in run("predict", "projections", "--modules", "./mod", "--out", "run").lower()
     assert "14 scans predicted" in run("cross-validate", *data, *how, "--folds", "2", "--out", "cv")
+    assert all((tmp_path / folder / "MODULE.md").is_file() for folder in ("mod", "cv"))
     assert "mod: calibrated by conformal" in run("calibrate", "cv", "--module", "mod")
     assert "no 95 % interval for height, weight" in run("predict", "projections", "--modules", "./mod", "--out", "r")
     run("calibrate", "cv", "--module", "mod", "--method", "coverage")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pretraining import write_heads
 from ukb_infer.runs.read import read_scans
 
 
@@ -56,3 +57,22 @@ def test_an_interrupted_run_says_that_it_can_be_continued(small_cohort: Path, tm
     again = subprocess.run([sys.executable, "-m", "ukb_infer", *map(str, given)], capture_output=True, check=False)
     assert again.returncode == 0
     assert len(read_scans(tmp_path / "run")) == 3
+
+
+@pytest.mark.slow
+def test_an_interrupted_pretraining_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> None:
+    heads = write_heads(tmp_path / "heads", 4)
+    given = (
+        "pretrain", "--data", heads, "--out", tmp_path / "c", "--size", "16,16,16", "--spacing", 10, "--steps", 40,
+        "--batch-size", 2, "--workers", 0, "--threads", 1, "--device", "cpu",
+    )  # fmt: skip
+    code, told = interrupted(signal.SIGINT, "pretrain: 4/40", *given)
+    assert (code, "Traceback" in told) == (130, False), told
+    assert "Interrupted: finished work is kept; run the same command again to continue." in told
+    assert not (tmp_path / "c/pretrained.json").exists()
+    command = [sys.executable, "-m", "ukb_infer", *map(str, given)]
+    again = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "resuming after step" in again.stdout
+    assert (tmp_path / "c/pretrained.json").is_file()
+    assert len((tmp_path / "c/work/history.csv").read_text().splitlines()) == 21

@@ -131,9 +131,9 @@ def test_reliability_by_hand() -> None:
 def test_the_bootstrap_equals_resampling_one_by_one() -> None:
     """The replicates by weights are what resampled arrays would give."""
     d = _data(80)
-    from ukb_infer.evaluation.metrics import _continuous, _weights
+    from ukb_infer.evaluation.metrics import _continuous, bootstrap_weights
 
-    weights = list(_weights(d.participants, 5, 3))[1]
+    weights = list(bootstrap_weights(d.participants, 5, 3))[1]
     by_weight = _continuous(d, weights)
     for row in range(5):
         rows = np.repeat(np.arange(80), weights[row].astype(int))

@@ -167,6 +167,21 @@ def test_a_scan_excludes_itself_only_and_bytes_of_other_encodings_do_no_harm(tmp
     assert not is_excluded(ONE, lists)
 
 
+def test_of_ratings_only_the_excluded_scans_count(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    head = "scan,eid,instance,array,rating,note\n"
+    path.write_text(head + '0000001_20201_2_0,0000001,2,0,exclude,"metal, left"\n0000002_20201_2_0,0000002,2,0,use,\n'
+                    "0000003_20201_2_0,0000003,2,0,,later\n")  # fmt: skip
+    listed = read_id_list(path, "exclude")
+    assert listed.scans == {"1_20201_2_0"}
+    assert not listed.holds(ScanKey.from_name("0000001_20201_3_0"))  # a rating is of one scan
+    path.write_text("scan,rating\n0000001_20201_2_0,5\n0000002_20201_2_0,4\n")  # of another kind: a plain list
+    assert len(read_id_list(path, "exclude").entries) == 2
+    path.write_text(head + "0000003_20201_2_0,0000003,2,0,,later\n")
+    with pytest.raises(UsageError, match="rating is empty"):
+        read_id_list(path, "exclude")
+
+
 def test_matches_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "w.csv"
     path.write_text("9100001\n9100001.0\n9100009\n9100002_20201_2_0\n9100002_20201_3_0\n")

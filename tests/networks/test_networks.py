@@ -25,7 +25,7 @@ def test_every_head_gives_mean_and_log_variance(backbone: str) -> None:
 
 FEATURES = {
     "resnet18": 512, "resnet34": 512, "resnet50": 2048, "mobilenet_v3_small": 576, "mobilenet_v3_large": 960,
-    "efficientnet_b0": 1280, "efficientnet_v2_s": 1280, "convnext_tiny": 768,
+    "efficientnet_b0": 1280, "efficientnet_v2_s": 1280, "convnext_tiny": 768, "conv_small": 256, "conv_base": 1024,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_every_encoder_pools_to_the_features_its_head_sees(backbone: str) -> Non
 
 @pytest.mark.parametrize(
     "backbone",
-    ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
+    ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "conv_small"]
     + [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "mobilenet_v3_large", "efficientnet_v2_s")],
 )
 def test_encoder_and_head_give_what_torchvisions_own_forward_gives(backbone: str) -> None:
@@ -116,6 +116,7 @@ def _trained_like(backbone: str, n_targets: int, size: int, generator: torch.Gen
     [
         "mobilenet_v3_small",
         "resnet18",
+        "conv_small",
         pytest.param("efficientnet_b0", marks=pytest.mark.slow),
         pytest.param("convnext_tiny", marks=pytest.mark.slow),
     ],

@@ -42,7 +42,8 @@ def test_without_figures_only_tables_are_written(tmp_path: Path) -> None:
     config = EvaluateConfig(
         make_cross_validation(tmp_path / "cv"), write_labels(tmp_path), tmp_path / "out", replicates=0, figures=False
     )
-    assert [p.name for p in run_evaluate(config, lambda _: None).files] == ["metrics.csv", "metrics.md"]
+    files = [p.name for p in run_evaluate(config, lambda _: None).files]
+    assert files == ["metrics.csv", "metrics.md", "MODULE.md", "report.html"]
     with pytest.raises(UsageError, match="`replicates`"):
         EvaluateConfig(tmp_path, tmp_path, tmp_path, replicates=-1)
 
@@ -129,7 +130,7 @@ def test_one_or_two_scans_have_tables_and_no_figures(tmp_path: Path, count: int)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = run_evaluate(config, lines.append)
-    assert [p.name for p in result.files] == ["metrics.csv", "metrics.md"]
+    assert [p.name for p in result.files] == ["metrics.csv", "metrics.md", "MODULE.md", "report.html"]
     assert any("no figures of weight: fewer than 3 scans" in line for line in lines)
     found = result.comparison.results[0].metrics
     assert np.isfinite(found["mae"].value)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from ukb_infer.training.config import TrainConfig, make_config
-from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.ensemble import Standardization
 from ukb_infer.training.trainer import Trainer
 
 
-def make_data(count: int = 24) -> LabelledProjections:
+def make_data(count: int = 24) -> LabelledImages:
     """Bright squares whose size and place are the labels; some labels are missing."""
     rng = np.random.default_rng(0)
     images = np.zeros((count, 3, 256, 256), np.uint8)
@@ -20,7 +20,7 @@ def make_data(count: int = 24) -> LabelledProjections:
     for k, (size, place) in enumerate(labels):
         images[k, :, int(place) : int(place + size), 60 : int(60 + size)] = 200
     labels[::5, 1] = np.nan
-    return LabelledProjections(images, labels, np.array([f"p{k // 2}" for k in range(count)]), ("weight", "waist"))
+    return LabelledImages(images, labels, np.array([f"p{k // 2}" for k in range(count)]), ("weight", "waist"))
 
 
 def small_config(**changes: object) -> TrainConfig:
@@ -36,7 +36,7 @@ def small_config(**changes: object) -> TrainConfig:
     )
 
 
-def make_trainer(folder: Path, data: LabelledProjections, config: TrainConfig) -> Trainer:
+def make_trainer(folder: Path, data: LabelledImages, config: TrainConfig) -> Trainer:
     """Of one member."""
     standardized = Standardization.fit(data.labels, data.targets).apply(data.labels)
     return Trainer(config, 0, data, standardized, np.arange(18), np.arange(18, 24), folder)

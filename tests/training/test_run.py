@@ -84,8 +84,26 @@ def test_train_ends_with_a_verified_module_that_predicts(data: Path, tmp_path: P
     assert history[0].startswith("member,iteration")
     assert "train_nll,valid_nll" in history[0]
     assert len(history) == 1 + 2 * 2
+    card = (tmp_path / "mod/MODULE.md").read_text()
+    assert "| waist | cm | 30 |" in card
+    assert "36 scans of 18 participants" in card
+    assert "| 17 | Ethics | approval and consent | **missing**: approval and consent |" in card
     member = tmp_path / "mod.work/member1"
     assert {p.name for p in member.iterdir()} >= {"best.safetensors", "last.safetensors", "history.csv", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("classification", "0/1 targets only, not waist"), ("segmentation", "use `ukb-infer adapt`")]
+)
+def test_an_objective_that_cannot_learn_the_labels_is_refused(
+    name: str, words: str, data: Path, tmp_path: Path
+) -> None:
+    config = make_config("fast", objective=name, iterations=2)
+    request = TrainRequest(
+        projections=data / "projections", labels=data / "labels.csv", out=tmp_path / "mod", config=config, device="cpu"
+    )
+    with pytest.raises(UsageError, match=words):
+        run_train(request, lambda _: None)
 
 
 def test_projections_that_were_excluded_or_failed_later_are_not_learned(data: Path, tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import typer
 
 from ukb_infer._version import __version__
 from ukb_infer.cli import (
+    adapt,
     associate,
     bench,
+    benchmark,
     calibrate,
     changes,
     cross_validate,
     dataset,
     demo,
+    embed,
     evaluate,
     export,
     gwas_combine,
@@ -26,7 +29,10 @@ from ukb_infer.cli import (
     modules,
     phantom,
     predict,
+    pretrain,
+    probe,
     project,
+    report,
     retry,
     status,
     stitch,
@@ -76,20 +82,21 @@ def _root(
         demand_output()
 
 
-#: Every command with its function, in the order of ``--help``; `modules` has subcommands.
+#: Every command with its function, in the order of ``--help``; `modules` and `benchmark` have subcommands.
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate,
-        associate.associate, gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, zscores.zscores,
-        changes.changes, summary.summary, dataset.dataset,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, dataset.dataset,
+        pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate, gwas_inputs.gwas_inputs,
+        gwas_combine.gwas_combine, zscores.zscores, changes.changes, summary.summary,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command)(_function)
 app.add_typer(modules.app, name="modules")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

@@ -58,6 +58,13 @@ def anomalies(incomplete: str) -> list[str]:
     return _beginning(anomaly_names(), incomplete)
 
 
+def tasks(incomplete: str) -> list[str]:
+    """Complete the name of a task; the shell itself completes files."""
+    from ukb_infer.tasks.registry import TASKS
+
+    return _beginning(TASKS, incomplete)
+
+
 def modules(incomplete: str) -> list[str]:
     """Complete the name of a module; the shell itself completes paths."""
     from ukb_infer.modules.find import list_modules

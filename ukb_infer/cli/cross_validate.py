@@ -28,8 +28,8 @@ def cross_validate(
 
     Every scan is predicted by networks that never saw its participant. Trains folds x members networks exactly as train
     does, so that calibrate can transfer their errors to the module. Writes predictions.csv (means, variances, labels,
-    folds) and history.csv. Both visits of a participant are always in the same fold. To resume a killed run, repeat the
-    command.
+    folds), history.csv, MODULE.md and report.html (metrics, groups, the items of TRIPOD+AI). Both visits of a
+    participant are always in the same fold. To resume a killed run, repeat the command.
 
     Example:
         ukb-infer cross-validate --projections projections --labels labels.csv --preset fast --out cv
@@ -39,4 +39,8 @@ def cross_validate(
     request = shared.request(out=out, members=members, folds=folds)
     from ukb_infer.training.cross_validate import run_cross_validate
 
-    run_cross_validate(request, typer.echo)
+    if run_cross_validate(request, typer.echo) is not None:
+        from ukb_infer.report.card import card_of_cross_validation
+
+        for path in card_of_cross_validation(request.out):
+            typer.echo(f"  {path}")

@@ -37,11 +37,15 @@ def evaluate(
             help="Unit divisor of a target in a MIMIR predictions.csv, from the module's metadata.txt; repeatable.",
         ),
     ] = None,
+    phenotypes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Table with sex, age or both, for groups [default: the labels].")
+    ] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures as PDF and PNG.")] = True,
 ) -> None:
     """Compare the estimates of a run with labels.
 
-    Writes metrics.csv, metrics.md and figures; prints the metrics next to the accuracy published for MIMIR.
+    Writes metrics.csv, metrics.md, a card with groups and the items of TRIPOD+AI (MODULE.md, report.html) and figures;
+    prints the metrics next to the accuracy published for MIMIR.
 
     Example:
         ukb-infer evaluate run --labels labels.csv --out agreement
@@ -58,6 +62,7 @@ def evaluate(
         replicates=replicates,
         seed=seed,
         figures=figures,
+        phenotypes=phenotypes,
         divisors=_divisors(divisors or []),
     )
     result = run_evaluate(config, lambda line: typer.echo(line.replace("`divisors`", "--divisor"), err=True))

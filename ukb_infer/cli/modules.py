@@ -60,7 +60,7 @@ def show(name: Name) -> None:
         ("intended use", m.intended_use),
         ("provenance", m.provenance),
         ("licence", m.licence),
-        ("recipe", m.input.recipe),
+        ("input", m.input.form.name),
         ("backbone", m.network.encoder),
         ("members", len(m.members)),
         ("outliers", m.outputs.outliers.fitted_on if m.outputs.outliers else "not available"),

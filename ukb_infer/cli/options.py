@@ -173,6 +173,9 @@ OodThreshold = Annotated[
     ),
 ]  # fmt: skip
 Parquet = Annotated[bool, After("timeout_s"), typer.Option("--parquet", help="Also write the tables as Parquet.")]
+Report = Annotated[
+    bool, After("parquet"), typer.Option("--report", help="Also write report.html, the run as one page.")
+]
 
 # Only for project.
 Recipe = Annotated[

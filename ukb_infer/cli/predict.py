@@ -23,6 +23,7 @@ def predict(
     prediction_sets: options.PredictionSets = False,
     ood_threshold: options.OodThreshold = 99.8,
     parquet: options.Parquet = False,
+    report: options.Report = False,
 ) -> None:
     """Estimate all targets of every scan, with intervals.
 
@@ -47,4 +48,10 @@ def predict(
         from ukb_infer.inference.predict import run_predict
 
         summary = run_predict(config, progress)
+    if report and not summary.dry_run and not summary.again:
+        from ukb_infer.cli.report import write
+        from ukb_infer.report.report import ReportConfig
+        from ukb_infer.runs.files import REPORT
+
+        write(ReportConfig(run=config.out, out=config.out / REPORT, projections=projections))
     finish(summary)

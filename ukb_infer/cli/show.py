@@ -6,6 +6,7 @@ rich respects the width and encoding of the terminal and NO_COLOR; it is importe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from typing import Any, Literal
 
 import typer
@@ -36,6 +37,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], plain: Iterable
     for row in rows:
         drawn.add_row(*row)
     _print(drawn)
+
+
+def interval(metric: Any) -> str:
+    """A :class:`~ukb_infer.evaluation.MetricValue` as ``0.71 [0.6, 0.8]``; ``-`` where it is not defined (NaN)."""
+    if isnan(metric.value):
+        return "-"
+    inside = "" if isnan(metric.low) else f" [{metric.low:.4g}, {metric.high:.4g}]"
+    return f"{metric.value:.4g}{inside}"
 
 
 def markdown(text: str) -> None:

@@ -31,6 +31,26 @@ Units = Annotated[
 Define = Annotated[
     Path | None, typer.Option(metavar="FILE.toml", help="Your own targets: [targets.NAME] unit, lower ...")
 ]
+# Also of other commands that train.
+Device = Annotated[
+    str,
+    completion.choice("auto", "cpu", "cuda", help="auto, cpu or cuda; several GPUs: start the command with torchrun."),
+]
+Processes = Annotated[
+    int,
+    typer.Option(metavar="N", help="Members trained in parallel [default: one per core on a CPU].", show_default=False),
+]
+Threads = Annotated[
+    int, typer.Option(metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False)
+]
+Work = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder for checkpoints [default: OUT.work]; may be deleted when done."),
+]
+Warn = Annotated[str, typer.Option(metavar="TEXT", help="Warning shown whenever the module is used.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing result, and checkpoints of other settings.")
+]
 
 #: Options that are training settings; None keeps the value of the preset or file.
 SETTINGS = (
@@ -92,35 +112,17 @@ class TrainingOptions:
     ] = ""
     units: Units = None
     define: Define = None
-    device: Annotated[
-        str,
-        completion.choice(
-            "auto", "cpu", "cuda", help="auto, cpu or cuda; several GPUs: start the command with torchrun."
-        ),
-    ] = "auto"
+    device: Device = "auto"
     precision: Annotated[str | None, typer.Option(help="fp32, or bf16 on CUDA.")] = None
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="Reproducible on CUDA too; slower. CPUs always are.")
     ] = None
-    processes: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Members trained in parallel [default: one per core on a CPU].", show_default=False
-        ),
-    ] = 0
-    threads: Annotated[
-        int,
-        typer.Option(metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False),
-    ] = 0
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder for checkpoints [default: OUT.work]; may be deleted when done."),
-    ] = None
-    warning: Annotated[str, typer.Option(metavar="TEXT", help="Warning shown whenever the module is used.")] = ""
+    processes: Processes = 0
+    threads: Threads = 0
+    work: Work = None
+    warning: Warn = ""
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count the labels; write nothing.")] = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing result, and checkpoints of other settings.")
-    ] = False
+    overwrite: Overwrite = False
 
     def request(self, **own: Any) -> TrainRequest:
         """Turn the options, and the ``own`` ones of the command, into a request."""

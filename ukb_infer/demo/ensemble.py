@@ -25,7 +25,7 @@ from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS
 from ukb_infer.training.calibrate import fit_module
 from ukb_infer.training.config import TrainConfig, make_config
-from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.ensemble import Standardization, make_manifest, predict_in_batches, train_members
 
 WARNING = "Demonstration on synthetic bodies: it was trained on computer-made phantoms and knows nothing about people."
@@ -186,7 +186,7 @@ def make_demo(
     images, labels = _make_set("training", TRAINING_SEED, config.training, config, work, say)
     targets = tuple(TARGETS)
     standardization = Standardization.fit(labels, targets)
-    data = LabelledProjections(images, labels, np.array([f"{k:07d}" for k in range(1, len(images) + 1)]), targets)
+    data = LabelledImages(images, labels, np.array([f"{k:07d}" for k in range(1, len(images) + 1)]), targets)
     networks = train_members(
         config.train_config(), data, standardization, work / "members", processes=config.workers,
         images_path=work / f"training-{config.training}" / "images.npy",

@@ -31,6 +31,8 @@ Float64 = NDArray[np.float64]
 
 #: Fewest labelled participants per coefficient; below, no interval of any estimator can be trusted.
 FEWEST_LABELLED_PER_TERM = 5
+#: Degrees of freedom of a variance below which it is uncertain; with 15, 95 % intervals covered 91 to 92 %.
+_FEW = 20.0
 #: Nodes of the average over the run's own predictive distribution.
 _NODES = norm.ppf((np.arange(15) + 0.5) / 15)
 MEANING: Mapping[str, str] = {
@@ -143,7 +145,7 @@ def associate(
     if "multiple_imputation" in results and "simex" not in results:
         notes.append("SIMEX is not given: the errors are not classical (estimate = measurement + independent error)")
     balance = None if case.data is None else compare_labelled(case.formula.terms, case.data, cohort)
-    cautions = (*case.cautions(), *(balance.cautions if balance else ()))
+    cautions = (*case.cautions(results), *(balance.cautions if balance else ()))
     return Associations(model, case.formula.outcome, chosen, level, tuple(cohort.estimates), case.place, tuple(rows),
                         recommended, why, cautions, tuple(notes), balance)  # fmt: skip
 
@@ -284,7 +286,7 @@ class Case:
             "measurements alone"
         )
 
-    def cautions(self) -> Iterator[str]:
+    def cautions(self, results: Mapping[str, Estimated]) -> Iterator[str]:
         """What is wrong with the data, or could not be checked."""
         wrong = (
             "the errors of the estimates of this model's outcome are part of its coefficients wherever they depend on "
@@ -304,6 +306,12 @@ class Case:
             yield (
                 "The labelled have out-of-fold estimates, the others those of the whole module, whose errors are a "
                 "little smaller; for an exposure this biases the combination slightly"
+            )
+        support = results["chen_chen"].support if "chen_chen" in results else None
+        if support is not None and (weak := [t for t, n in zip(self.formula.terms, support, strict=True) if n < _FEW]):
+            yield (
+                f"The precision of chen_chen for {', '.join(weak)} rests on few labelled participants, those whose "
+                "estimate and measurement disagree: its intervals may be too narrow. Measure more or report labels_only"
             )
 
 

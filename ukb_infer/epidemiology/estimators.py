@@ -6,7 +6,7 @@ contributions of all rows to their error; one function turns contributions into 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,14 @@ class Estimated:
         beta: (p,) coefficients.
         se: (p,) standard errors.
         df: (p,) degrees of freedom of the t distribution of the interval.
+        support: (p,) degrees of freedom of the variance itself (Satterthwaite), small if few participants make it up;
+            None where that was not asked.
     """
 
     beta: Float64
     se: Float64
     df: Float64
+    support: Float64 | None = None
 
 
 def clustered(parts: Float64, people: Int64) -> Float64:
@@ -122,7 +125,9 @@ def chen_chen(family: Family, data: Data) -> Estimated:
     weights, leverage = _weights(sums, shifts)
     beta = own.beta - weights @ (few.beta - everyone.beta)
     left = (sums - shifts @ weights.T) * leverage_factor(leverage)[:, None]
-    return _estimated(beta, left, _df(data))
+    found = _estimated(beta, left, _df(data))
+    noise = np.einsum("ij,ij->j", left**2, left**2) - found.se**4 / data.labelled.sum()
+    return replace(found, support=2.0 * found.se**4 / np.maximum(noise, 1e-300))
 
 
 def _weights(parts: Float64, moved: Float64) -> tuple[Float64, Float64]:

@@ -198,7 +198,11 @@ def _fit_quantile(family: Family, design: Float64, outcome: Float64) -> Fit:
     import warnings
 
     from scipy.stats import norm
-    from statsmodels.regression.quantile_regression import QuantReg, hall_sheather
+
+    try:
+        from statsmodels.regression.quantile_regression import QuantReg, hall_sheather
+    except ImportError as error:
+        raise RunError('quantile regression needs statsmodels: pip install "ukb-infer[epidemiology]"') from error
 
     count = len(outcome)
     with warnings.catch_warnings():

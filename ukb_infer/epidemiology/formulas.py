@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.text import suggest
 
 Float64 = NDArray[np.float64]
@@ -46,11 +46,14 @@ class Formula:
 
     Raises:
         UsageError: not a formula, an unknown function, or a text that cannot be an outcome.
+        RunError: formulaic is not installed.
     """
 
     def __init__(self, model: str, frame: pd.DataFrame) -> None:
-        from formulaic import Formula as Parsed
-
+        try:
+            from formulaic import Formula as Parsed
+        except ImportError as error:
+            raise RunError('formulas need formulaic: pip install "ukb-infer[epidemiology]"') from error
         self.model = model
         matrices = self._evaluate(lambda: Parsed(model).get_model_matrix(frame, na_action="ignore"))
         self._spec: Any = matrices.model_spec

@@ -130,13 +130,13 @@ def evaluate_target(data: TargetPredictions, *, replicates: int = 1000, seed: in
     data = data.ordered()
     compute = _binary if data.binary else _continuous
     with np.errstate(all="ignore"):  # undefined for few or constant labels: NaN
-        parts = [compute(data, weights) for weights in _weights(data.participants, replicates, seed)]
+        parts = [compute(data, weights) for weights in bootstrap_weights(data.participants, replicates, seed)]
     values = {name: np.concatenate([p[name] for p in parts]) for name in names}
-    return {name: _summarize(found) for name, found in values.items()}
+    return {name: summarize(found) for name, found in values.items()}
 
 
-def _summarize(found: Float64) -> MetricValue:
-    """Summarize row 0, the data, and replicates; they give an interval if nearly all define the metric."""
+def summarize(found: Float64) -> MetricValue:
+    """Summarize row 0, the data, and replicates, (rows,); they give an interval if nearly all define the metric."""
     rest = found[1:][np.isfinite(found[1:])]
     if rest.size < max(FEWEST_REPLICATES, DEFINED_SHARE * (found.size - 1)):
         return MetricValue(float(found[0]), np.nan, np.nan)
@@ -144,8 +144,14 @@ def _summarize(found: Float64) -> MetricValue:
     return MetricValue(float(found[0]), float(low), float(high))
 
 
-def _weights(participants: NDArray[np.str_], replicates: int, seed: int) -> Iterator[Float64]:
-    """(rows, n) weights in chunks: first the data itself, then how often each scan's participant was drawn."""
+def bootstrap_weights(participants: NDArray[np.str_], replicates: int, seed: int) -> Iterator[Float64]:
+    """(rows, n) weights in chunks: first the data itself, then how often each scan's participant was drawn.
+
+    Args:
+        participants: (n,) text, equal for scans of one participant.
+        replicates: bootstrap replicates.
+        seed: of the draws.
+    """
     _, index = np.unique(participants, return_inverse=True)
     count = int(index.max()) + 1
     yield np.ones((1, index.size))
@@ -363,6 +369,33 @@ def _ranking(label: Float64, score: Float64, weights: Float64) -> tuple[Float64,
     auroc = _divide((positive * below).sum(axis=1), all_true * all_false)
     precision = true / np.maximum(true + false, 1e-12)
     return auroc, _divide((positive * precision).sum(axis=1), np.where(all_false > 0, all_true, 0.0))
+
+
+def resampled(metric: str, label: Float64, estimate: Float64, weights: Float64) -> Float64:
+    """One metric for every row of weights, (rows,); NaN where it is not defined.
+
+    Args:
+        metric: ``auroc``, ``mae``, ``r`` or ``r2``.
+        label: (n,) 0 or 1 for the AUROC.
+        estimate: (n,) score or value.
+        weights: (rows, n), e.g. from :func:`bootstrap_weights`.
+    """
+    if not label.size:
+        return np.full(len(weights), np.nan)
+    with np.errstate(all="ignore"):
+        n = weights.sum(axis=1)
+        if metric == "auroc":
+            return _ranking(label, estimate, weights)[0]
+        if metric == "mae":
+            return _divide(weights @ np.abs(estimate - label), n)
+        if metric not in ("r", "r2"):
+            raise ValueError(f"metric: got {metric!r}, expected auroc, mae, r or r2")
+        y, m = label - label.mean(), estimate - estimate.mean()
+        sy, sm, syy, smm, sym = (weights @ v for v in (y, m, y * y, m * m, y * m))
+        spread = _spread(n, sy, syy, label)
+        if metric == "r2":
+            return 1.0 - _divide(weights @ np.square(estimate - label), spread)
+        return _pearson(label.size, spread, _spread(n, sm, smm, estimate), sym - sy * sm / n)
 
 
 def reliability_bins(label: Float64, probability: Float64) -> tuple[Float64, Float64, NDArray[np.int64]]:

@@ -29,7 +29,7 @@ from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, Projection, ReadingOptions, ScanKey, Stations
 from ukb_infer.text import shown
 
-InputKind = Literal["zip", "dicom", "nifti", "projection"]
+InputKind = Literal["zip", "dicom", "nifti", "projection", "volumes"]
 #: What looks at a scan between checks and fusion: it may flag or correct stations, and measures their quality.
 Inspect = Callable[[Stations], tuple[Stations, Measures]]
 

@@ -1,4 +1,4 @@
-"""The recipe record; the registry is :mod:`ukb_infer.imaging.recipes`."""
+"""The form of what a network sees, and the recipe record; the registry is :mod:`ukb_infer.imaging.recipes`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How checked stations become the array that a network sees.
+class ImageForm:
+    """The arrays that a network sees.
 
     Attributes:
         name: in options, manifests and runs.
-        shape: (channels, rows, cols) of the projection; with ``dtype`` it identifies the recipe.
-        dtype: NumPy's name of the projection's type, e.g. ``uint8``.
+        shape: (channels, rows, cols) of a projection, (channels, x, y, z) of volumes; with ``dtype`` it identifies a
+            recipe.
+        dtype: NumPy's name of the type, e.g. ``uint8``.
         channels: one name per channel.
-        project: stations, head first, to the projection; raises ScanError if they cannot be projected.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: str
     channels: tuple[str, ...]
-    project: Callable[[Sequence[Station]], NDArray[Any]]
 
     @property
     def form(self) -> str:
@@ -36,13 +35,24 @@ class Recipe:
         return form_of(self.dtype, self.shape)
 
     def fits(self, dtype: object, shape: Sequence[int]) -> bool:
-        """Whether an array of this type and shape may be a projection of this recipe.
+        """Whether an array of this type and shape may be one of these.
 
         Args:
             dtype: of NumPy or torch.
-            shape: of one projection, (channels, rows, cols).
+            shape: of one array.
         """
         return form_of(dtype, shape) == self.form
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ImageForm):
+    """How checked stations become a projection; attributes as in :class:`ImageForm`, and:
+
+    Attributes:
+        project: stations, head first, to the projection; raises ScanError if they cannot be projected.
+    """
+
+    project: Callable[[Sequence[Station]], NDArray[Any]]
 
 
 def form_of(dtype: object, shape: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.engine import Engine
 from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.jobs import make_job
 from ukb_infer.inference.plan import Plan, count_words, empty_summary, left_to_do, seconds_of, still_to_do, time_words
-from ukb_infer.inference.work import Job, process_scan
+from ukb_infer.inference.work import process_scan
 from ukb_infer.runs.columns import OutputSpec
 from ukb_infer.runs.summary import RunSummary
 
@@ -47,7 +49,7 @@ def _expected_time(config: PredictConfig, todo: Sequence[ScanInput], engine: Eng
     readable = [s for s in todo if s.problem is None]
     if not readable:
         return "nothing to read"
-    job = Job(readable[len(readable) // 2], config.reading, engine.recipe.name, swaps=config.swaps)
+    job = make_job(replace(config, projections=None), readable[len(readable) // 2], engine.modules[0].manifest)
     blank = [np.zeros(engine.recipe.shape, engine.recipe.dtype)] * engine.batch_size
     project = seconds_of(lambda: process_scan(job)) / max(1, config.workers)
     infer = seconds_of(lambda: engine.predict(blank)) / engine.batch_size

@@ -1,4 +1,4 @@
-"""Several modules together: from batches of projections to combined estimates."""
+"""Several modules together: from batches of images to combined estimates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ukb_infer.errors import ModuleError, UsageError
-from ukb_infer.imaging.recipes import Recipe
+from ukb_infer.imaging.recipe import ImageForm
 from ukb_infer.modules import Calibration, InferenceModule, ModuleTarget, find_module, load_module, read_manifest
 from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.find import default_modules
@@ -68,25 +68,25 @@ class Launched:
 
 
 class BatchBuffers:
-    """Copies projections into batches of one size, in pinned memory for a GPU.
+    """Copies images into batches of one size, in pinned memory for a GPU.
 
     Every batch is padded to the size, so that a result does not depend on the other scans.
 
     Args:
-        recipe: of the projections.
+        recipe: of the images.
         size: of every batch.
         device: where the batches go.
         in_flight: batches in flight at most; each has its own buffer until its result is read.
     """
 
-    def __init__(self, recipe: Recipe, size: int, device: torch.device, in_flight: int) -> None:
+    def __init__(self, recipe: ImageForm, size: int, device: torch.device, in_flight: int) -> None:
         self.in_flight = in_flight
         blank = torch.from_numpy(np.zeros((size, *recipe.shape), recipe.dtype))
         self._buffers = [blank.pin_memory() if device.type == "cuda" else blank.clone() for _ in range(in_flight)]
         self._turn = 0
 
     def fill(self, images: Sequence[NDArray[np.generic]]) -> torch.Tensor:
-        """The next batch: these projections, then zeros."""
+        """The next batch: these images, then zeros."""
         buffer = self._buffers[self._turn]
         self._turn = (self._turn + 1) % len(self._buffers)
         for k, image in enumerate(images):
@@ -167,10 +167,10 @@ class Engine:
         return self.buffers.in_flight > 1
 
     def predict(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-        """Estimates of up to ``batch_size`` projections.
+        """Estimates of up to ``batch_size`` images.
 
         Args:
-            images: of the modules' recipe, each (channels, rows, cols).
+            images: of the modules' recipe, each (channels, ...).
 
         Returns:
             (N, 3 targets + 2 parts) float64 in natural units: mean, aleatoric and epistemic variance of every target,
@@ -203,6 +203,11 @@ class Engine:
             if len(parts) > 1:
                 tail += [column for part in parts for column in (part.mean, part.total_variance)]
         return np.stack([*columns, *tail, *self._outlier_percentiles(features)], axis=1)[:count]
+
+    def probabilities(self, launched: Launched) -> NDArray[np.float32] | None:
+        """Of every voxel and label, (N, labels, x, y, z), the background first; None without a segmentation."""
+        found = [raw.probabilities for raw in launched.raws if raw.probabilities is not None]
+        return np.asarray(found[0][: launched.count].cpu().numpy()) if found else None
 
     def _outlier_percentiles(self, features: Sequence[NDArray[Any] | None]) -> list[NDArray[np.float64]]:
         """One array of (N,) in 0-100, none where no module knows ordinary scans.
@@ -259,17 +264,19 @@ class Engine:
         return hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest() if used else ""
 
 
-def _common_recipe(modules: Sequence[InferenceModule]) -> Recipe:
-    """The recipe whose projections all modules take.
+def _common_recipe(modules: Sequence[InferenceModule]) -> ImageForm:
+    """The recipe whose images all modules take.
 
     Raises:
-        ModuleError: names the modules of each recipe.
+        ModuleError: names the modules of each recipe; or several segment, whose masks would have one name.
     """
+    if len(segmenting := [m.manifest.name for m in modules if m.is_segmentation]) > 1:
+        raise ModuleError(f"{' and '.join(segmenting)} both write masks; use one of them at a time")
     recipes = {m.recipe.name: m.recipe for m in modules}
     if len(recipes) > 1:
         of_each = (f"{r}: {', '.join(m.manifest.name for m in modules if m.recipe.name == r)}" for r in recipes)
         raise ModuleError(
-            f"the modules take projections of different recipes ({'; '.join(of_each)}); use those of one recipe"
+            f"the modules take images of different recipes ({'; '.join(of_each)}); use those of one recipe"
         )
     return next(iter(recipes.values()))
 

@@ -112,7 +112,7 @@ def resolve_inputs(
             "projections (.npy); folders named like derived images (derivatives, masks) are not searched"
             f"{'; ' if own.words else ''}{own.words}"
         )
-    return _unique(found)
+    return keep_unique(found)
 
 
 def _is_pattern(root: Path | None) -> bool:
@@ -442,7 +442,7 @@ def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[S
     yield from found or [_make_input(path, text, None, Reason.NO_DICOM)]
 
 
-def _unique(found: Iterable[ScanInput]) -> list[ScanInput]:
+def keep_unique(found: Iterable[ScanInput]) -> list[ScanInput]:
     """One entry per key, sorted; the same file given twice is fine, two readable files are not.
 
     Raises:

@@ -65,17 +65,23 @@ class Plan:
             yield JournalInput(key=s.key, given=s.given, excluded=s.key.scan in self.excluded, mine=mine)
 
 
-def make_plan(config: CommonConfig) -> Plan:
+#: Finds the scans that inputs name, like :func:`ukb_infer.inference.inputs.resolve_inputs`.
+FindScans = Callable[..., list[ScanInput]]
+
+
+def make_plan(config: CommonConfig, find: FindScans = resolve_inputs) -> Plan:
     """Find the scans, apply the exclusion lists and the shard.
+
+    Args:
+        config: of the run.
+        find: finds them.
 
     Raises:
         UsageError: invalid inputs, lists or shard.
         RunError: there are no scans.
     """
     not_searched: list[str] = []
-    scans = resolve_inputs(
-        config.inputs, config.root, base=config.base, outputs=config.outputs, say=not_searched.append
-    )
+    scans = find(config.inputs, config.root, base=config.base, outputs=config.outputs, say=not_searched.append)
     exclusions = read_exclusions(config.exclude, config.base)
     excluded = frozenset(s.key.scan for s in scans if s.excluded or is_excluded(s.key, exclusions))
     notes, warnings = describe_exclusions(exclusions, [s.key for s in scans])

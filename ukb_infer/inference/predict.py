@@ -17,23 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
-from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.errors import ModuleError, ScanError, UsageError
 from ukb_infer.execution import JournalRow
 from ukb_infer.imaging.readers.projection_file import load_projection
-from ukb_infer.imaging.recipe import Recipe
+from ukb_infer.imaging.recipe import ImageForm, Recipe
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.dry_run import dry_run
 from ukb_infer.inference.engine import Engine, Launched, OutputTarget, resolve_modules
-from ukb_infer.inference.inputs import ScanInput
+from ukb_infer.inference.inputs import ScanInput, resolve_inputs
+from ukb_infer.inference.jobs import make_job
 from ukb_infer.inference.layout import interval_warnings, output_spec
 from ukb_infer.inference.passes import outcomes
-from ukb_infer.inference.plan import make_plan, still_to_do
+from ukb_infer.inference.plan import FindScans, make_plan, still_to_do
 from ukb_infer.inference.session import Session, journal_row, open_session
-from ukb_infer.inference.work import Job, Outcome
-from ukb_infer.modules.manifest import MANIFEST_NAME
+from ukb_infer.inference.volumes import SessionFinder, write_mask
+from ukb_infer.inference.work import Outcome
+from ukb_infer.modules.manifest import MANIFEST_NAME, VolumeInput, read_manifest
 from ukb_infer.networks.device import choose_batch_size, choose_device, choose_precision, prepare_device
 from ukb_infer.reasons import Reason
 from ukb_infer.runs.columns import OutputSpec
+from ukb_infer.runs.files import mask_path
 from ukb_infer.runs.summary import Progress, RunSummary
 from ukb_infer.runs.tables import require_parquet
 
@@ -57,7 +60,7 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
     if config.parquet:
         require_parquet()
     config.quality_spec()  # complains before anything is loaded
-    plan = make_plan(config)
+    plan = make_plan(config, scans_finder(config))
     engine = load_engine(config)
     check_cache(config, engine.recipe)
     spec = output_spec(config, engine)
@@ -74,12 +77,23 @@ def run_predict(config: PredictConfig, progress: Progress | None = None) -> RunS
         return session.end(started, loaded=loaded, warnings=warnings)
 
 
+def scans_finder(config: PredictConfig) -> FindScans:
+    """What finds the scans that the modules take; that of projections where no module can be read."""
+    try:
+        folders = resolve_modules([_place_of(name, config) for name in config.modules])
+        reads = [read for folder in folders if isinstance(read := read_manifest(folder).input, VolumeInput)]
+    except ModuleError:  # said when the modules are loaded
+        return resolve_inputs
+    return SessionFinder(reads[0].modalities) if reads else resolve_inputs
+
+
 def load_engine(config: PredictConfig) -> Engine:
     """Load the modules on the configured device."""
     folders = resolve_modules([_place_of(name, config) for name in config.modules])
     device = choose_device(config.device)
     prepare_device(device)
-    precision, batch_size = choose_precision(config.precision, device), choose_batch_size(config.batch_size, device)
+    precision, dimension = choose_precision(config.precision, device), read_manifest(folders[0]).network.dimension
+    batch_size = choose_batch_size(config.batch_size, device, dimension)
     return Engine(folders, device, precision, batch_size, config.backend)
 
 
@@ -91,8 +105,8 @@ def _place_of(module: str, config: PredictConfig) -> str:
         return module
 
 
-def check_cache(config: PredictConfig, recipe: Recipe) -> None:
-    """Refuse a cache folder that is a file, or has projections of another recipe than the modules'.
+def check_cache(config: PredictConfig, recipe: ImageForm) -> None:
+    """Refuse a cache folder that is a file, has projections of another recipe than the modules', or is of volumes.
 
     Args:
         config: of the run.
@@ -104,6 +118,8 @@ def check_cache(config: PredictConfig, recipe: Recipe) -> None:
     if config.projections is None:
         return
     folder = config.at(config.projections)
+    if not isinstance(recipe, Recipe):
+        raise UsageError("the modules take volumes, which are not projected; leave it out", field="projections")
     if folder.is_file():
         raise UsageError(f"{folder} is a file, expected a folder", field="projections")
     for path in islice(folder.glob("*.npy"), 1):
@@ -170,7 +186,7 @@ class Batches:
         broken: list[JournalRow] = []
         report = progress or (lambda *_: None)
         report(done, total, failures)
-        jobs = [_job(config, scan, engine.recipe.name) for scan in todo]
+        jobs = [make_job(config, scan, engine.modules[0].manifest) for scan in todo]
         for scan, outcome in outcomes(jobs, config, self.session.stop):
             if outcome.image is None:
                 failures += 1
@@ -204,21 +220,15 @@ class Batches:
         rows = list(broken)
         failures = 0
         if launched is not None:
-            values = self.engine.collect(launched)
-            for (scan, outcome), estimate in zip(ready, values, strict=True):
+            values, masks = self.engine.collect(launched), self.engine.probabilities(launched)
+            for k, ((scan, outcome), estimate) in enumerate(zip(ready, values, strict=True)):
                 judged = _judge(outcome, estimate, self.engine, self.config)
                 failures += judged.image is None
+                if masks is not None and judged.image is not None and outcome.grid is not None:
+                    write_mask(masks[k], outcome.grid, mask_path(self.config.out, scan.key.scan))
                 rows.append(journal_row(scan, judged, b"" if judged.image is None else estimate.tobytes()))
         self.session.commit(rows)
         return failures
-
-
-def _job(config: PredictConfig, scan: ScanInput, recipe: str) -> Job:
-    """Job that projects and, on request, caches a scan, or reads a cached projection."""
-    if config.projections is None or scan.kind == "projection" or scan.problem is not None:
-        return Job(scan, config.reading, recipe, digest=config.verify, swaps=config.swaps)
-    folder = config.at(config.projections)
-    return Job(scan, config.reading, recipe, folder, digest=config.verify, swaps=config.swaps)
 
 
 def _judge(outcome: Outcome, estimate: NDArray[np.float64], engine: Engine, config: PredictConfig) -> Outcome:

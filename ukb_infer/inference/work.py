@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ukb_infer.inference.inputs import OF_THE_FILE, ScanInput
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, Projection, ReadingOptions, ScanResult, SwapMode
 from ukb_infer.runs.files import SCANS, UNCORRECTED
+
+if TYPE_CHECKING:
+    from ukb_infer.imaging.volumes.preprocess import Grid
 
 Done = TypeVar("Done")
 #: Attempts at a file that changes while it is read.
@@ -50,10 +53,17 @@ class ScanJob(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of one scan: the result, and the recipe's image if it was used."""
+    """Outcome of one scan: the result, and the recipe's image if it was used.
+
+    Attributes:
+        result: of the scan.
+        image: (channels, ...); None where the scan was not used.
+        grid: of volumes: where the image's voxels lie in the scan.
+    """
 
     result: ScanResult
     image: NDArray[Any] | None = None
+    grid: Grid | None = None
 
     def changed(self, **changes: Any) -> Outcome:
         """A copy with changed fields of the result."""
@@ -117,6 +127,7 @@ def finished(
     *,
     measures: Measures | None = None,
     image: NDArray[Any] | None = None,
+    grid: Grid | None = None,
 ) -> Outcome:
     """Outcome of a scan that was used.
 
@@ -126,13 +137,14 @@ def finished(
         stations: fused.
         measures: the scan's quality, by name.
         image: of the recipe.
+        grid: of volumes.
     """
     reasons = tuple(dict.fromkeys(flags))
     result = ScanResult(
         status="flagged" if reasons else "ok", reasons=reasons, message="; ".join(messages), stations=stations,
         measures=measures or {},
     )  # fmt: skip
-    return Outcome(result, image)
+    return Outcome(result, image, grid)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ _SEPARATOR_LINE = re.compile(r"^\s*sep=([,;|\t])\s*$", re.IGNORECASE)
 #: Names that R gives to unnamed columns.
 _R_HEADER = re.compile(r"^[VXx][0-9]+$")
 Purpose = Literal["exclude", "input"]
+#: Column and words of a list of ratings, as the report exports it; of such a list only the excluded scans count.
+RATING, RATINGS = "rating", frozenset({"use", "exclude", "unsure", ""})
 _DATE = re.compile(r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$")
 _SHOWN = 5
 
@@ -113,12 +115,16 @@ def read_id_list(path: Path, where: str, purpose: Purpose = "exclude") -> IdList
             (commas, semicolons, tabs, blanks); UTF-8 or UTF-16; lines that begin with # are skipped.
         where: begins the messages, e.g. ``exclude``.
         purpose: of an exclusion list with columns for participant and scan the first is used, and every line must
-            be an id or a scan name; of an input list the scan's column is used, and a line may be any path.
+            be an id or a scan name, but of ratings (a column ``rating`` with use, exclude, unsure) only lines with
+            exclude count; of an input list the scan's column is used, and a line may be any path.
 
     Raises:
         UsageError: unreadable; a line without an id; a rounded id; an ambiguous column of ids.
     """
-    body, column, guessed = _choose_column(_rows(read_text(path, where, MAX_LIST_BYTES)), where, purpose)
+    rows = _rows(read_text(path, where, MAX_LIST_BYTES))
+    body, column, guessed = _choose_column(rows, where, purpose)
+    if purpose == "exclude" and len(body) < len(rows):
+        body = _rated_exclude(rows[0], body, where)
     entries: list[Entry] = []
     problems: dict[str, list[int]] = {}
     for row in body:
@@ -129,6 +135,21 @@ def read_id_list(path: Path, where: str, purpose: Purpose = "exclude") -> IdList
     if problems:
         raise UsageError(f"{where}: " + "; ".join(f"{_lines(at)}: {what}" for what, at in problems.items()))
     return IdList(path, tuple(entries), guessed)
+
+
+def _rated_exclude(header: _Row, body: list[_Row], where: str) -> list[_Row]:
+    """The lines with rating exclude, if these are ratings; else all."""
+    names = [clean(cell).lower() for cell in header.cells]
+    if RATING not in names or not body:
+        return body
+    ratings = [clean(_cell(row, names.index(RATING))).lower() for row in body]
+    if not RATINGS.issuperset(ratings):
+        return body
+    if not any(ratings):
+        raise UsageError(
+            f"{where}: its column rating is empty, so nothing says what to exclude; write exclude, or remove it"
+        )
+    return [row for row, rating in zip(body, ratings, strict=True) if rating == "exclude"]
 
 
 def _lines(numbers: Sequence[int]) -> str:

@@ -194,7 +194,8 @@ def load_json(text: str, file: str) -> dict[str, Any]:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """The checker of a type by pydantic, made once."""
     return TypeAdapter(kind)
 
 
@@ -211,7 +212,7 @@ def read_object(kind: type[T], value: Any, file: str, where: Callable[[Place], P
         ModuleError: names the first wrong place, what was found and what was expected.
     """
     try:
-        made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
+        made: T = adapter(kind).validate_python(value)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         context = first.get("ctx", {})

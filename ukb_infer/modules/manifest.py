@@ -11,12 +11,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field, Strict, ValidationInfo
+from pydantic import AfterValidator, Field, PlainValidator, Strict, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from ukb_infer.errors import ModuleError
-from ukb_infer.imaging.recipes import RECIPES
+from ukb_infer.imaging.recipe import ImageForm
+from ukb_infer.imaging.recipes import RECIPES, get_recipe
 from ukb_infer.modules import checks, version1
 from ukb_infer.modules.calibration import Calibration
 from ukb_infer.modules.checks import Line, LineOrNothing, Number, Positive, Prose, Setting, expected, from_json, wrong
@@ -78,6 +80,7 @@ class ModuleTarget:
         mean: of the standardization, label units; ``sd`` likewise.
         divisor: label units per natural unit.
         calibration: of the variance.
+        label: number of a segmentation's label, whose volume in ml this is; None for other heads.
     """
 
     name: Annotated[
@@ -97,6 +100,7 @@ class ModuleTarget:
     sd: Positive
     divisor: Positive
     calibration: Calibration
+    label: Annotated[int | None, Strict(), Field(ge=1, le=255), expected("null or a label number from 1")] = None
 
 
 def _known_recipe(name: str) -> str:
@@ -128,7 +132,7 @@ _Size = Annotated[
 @from_json
 @dataclass(frozen=True, kw_only=True)
 class ModuleInput:
-    """Input of the networks.
+    """Projections as the input of the networks.
 
     Attributes:
         recipe: of the projections, from the registry of recipes.
@@ -143,6 +147,80 @@ class ModuleInput:
     offset: Number
     size: _Size | None = None
 
+    dimension: ClassVar[int] = 2
+
+    @property
+    def form(self) -> ImageForm:
+        """The recipe."""
+        return get_recipe(self.recipe)
+
+
+def _each_once(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    names = [name for group in groups for name in group]
+    if len(set(names)) < len(names) or not all(groups):
+        raise wrong("a list of channels, each a list of at least 1 modality, every modality once")
+    return groups
+
+
+def _within_size(patch: tuple[int, int, int] | None, info: ValidationInfo) -> tuple[int, int, int] | None:
+    size = info.data.get("size")
+    if patch is not None and size is not None and any(p > n for p, n in zip(patch, size, strict=True)):
+        raise wrong(f"null or [x, y, z] of at most {list(size)}")
+    return patch
+
+
+_Modality = Annotated[str, Strict(), Field(pattern="^[a-z][a-z0-9_]{0,29}$"), expected("a modality like t1 or flair")]
+_Voxels = Annotated[int, Strict(), Field(ge=8, le=1024)]
+_Box = Annotated[tuple[_Voxels, _Voxels, _Voxels], expected("[x, y, z] of 8 to 1024 voxels")]
+
+
+@from_json
+@dataclass(frozen=True, kw_only=True)
+class VolumeInput:
+    """Volumes of a head as the input of the networks: one channel per entry of ``modalities``.
+
+    Attributes:
+        modalities: of each channel, those of which the first that a case has is read.
+        spacing_mm: of the isotropic voxels, along every axis.
+        size: (x, y, z) voxels of the box around the head.
+        patch: (x, y, z) voxels that a network sees at once, sliding over the box; None for the whole box.
+    """
+
+    modalities: Annotated[
+        tuple[tuple[_Modality, ...], ...], Field(min_length=1, max_length=64), AfterValidator(_each_once)
+    ]
+    spacing_mm: Annotated[Positive, Field(ge=0.1, le=20.0), expected("0.1 to 20 mm")]
+    size: _Box
+    patch: Annotated[_Box | None, AfterValidator(_within_size)] = None
+
+    dimension: ClassVar[int] = 3
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, ml."""
+        return self.spacing_mm**3 / 1000.0
+
+    @property
+    def form(self) -> ImageForm:
+        """Shape, type and channels of the preprocessed volumes."""
+        channels = tuple("|".join(group) for group in self.modalities)
+        box = " x ".join(map(str, self.size))
+        name = f"volumes {'+'.join(channels)}, {box} of {self.spacing_mm:g} mm"
+        return ImageForm(name=name, shape=(len(channels), *self.size), dtype="float32", channels=channels)
+
+
+def _of_its_kind(value: Any) -> ModuleInput | VolumeInput:
+    """Volumes have modalities, projections a recipe."""
+    if isinstance(value, ModuleInput | VolumeInput):
+        return value
+    kind = VolumeInput if isinstance(value, dict) and "modalities" in value else ModuleInput
+    return checks.adapter(kind).validate_python(value)  # type: ignore[no-any-return]
+
+
+#: What the head of a network makes of its features.
+Head = Literal["mean-variance", "class", "segmentation"]
+HEADS: tuple[Head, ...] = get_args(Head)
+
 
 @from_json
 @dataclass(frozen=True, kw_only=True)
@@ -153,15 +231,17 @@ class ModuleNetwork:
         encoder: key of the registry of backbones.
         log_variance: how the heads' second output becomes a log-variance.
         dimension: of the images.
-        head: one linear layer from the pooled features to mean and log-variance of every target.
+        head: ``mean-variance``: one linear layer from the pooled features to mean and log-variance of every target;
+            ``class``: the same to one logit of every target (the second output is not used); ``segmentation``: a
+            decoder to one logit per voxel and label, the background first.
         dtype: of the parameters once loaded; the files may store float16.
         members: weight files.
     """
 
     encoder: Line
     log_variance: Annotated[LogVariance, expected(" or ".join(LOG_VARIANCES))]
-    dimension: Annotated[Literal[2], expected("2")] = 2
-    head: Annotated[Literal["mean-variance"], expected("mean-variance")] = "mean-variance"
+    dimension: Annotated[Literal[2, 3], expected("2 or 3")] = 2
+    head: Annotated[Head, expected(" or ".join(HEADS))] = "mean-variance"
     dtype: Annotated[Literal["float32"], expected("float32")] = "float32"
     members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("file")] = ()
 
@@ -178,6 +258,35 @@ class ModuleOutputs:
 
     targets: Annotated[tuple[ModuleTarget, ...], Field(min_length=1, max_length=MAX_ITEMS), checks.each_once("name")]
     outliers: OutlierFile | None = None
+
+
+def _fits_input(network: ModuleNetwork, info: ValidationInfo) -> ModuleNetwork:
+    read = info.data.get("input")
+    if read is not None and network.dimension != read.dimension:
+        raise PydanticCustomError(
+            "expected", "{expected}",
+            {"key": "dimension", "found": network.dimension, "expected": f"{read.dimension}, that of the input"},
+        )  # fmt: skip
+    if network.head == "segmentation" and (network.dimension, network.log_variance) != (3, "plain"):
+        raise PydanticCustomError(
+            "expected", "{expected}",
+            {"key": "head", "found": network.head, "expected": "another head, or dimension 3 with log_variance plain"},
+        )  # fmt: skip
+    return network
+
+
+def _fits_head(outputs: ModuleOutputs, info: ValidationInfo) -> ModuleOutputs:
+    network = info.data.get("network")
+    if network is None:
+        return outputs
+    labels = [target.label for target in outputs.targets]
+    wanted = list(range(1, len(labels) + 1)) if network.head == "segmentation" else [None] * len(labels)
+    if labels != wanted:
+        words = "labels 1, 2, ... in this order" if network.head == "segmentation" else "no labels"
+        raise wrong(f"targets with {words}, as the head is {network.head}")
+    if network.head == "class" and any(target.kind != "binary" for target in outputs.targets):
+        raise wrong("binary targets, as the head is class")
+    return outputs
 
 
 @from_json
@@ -203,9 +312,9 @@ class ModuleManifest:
     provenance: Prose
     warning: Prose
     licence: Prose
-    input: ModuleInput
-    network: ModuleNetwork
-    outputs: ModuleOutputs
+    input: Annotated[ModuleInput | VolumeInput, PlainValidator(_of_its_kind)]
+    network: Annotated[ModuleNetwork, AfterValidator(_fits_input)]
+    outputs: Annotated[ModuleOutputs, AfterValidator(_fits_head)]
     training: dict[str, Setting] = field(default_factory=dict, compare=False)
     schema_version: SchemaVersion = SCHEMA_VERSION
 
@@ -248,6 +357,10 @@ class ModuleManifest:
         plain = asdict(self)
         for entry, target in zip(plain["outputs"]["targets"], self.targets, strict=True):
             entry["calibration"] = target.calibration.to_dict()
+            if target.label is None:
+                del entry["label"]
+        if isinstance(self.input, VolumeInput) and self.input.patch is None:
+            del plain["input"]["patch"]
         if not self.training:
             del plain["training"]
         if self.outputs.outliers is None:

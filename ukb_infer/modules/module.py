@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,29 +16,40 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from scipy.special import expit
 from torch import Tensor
 
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
-from ukb_infer.imaging.recipes import get_recipe
 from ukb_infer.modules.calibration import half_width_of
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     MemberFile,
+    ModuleInput,
     ModuleManifest,
     ModuleOutputs,
     OutlierFile,
+    VolumeInput,
     check_member_file,
     parse_manifest,
     read_manifest,
 )
 from ukb_infer.modules.outliers import OutlierReference, read_outliers
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
+from ukb_infer.networks.build import PROJECTION
 from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose_backend
 from ukb_infer.networks.speed import DTYPES, Call, Precision
 from ukb_infer.regression import Mixture, calibrate, combine_members, convert_units, destandardize, variance_from_raw
 from ukb_infer.storage import atomic_write_bytes, atomic_write_text, sha256_file
+
+if TYPE_CHECKING:
+    from ukb_infer.networks.segmentation import SegmentationNetwork
+
+#: A network of a module.
+Member: TypeAlias = "MeanVarianceNetwork | SegmentationNetwork"
+#: Volumes reach the networks as they were preprocessed.
+AS_IT_IS = InputScaling()
 
 
 class NetworkOutput(NamedTuple):
@@ -58,12 +70,15 @@ class RawOutput(NamedTuple):
     """Outputs of K members for N images as :meth:`InferenceModule.launch` leaves them on the device.
 
     Attributes:
-        heads: (K, N, T, 2) float32: mean and raw log-variance in standardized units.
+        heads: (K, N, T, 2) float32: mean and raw log-variance in standardized units; of a class a logit, and a number
+            without meaning; of a segmentation the labels' volumes in ml and the logarithm of their variance.
         features: (K, N, F) float32 where the module has an outlier reference; else None.
+        probabilities: (N, labels, x, y, z) float32 of a segmentation, the mean of the members, the background first.
     """
 
     heads: Tensor
     features: Tensor | None
+    probabilities: Tensor | None = None
 
 
 class InferenceModule:
@@ -83,16 +98,18 @@ class InferenceModule:
     def __init__(
         self,
         manifest: ModuleManifest,
-        members: Sequence[MeanVarianceNetwork],
+        members: Sequence[Member],
         device: torch.device,
         backend: str = "torch",
         outliers: OutlierReference | None = None,
     ) -> None:
         self.manifest, self.device, self.backend, self.outliers = manifest, device, backend, outliers
-        self.recipe = get_recipe(manifest.input.recipe)
-        self.scaling = InputScaling(manifest.input.scale, manifest.input.offset, manifest.input.size)
-        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self.members = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
+        read = manifest.input
+        self.recipe = read.form
+        self.scaling = InputScaling(read.scale, read.offset, read.size) if isinstance(read, ModuleInput) else AS_IT_IS
+        on_gpu = device.type == "cuda"
+        layout = speed.channels_last_of(1 + len(self.recipe.shape)) if on_gpu else torch.contiguous_format
+        self.members: list[Any] = [m.to(device, memory_format=layout).eval().requires_grad_(False) for m in members]  # type: ignore[call-overload]
         self._compiled = {wanted: CompiledMembers(self.members, features=wanted) for wanted in (False, True)}
 
     @property
@@ -100,17 +117,24 @@ class InferenceModule:
         """SHA-256 of manifest and weights."""
         return self.manifest.hash
 
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether the networks label every voxel."""
+        return self.manifest.network.head == "segmentation"
+
     def forward(self, images: Tensor, *, features: bool = False) -> NetworkOutput:
         """Raw outputs of the networks: differentiable with respect to the pixels, in fp32, without speed wrappers.
 
         Args:
-            images: (N, channels, rows, cols) of the recipe, on any device; floats for gradients.
+            images: (N, channels, ...) of the recipe, on any device; floats for gradients.
             features: also return the encoders' features.
 
         Raises:
-            UsageError: images of another shape.
+            UsageError: images of another shape, or a segmentation, whose volumes are counted.
         """
         self._check(images, exact=False)
+        if self.is_segmentation:
+            raise UsageError(f"{self.manifest.name} segments; its outputs are masks, not means to differentiate")
         scaled = self.scaling.apply(images.to(self.device))
         if not features:
             raw = self._evaluate(scaled)
@@ -141,7 +165,7 @@ class InferenceModule:
         in the batch and the other scans; across batch sizes it agrees to 1e-4.
 
         Args:
-            images: (N, channels, rows, cols) of the recipe, on any device.
+            images: (N, channels, ...) of the recipe, on any device.
             precision: arithmetic of the networks; their heads always compute in fp32.
 
         Returns:
@@ -150,7 +174,7 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        return np.asarray(self._call(images, precision, features=False).cpu().numpy())
+        return np.asarray(self.run(images, precision, features=False).heads.cpu().numpy())
 
     def predict_with_features(
         self, images: Tensor, precision: Precision = "fp32"
@@ -158,7 +182,7 @@ class InferenceModule:
         """Raw outputs of every member and its features, with the speed wrappers that :meth:`launch` has.
 
         Args:
-            images: (N, channels, rows, cols) of the recipe, on any device.
+            images: (N, channels, ...) of the recipe, on any device.
             precision: arithmetic of the networks.
 
         Returns:
@@ -167,15 +191,15 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        packed = np.asarray(self._call(images, precision, features=True).cpu().numpy())
-        numbers = 2 * len(self.manifest.targets)
-        return packed[..., :numbers].reshape(*packed.shape[:2], -1, 2), packed[..., numbers:]
+        run = self.run(images, precision, features=True)
+        assert run.features is not None
+        return np.asarray(run.heads.cpu().numpy()), np.asarray(run.features.cpu().numpy())
 
     def launch(self, images: Tensor, precision: Precision = "fp32") -> RawOutput:
         """As :meth:`predict_standardized`, without waiting for a GPU: the result stays on the device.
 
         Args:
-            images: (N, channels, rows, cols) of the recipe, on any device; pinned memory must not change before the
+            images: (N, channels, ...) of the recipe, on any device; pinned memory must not change before the
                 result is read.
             precision: arithmetic of the networks.
 
@@ -185,11 +209,41 @@ class InferenceModule:
         Raises:
             UsageError: images of another type or shape, or an unknown precision.
         """
-        if self.outliers is None:
+        return self.run(images, precision, features=self.outliers is not None)
+
+    def run(self, images: Tensor, precision: Precision = "fp32", *, features: bool = True) -> RawOutput:
+        """As :meth:`launch`, with features if they are wanted.
+
+        Args:
+            images: (N, channels, ...) of the recipe, on any device.
+            precision: arithmetic of the networks.
+            features: whether they are wanted; a segmentation gives them in any case.
+        """
+        if self.is_segmentation:
+            return self._segment(images, precision)
+        if not features:
             return RawOutput(self._call(images, precision, features=False), None)
         packed = self._call(images, precision, features=True)
         numbers = 2 * len(self.manifest.targets)
         return RawOutput(packed[..., :numbers].reshape(*packed.shape[:2], -1, 2), packed[..., numbers:])
+
+    def _segment(self, images: Tensor, precision: Precision) -> RawOutput:
+        """The members one after the other, so that the probabilities of one at a time are held."""
+        self._check(images, exact=True)
+        read = self.manifest.input
+        assert isinstance(read, VolumeInput)
+        volumes, features, total = [], [], torch.zeros(())
+        with torch.inference_mode(), torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+            batch = images.to(self.device, non_blocking=True)
+            for member in self.members:
+                found = member.segment(batch)
+                volumes.append(found.volumes)
+                features.append(found.features)
+                total = total.to(self.device) + found.probabilities / len(self.members)
+            unit = torch.tensor([read.voxel_ml, 1.0], device=self.device)
+            heads = torch.stack(volumes) * unit
+            heads[..., 1] += 2.0 * math.log(read.voxel_ml)
+        return RawOutput(heads, torch.stack(features), total)
 
     def _call(self, images: Tensor, precision: Precision, *, features: bool) -> Tensor:
         self._check(images, exact=True)
@@ -208,7 +262,8 @@ class InferenceModule:
             call = speed.mixed_precision(call, self.device, precision)
         if self.device.type == "cuda":
             return speed.channels_last(call)
-        if self.device.type == "cpu" and self.manifest.network.encoder not in WORTH_COMPILING:
+        small = self.manifest.network.encoder not in WORTH_COMPILING and self.manifest.network.dimension == 2
+        if self.device.type == "cpu" and small:
             return speed.one_thread(call)
         return call
 
@@ -221,9 +276,13 @@ class InferenceModule:
         Returns:
             Mean, aleatoric and epistemic variance in natural units, (N, T) float64 each.
         """
-        targets = self.manifest.targets
-        variances = variance_from_raw(raw[..., 1], self.manifest.network.log_variance)
-        mixture = combine_members(raw[..., 0].astype(np.float64), variances)
+        targets, means = self.manifest.targets, raw[..., 0].astype(np.float64)
+        if self.manifest.network.head == "class":
+            means = expit(means)
+            variances = means * (1.0 - means)
+        else:
+            variances = variance_from_raw(raw[..., 1], self.manifest.network.log_variance)
+        mixture = combine_members(means, variances)
         mixture = destandardize(mixture, np.array([t.mean for t in targets]), np.array([t.sd for t in targets]))
         mixture = calibrate(mixture, np.array([t.calibration.factor for t in targets]))
         return convert_units(mixture, np.array([t.divisor for t in targets]))
@@ -248,11 +307,23 @@ def _as_kind(name: str, value: Tensor, kind: torch.dtype) -> Tensor:
     return value.to(kind, copy=True)
 
 
-def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> MeanVarianceNetwork:
+def _untrained(manifest: ModuleManifest) -> Any:
+    """A network as the manifest describes it."""
+    network, read, count = manifest.network, manifest.input, len(manifest.targets)
+    if isinstance(read, VolumeInput):
+        if network.head == "segmentation":
+            from ukb_infer.networks.segmentation import build_segmentation
+
+            return build_segmentation(network.encoder, count, read.form.shape, patch=read.patch)
+        return build_network(network.encoder, count, shape=read.form.shape)
+    return build_network(network.encoder, count, shape=PROJECTION)
+
+
+def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> Any:
     """Load one network; draws no random numbers."""
     path = folder / member.file
     with torch.device("meta"):
-        network = build_network(manifest.network.encoder, len(manifest.targets))
+        network = _untrained(manifest)
     kinds = {k: v.dtype for k, v in network.model.state_dict().items()}
     try:
         # Copies, so that a file replaced later cannot change or crash a loaded network (safetensors maps the file).
@@ -269,12 +340,10 @@ def _load_member(folder: Path, member: MemberFile, manifest: ModuleManifest) -> 
     return network
 
 
-def _load_outliers(
-    folder: Path, manifest: ModuleManifest, members: Sequence[MeanVarianceNetwork]
-) -> OutlierReference | None:
+def _load_outliers(folder: Path, manifest: ModuleManifest, members: Sequence[Member]) -> OutlierReference | None:
     if manifest.outputs.outliers is None:
         return None
-    width = sum(member.head.in_features for member in members)
+    width = sum(member.width for member in members)
     return read_outliers(folder / manifest.outputs.outliers.file, width)
 
 
@@ -311,10 +380,13 @@ def load_module(
     except UkbInferError as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: {error}") from error
     device = torch.device(device)
-    return InferenceModule(
-        manifest, members, device, choose_backend(backend, manifest.network.encoder, device, precision),
-        _load_outliers(folder, manifest, members),
-    )  # fmt: skip
+    if manifest.network.dimension == 2:
+        backend = choose_backend(backend, manifest.network.encoder, device, precision)
+    elif backend == "openvino":
+        raise UsageError(f"openvino runs projections only, {manifest.name} is for volumes; use torch", field="backend")
+    else:
+        backend = "torch"
+    return InferenceModule(manifest, members, device, backend, _load_outliers(folder, manifest, members))
 
 
 def _to_store(value: Tensor, half: bool) -> Tensor:
@@ -344,7 +416,7 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _check_networks(manifest: ModuleManifest, networks: Sequence[MeanVarianceNetwork]) -> None:
+def _check_networks(manifest: ModuleManifest, networks: Sequence[Member]) -> None:
     if not networks:
         raise ModuleError(f"{manifest.name}: no members, expected at least one network")
     for k, network in enumerate(networks):
@@ -374,7 +446,7 @@ def _write_outliers(
 def _write_files(
     new: Path,
     manifest: ModuleManifest,
-    networks: Sequence[MeanVarianceNetwork],
+    networks: Sequence[Member],
     half: bool,
     extra: Mapping[str, str],
     outliers: tuple[OutlierReference, str] | None,
@@ -466,7 +538,7 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
 def save_module(
     folder: Path,
     manifest: ModuleManifest,
-    networks: Sequence[MeanVarianceNetwork],
+    networks: Sequence[Member],
     *,
     half: bool = False,
     overwrite: bool = False,

@@ -1,4 +1,4 @@
-"""The registry of backbones: torchvision models, each an encoder to pooled features and one linear head."""
+"""The registry of backbones, each an encoder to pooled features and one linear head."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def _encode_resnet(model: Any, images: Tensor) -> Tensor:
     return encoded
 
 
+def _encode_conv(model: Any, images: Tensor) -> Tensor:
+    encoded: Tensor = model.encode(images)
+    return encoded
+
+
 def _encode_convnext(model: Any, images: Tensor) -> Tensor:
     norm, flatten, _ = model.classifier
     encoded: Tensor = flatten(norm(model.avgpool(model.features(images))))
@@ -33,11 +38,11 @@ def _encode_convnext(model: Any, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A torchvision backbone.
+    """A backbone of torchvision, or of our own (``conv_...``, the encoders of pretraining).
 
     Attributes:
-        name: key of the registry, and torchvision's name of the model.
-        imagenet: name of torchvision's ImageNet weights, for ``init="imagenet"``.
+        name: key of the registry, and torchvision's name of the model or our function that builds it.
+        imagenet: name of torchvision's ImageNet weights, for ``init="imagenet"``; "" for none, and a network of ours.
         head: attribute that holds the classifier; the new linear layer takes its place (``fc``) or that of its
             last entry (a sequence whose earlier entries, norms and flattening, stay).
         keep: entries of a classifier sequence kept in front of the linear layer; the encoder ends with them.
@@ -56,10 +61,16 @@ class BackboneSpec:
 
     @property
     def factory(self) -> Callable[..., nn.Module]:
-        """Function of torchvision that builds the model."""
+        """Function that builds the model."""
+        builder: Callable[..., nn.Module]
+        if not self.imagenet:
+            from ukb_infer.networks import encoder
+
+            builder = getattr(encoder, self.name)
+            return builder
         import torchvision.models as tv
 
-        builder: Callable[..., nn.Module] = tv.get_model_builder(self.name)
+        builder = tv.get_model_builder(self.name)
         return builder
 
     @property
@@ -81,6 +92,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("efficientnet_b0", "IMAGENET1K_V1", "classifier", one_by_one=True),
         BackboneSpec("efficientnet_v2_s", "IMAGENET1K_V1", "classifier", one_by_one=True),
         BackboneSpec("convnext_tiny", "IMAGENET1K_V1", "classifier", 2, _encode_convnext, one_by_one=True),
+        BackboneSpec("conv_small", "", "fc", encode=_encode_conv),
+        BackboneSpec("conv_base", "", "fc", encode=_encode_conv),
     )
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,12 @@ from ukb_infer.errors import UsageError
 from ukb_infer.networks.backbones import BackboneSpec, get_backbone
 from ukb_infer.networks.head import RowLinear
 
+if TYPE_CHECKING:
+    from ukb_infer.networks.encoder import EncoderSpec
+
 Init = Literal["random", "imagenet"] | Path
+#: (channels, rows, cols) of a projection; only the channels and the number of axes matter to a network.
+PROJECTION = (3, 256, 256)
 
 
 class MeanVarianceNetwork(nn.Module):
@@ -27,7 +33,7 @@ class MeanVarianceNetwork(nn.Module):
         spec: where the encoder ends in the model.
 
     Attributes:
-        transfer: which tensors the initial weight file covered; None for random weights.
+        transfer: which tensors the initial weights covered; None for random weights.
     """
 
     def __init__(self, model: nn.Module, n_targets: int, spec: BackboneSpec) -> None:
@@ -43,8 +49,13 @@ class MeanVarianceNetwork(nn.Module):
         layer: Any = getattr(self.model, self.spec.head)
         return cast(RowLinear, layer[-1] if self.spec.keep else layer)
 
+    @property
+    def width(self) -> int:
+        """F: number of features."""
+        return self.head.in_features
+
     def encode(self, images: Tensor) -> Tensor:
-        """(N, 3, rows, cols) float -> (N, F) features, pooled over the image."""
+        """(N, channels, ...) float -> (N, F) features, pooled over the image."""
         if self.spec.one_by_one and not self.training and images.device.type == "cpu" and len(images) > 1:
             return torch.cat([self.spec.encode(self.model, image) for image in images.unsqueeze(1).unbind()])
         return self.spec.encode(self.model, images)
@@ -93,6 +104,12 @@ def _replace_head(model: nn.Module, spec: BackboneSpec, n_targets: int) -> None:
 
 
 def _cached_imagenet_file(spec: BackboneSpec) -> Path:
+    if not spec.imagenet:
+        raise UsageError(
+            f"imagenet: there are no such weights for {spec.name}; use random, or the encoder.safetensors of a "
+            "pretraining",
+            field="init",
+        )
     name = str(spec.weights.url).rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.exists():
@@ -141,14 +158,60 @@ def transfer_weights(network: MeanVarianceNetwork, path: Path) -> Transfer:
     return network.transfer
 
 
-def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanVarianceNetwork:
+def check_encoder(found: EncoderSpec, dim: int, preset: str, folder: Path) -> None:
+    """Refuse a checkpoint of another kind of encoder.
+
+    Args:
+        found: encoder of the checkpoint.
+        dim: wanted dimensions.
+        preset: wanted size.
+        folder: of the checkpoint, for the message.
+
+    Raises:
+        UsageError: names both.
+    """
+    if (found.dim, found.preset) != (dim, preset):
+        raise UsageError(
+            f"{folder} holds a {found.preset} encoder in {found.dim} dimensions, expected a {preset} one in {dim}",
+            field="pretrained",
+        )
+
+
+def transfer_pretrained(network: nn.Module, folder: Path, encoder: EncoderSpec) -> Transfer:
+    """Load the encoder of a checkpoint of ``pretrain``, and of its decoder what fits.
+
+    Args:
+        network: changed in place; its encoder's names begin with ``levels``, its decoder's with ``decoder``.
+        folder: of the checkpoint.
+        encoder: of the network.
+
+    Returns:
+        The coverage.
+
+    Raises:
+        UsageError: the checkpoint is of another kind of encoder.
+        ModuleError: it is not a checkpoint, or damaged.
+    """
+    from ukb_infer.networks.encoder import adapt_first_convolution
+    from ukb_infer.networks.pretrained import load_fitting, load_pretrained
+
+    found = load_pretrained(folder)
+    check_encoder(found.spec, encoder.dim, encoder.preset, folder)
+    state = adapt_first_convolution(found.state, encoder.channels)
+    return load_fitting(network, state | {f"decoder.{name}": value for name, value in found.decoder.items()})
+
+
+def build_network(
+    backbone: str, n_targets: int, init: Init = "random", shape: Sequence[int] = PROJECTION
+) -> MeanVarianceNetwork:
     """Build one member.
 
     Args:
         backbone: key of :data:`BACKBONES`.
         n_targets: T >= 1.
-        init: ``random``; ``imagenet`` for torchvision's weights from the torch hub cache (never downloaded); or a
-            weight file.
+        init: ``random``; ``imagenet`` for torchvision's weights from the torch hub cache (never downloaded); a
+            weight file; or the folder of a checkpoint of ``pretrain``.
+        shape: (channels, ...) of an image.
 
     Returns:
         The network; its head starts near zero, so that training starts at the mean with unit variance.
@@ -159,13 +222,24 @@ def build_network(backbone: str, n_targets: int, init: Init = "random") -> MeanV
     spec = get_backbone(backbone)
     if n_targets < 1:
         raise UsageError(f"a network needs at least one target, got {n_targets}")
-    model = spec.factory(weights=None)
+    model = spec.factory(weights=None, **_form_of(spec, shape))
     _replace_head(model, spec, n_targets)
     network = MeanVarianceNetwork(model, n_targets, spec)
-    if init == "imagenet":
+    if isinstance(init, Path) and init.is_dir() and not spec.imagenet:
+        network.transfer = transfer_pretrained(model, init, cast(Any, model).spec)
+    elif init == "imagenet":
         transfer_weights(network, _cached_imagenet_file(spec))
     elif isinstance(init, Path):
         transfer_weights(network, init)
     elif init != "random":
         raise UsageError(f"`init`: {init!r}; expected random, imagenet or the path of a weight file")
     return network
+
+
+def _form_of(spec: BackboneSpec, shape: Sequence[int]) -> dict[str, int]:
+    """Dimensions and channels, for the backbones that take any."""
+    if not spec.imagenet:
+        return {"dim": len(shape) - 1, "channels": shape[0]}
+    if len(shape) != 3 or shape[0] != 3:
+        raise UsageError(f"backbone {spec.name} sees 3 channels of 2 dimensions, got images of {tuple(shape)}")
+    return {}

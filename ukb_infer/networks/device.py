@@ -10,6 +10,8 @@ from ukb_infer.errors import RunError
 from ukb_infer.networks.speed import Precision
 
 DEFAULT_BATCH_CPU, DEFAULT_BATCH_CUDA = 8, 64
+#: Volumes at a time; a batch is filled up to its size, which for volumes costs as much as real ones.
+DEFAULT_VOLUMES_CPU, DEFAULT_VOLUMES_CUDA = 1, 4
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,13 +46,16 @@ def choose_precision(name: Literal["auto"] | Precision, device: torch.device) ->
     return "fp16" if device.type == "cuda" else "fp32"
 
 
-def choose_batch_size(size: int, device: torch.device) -> int:
+def choose_batch_size(size: int, device: torch.device, dimension: int = 2) -> int:
     """The size given, or the device's default.
 
     Args:
         size: 0 for the default.
         device: of the run.
+        dimension: 3 for volumes.
     """
+    if dimension == 3:
+        return size or (DEFAULT_VOLUMES_CUDA if device.type == "cuda" else DEFAULT_VOLUMES_CPU)
     return size or (DEFAULT_BATCH_CUDA if device.type == "cuda" else DEFAULT_BATCH_CPU)
 
 

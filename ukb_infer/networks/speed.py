@@ -37,9 +37,14 @@ def on_device(call: Call, device: torch.device) -> Call:
     return lambda images: call(images.to(device, non_blocking=True))
 
 
+def channels_last_of(ndim: int) -> torch.memory_format:
+    """The channels-last layout of batches with 4 or 5 dimensions."""
+    return torch.channels_last_3d if ndim == 5 else torch.channels_last
+
+
 def channels_last(call: Call) -> Call:
     """Use the channels-last layout, which GPU convolutions prefer."""
-    return lambda images: call(images.contiguous(memory_format=torch.channels_last))
+    return lambda images: call(images.contiguous(memory_format=channels_last_of(images.ndim)))
 
 
 def mixed_precision(call: Call, device: torch.device, precision: Precision) -> Call:

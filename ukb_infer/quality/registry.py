@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from ukb_infer.quality import body, protocol, seams, signal
@@ -208,6 +209,7 @@ def measure_of(column: str) -> str:
     return column if column in MEASURES else _NUMBER.sub("", column)
 
 
+@lru_cache(maxsize=4096)  # asked for every cell of a biobank
 def is_text(column: str) -> bool:
     """Whether a column of the registry holds words."""
     measure, swap = MEASURES.get(measure_of(column)), _SWAP.fullmatch(column)

@@ -9,7 +9,10 @@ from pathlib import Path
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.evaluation import Comparison, compare, read_predictions
 from ukb_infer.evaluation.compare import metrics_csv, metrics_markdown
+from ukb_infer.evaluation.groups import compare_groups
 from ukb_infer.labels import read_definitions, read_labels
+from ukb_infer.report.card import known_of_source, write_card
+from ukb_infer.report.report import read_phenotypes
 from ukb_infer.storage import atomic_write_text
 
 
@@ -25,6 +28,7 @@ class EvaluateConfig:
         units, define: as for training.
         replicates: bootstrap replicates; ``seed`` of their draws.
         figures: draw them.
+        phenotypes: table with sex, age or both, for groups; None takes them from the labels.
         divisors: unit divisors of the published system's targets that are not known here, by name.
     """
 
@@ -37,6 +41,7 @@ class EvaluateConfig:
     replicates: int = 1000
     seed: int = 0
     figures: bool = True
+    phenotypes: Path | None = None
     divisors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +72,7 @@ def run_evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> 
     predictions = read_predictions(config.run, config.divisors)
     definitions = read_definitions(config.define) if config.define else {}
     definitions |= {n: t.spec for n, t in predictions.targets.items() if t.spec.group == "own" and n not in definitions}
+    phenotypes = read_phenotypes(config.phenotypes)
     labels = read_labels(config.labels, config.targets, units=config.units, definitions=definitions)
     for line in (*predictions.notes, *map(str, labels.summaries)):
         say(line)
@@ -84,6 +90,10 @@ def run_evaluate(config: EvaluateConfig, say: Callable[[str], None] = print) -> 
         files = [config.out / "metrics.csv", config.out / "metrics.md"]
         atomic_write_text(files[0], metrics_csv(comparison))
         atomic_write_text(files[1], f"# Agreement of {comparison.source}\n\n{table}")
+        groups = compare_groups(predictions, labels, phenotypes)
+        files += write_card(
+            config.out, f"Evaluation of {config.run.resolve().name}", comparison, groups, known_of_source(config.run)
+        )
     except OSError as error:
         raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another folder") from error
     if config.figures:

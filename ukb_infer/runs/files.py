@@ -22,12 +22,14 @@ PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATE
 LOG, LOG_KEY = "run.log", ".log-key"
 #: Scans without result after a merge.
 MISSING = "missing.csv"
+#: The page that `predict` writes on request.
+REPORT = "report.html"
 #: What makes the folder of ``stitch`` a BIDS dataset.
 BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
 #: What ``overwrite`` may remove.
 OWN_FILES = (
     JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY, *DERIVED,
-    *PARQUET.values(), LOG, LOG_KEY, MISSING, *BIDS_FILES,
+    *PARQUET.values(), LOG, LOG_KEY, MISSING, REPORT, *BIDS_FILES,
 )  # fmt: skip
 
 
@@ -46,6 +48,8 @@ def holds_fused_bodies(folder: Path) -> bool:
     return holds_run(folder) and (folder / DESCRIPTION).is_file()
 
 
+#: Folder of the masks in that of a run.
+MASKS = "masks"
 #: Ending of the projection of a scan before its swaps were corrected; no input of ``predict``.
 UNCORRECTED = ".uncorrected.npz"
 
@@ -58,6 +62,16 @@ def projection_files(folder: Path, scan: str) -> list[Path]:
         scan: name.
     """
     return [folder / f"{scan}{suffix}" for suffix in (".npy", ".png", UNCORRECTED, "_water.nii.gz", "_fat.nii.gz")]
+
+
+def mask_path(folder: Path, scan: str) -> Path:
+    """Mask that ``predict`` may have written for a scan, with a module that segments.
+
+    Args:
+        folder: of the run.
+        scan: name.
+    """
+    return folder / MASKS / f"{scan}.nii.gz"
 
 
 def fused_files(folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS) -> list[Path]:
@@ -102,14 +116,16 @@ def open_run_folder(out: Path, *, overwrite: bool, lock: LockMode = "auto") -> N
 
 
 def _files_of_scans(out: Path, *, locks: bool) -> list[Path]:
-    """Files that ``project`` or ``stitch`` may have written for a run's scans; none if its journal cannot be read."""
+    """Files that a command may have written for a run's scans; none if its journal cannot be read."""
     try:
         with Journal(out, read_only=True, locks=locks) as journal:
-            keys = [] if journal.get("output") is not None else [item.key for item in journal.inputs()]
+            predicted, keys = journal.get("output") is not None, [item.key for item in journal.inputs()]
             stitched = "contrasts" in (journal.get("identity") or {})
     except (RunError, sqlite3.Error):
         return []
-    safe = (key for key in keys if key.is_safe)
+    safe = [key for key in keys if key.is_safe]
+    if predicted:
+        return [mask_path(out, key.scan) for key in safe]
     return [path for key in safe for path in (fused_files(out, key) if stitched else projection_files(out, key.scan))]
 
 

@@ -1,4 +1,11 @@
 """Atomic writes, hashes, and records from files."""
 
-from ukb_infer.storage.atomic import atomic_path, atomic_write_bytes, atomic_write_text, sha256_file
+from ukb_infer.storage.atomic import (
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_text,
+    csv_text,
+    sha256_file,
+    write_texts,
+)
 from ukb_infer.storage.plain import from_plain

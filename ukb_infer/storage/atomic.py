@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from ukb_infer.errors import RunError
 
 
 def _sync_folder(folder: Path) -> None:
@@ -64,6 +68,39 @@ def atomic_write_text(path: Path, text: str) -> None:
         text: its content; line ends stay as given.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV table as text, lines ended by a newline only.
+
+    Args:
+        header: names of the columns.
+        rows: cells.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_texts(out: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write the files of a command's output folder, which is made if it does not exist.
+
+    Args:
+        out: the folder.
+        texts: content by file name.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            atomic_write_text(out / name, text)
+    except OSError as error:
+        raise RunError(f"`out` {out} cannot be written ({error.strerror}); choose another folder") from error
+    return tuple(out / name for name in texts)
 
 
 def sha256_file(path: Path) -> str:

@@ -50,8 +50,9 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="fomo26-meningioma", title="Outline of meningiomas", dimension=3,
-            inputs=_STROKE, output="segmentation", targets=(_MENINGIOMA,), metrics=("dice", "nsd"), groups=_GROUPS,
-            suite="fomo26", number=2, weight=0.25, flags=_FLAGS26,
+            inputs=(("flair",), ("dwi",), _BLOOD),  # a container may be given --adc, or not
+            output="segmentation", targets=(_MENINGIOMA,), metrics=("dice", "nsd"), groups=_GROUPS, suite="fomo26",
+            number=2, weight=0.25, flags=_FLAGS26,
         ),
         Task(
             name="fomo26-brain-age", title="Age from T1", dimension=3, inputs=(("t1",),), output="regression",

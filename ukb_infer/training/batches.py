@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ukb_infer.training.config import Augmentation
 from ukb_infer.training.dataset import Draws, augment
+from ukb_infer.training.variation import VolumeVariation
 
-Batch = tuple[NDArray[Any], NDArray[np.float32]]
+Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
 class BatchSampler:
@@ -45,19 +46,19 @@ class Batches:
     """Augmented images and standardized labels of any iteration.
 
     Args:
-        images: (N, channels, rows, cols), usually a memory map.
-        labels: (N, T) float32 standardized, NaN where missing.
+        images: (N, channels, ...), usually a memory map.
+        labels: (N, T) float32 standardized, NaN where missing; or (N, x, y, z) uint8 masks.
         sampler: chooses the scans of an iteration.
-        augmentation: how they are varied.
+        augmentation: how they are varied; a :class:`VolumeVariation` for volumes.
         share: this process's part of a batch.
     """
 
     def __init__(
         self,
         images: NDArray[Any],
-        labels: NDArray[np.float32],
+        labels: NDArray[Any],
         sampler: BatchSampler,
-        augmentation: Augmentation,
+        augmentation: Augmentation | VolumeVariation,
         share: slice,
     ) -> None:
         self.images, self.labels, self.sampler = images, labels, sampler
@@ -74,8 +75,11 @@ class Batches:
         """
         rows, rng = self.sampler.batch(iteration)
         rows = np.sort(rows)
-        draws = Draws.draw(rows.size, self.augmentation, rng)
         share = slice(None) if whole else self.share
+        if isinstance(self.augmentation, VolumeVariation):
+            part = rows[share]
+            return self.augmentation(self.images[part], self.labels[part], rng.spawn(rows.size)[share])
+        draws = Draws.draw(rows.size, self.augmentation, rng)
         return augment(np.asarray(self.images[rows[share]]), draws.part(share)), self.labels[rows[share]]
 
     def take(self, iteration: int) -> Batch:

@@ -17,6 +17,8 @@ from ukb_infer.text import suggest
 from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
 from ukb_infer.training.settings import Section
 
+#: Settings that checkpoints and modules of earlier versions do not have, with the values that they had.
+_OMITTED = (("objective", "regression"), ("volumes", "none"), ("on_fold", False))
 #: Optimizer steps of a member if chosen by the number of labels.
 MOST_ITERATIONS = 4_000
 
@@ -100,11 +102,13 @@ class Augmentation(Section):
         max_shift: integer translations up to this many pixels.
         intensity: random gains of water and fat of up to this share; 0 for none.
         flip: left-right flips; not allowed with targets of one side.
+        volumes: how volumes, for which the others do not count, are varied: none, spatial, intensity or all.
     """
 
     max_shift: Annotated[int, Field(ge=0, le=64)] = 16
     intensity: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     flip: bool = False
+    volumes: Literal["none", "spatial", "intensity", "all"] = "none"
 
 
 class Validation(Section):
@@ -116,6 +120,7 @@ class Validation(Section):
         patience: validations without improvement after which a member stops early; 0: never.
         every: iterations between validations and checkpoints; 0: a twentieth of all iterations.
         average_decay: decay of the exponential moving average of the weights that is kept; 0 for none.
+        on_fold: validate each member on the fold that it leaves out, instead of a share of the others.
     """
 
     flat_names: ClassVar[Mapping[str, str]] = {"share": "validation", "every": "validate_every"}
@@ -123,6 +128,7 @@ class Validation(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     every: Annotated[int, Field(ge=0)] = 500
     average_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    on_fold: bool = False
 
 
 class Numerics(Section):
@@ -171,13 +177,13 @@ class TrainConfig(Section):
         return TrainConfig(**sections)
 
     def flat(self) -> dict[str, Any]:
-        """All settings as plain values by name, without sections; the default objective is omitted."""
+        """All settings as plain values by name, without sections; defaults of the newer ones are omitted."""
         plain = {
             section.flat_names.get(key, key): asdict(value) if key == "scaling" else value
             for _, section in self
             for key, value in section
         }
-        return {k: v for k, v in plain.items() if (k, v) != ("objective", "regression")}
+        return {k: v for k, v in plain.items() if (k, v) not in _OMITTED}
 
     def resolved(self, scans: int) -> TrainConfig:
         """The configuration with every 0 that means a default replaced by its number.

@@ -1,4 +1,4 @@
-"""Training data: projections in one memory map, labels, augmentation in NumPy."""
+"""Training data: images in one memory map, labels, augmentation of projections in NumPy."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from ukb_infer.training.config import Augmentation
 
 
 @dataclass(frozen=True)
-class LabelledProjections:
+class LabelledImages:
     """Training data.
 
     Attributes:
-        images: (N, channels, rows, cols) of one recipe, usually a memory map.
+        images: (N, channels, rows, cols) of one recipe, or (N, channels, x, y, z) volumes; usually a memory map.
         labels: (N, T) float64 in natural units, NaN where missing.
         participants: (N,) text, equal for the scans of one participant.
         targets: T names.
+        masks: (N, x, y, z) uint8 labels of every voxel, for a segmentation.
     """
 
     images: NDArray[Any]
     labels: NDArray[np.float64]
     participants: NDArray[np.str_]
     targets: tuple[str, ...]
+    masks: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.labels), len(self.participants)}
         if len(sizes) != 1 or self.labels.shape[1] != len(self.targets):
             raise UsageError(
-                f"training data disagree: {len(self.images)} projections, {self.labels.shape} labels, "
+                f"training data disagree: {len(self.images)} images, {self.labels.shape} labels, "
                 f"{len(self.participants)} participants, {len(self.targets)} targets"
             )
 

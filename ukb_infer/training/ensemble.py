@@ -19,12 +19,12 @@ from ukb_infer.execution import Failure, run_in_workers
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
 from ukb_infer.modules import Calibration, InferenceModule, ModuleManifest, ModuleTarget
 from ukb_infer.modules.manifest import ModuleInput, ModuleNetwork, ModuleOutputs
-from ukb_infer.networks import MeanVarianceNetwork
 from ukb_infer.networks.build import Init
 from ukb_infer.regression import Mixture
 from ukb_infer.targets import TargetSpec, get_target
 from ukb_infer.training.config import TrainConfig
-from ukb_infer.training.dataset import LabelledProjections, participant_folds, validation_rows
+from ukb_infer.training.dataset import LabelledImages, participant_folds, validation_rows
+from ukb_infer.training.objectives import Objective
 from ukb_infer.training.progress import MemberDisplay
 from ukb_infer.training.trainer import Trainer
 
@@ -57,6 +57,21 @@ class Standardization:
                 raise UsageError(f"{name} has fewer than two different labels; leave it out", field="targets")
         return cls(np.nanmean(labels, axis=0), np.nanstd(labels, axis=0))
 
+    @classmethod
+    def of(cls, objective: Objective, labels: NDArray[np.float64], targets: Sequence[str]) -> Standardization:
+        """As an objective learns the labels: fitted on them, or none.
+
+        Args:
+            objective: that learns.
+            labels: (N, T) in natural units, NaN where missing.
+            targets: T names, for the message.
+
+        Raises:
+            UsageError: a target has fewer than two different labels.
+        """
+        fitted = cls.fit(labels, targets)
+        return fitted if objective.standardizes else cls(np.zeros(len(targets)), np.ones(len(targets)))
+
     def apply(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Labels in standardized units, NaN kept."""
         return np.asarray((labels - self.mean) / self.sd, np.float32)
@@ -68,7 +83,7 @@ def member_rows(
     """Rows to train and to validate one member on.
 
     Member k leaves out fold k modulo the folds, which influences nothing about it. Of the rest, a share of the
-    participants, drawn for this member, is its validation set.
+    participants, drawn for this member, is its validation set; or it is the fold itself (``on_fold``), for few labels.
 
     Args:
         config: of the ensemble.
@@ -78,7 +93,10 @@ def member_rows(
     """
     rows = np.arange(len(participants))
     if fold is not None:
-        rows = rows[fold != member % config.ensemble.folds]
+        own = fold == member % config.ensemble.folds
+        if config.validation.on_fold:
+            return rows[~own], rows[own]
+        rows = rows[~own]
     valid = validation_rows(participants, rows, config.validation.share, config.ensemble.seed + member)
     return rows[~np.isin(rows, valid)], valid
 
@@ -98,9 +116,9 @@ def _borrowed_torch(threads: int, deterministic: bool, device: str) -> Iterator[
 
 
 def _train_member(
-    member: int, config: TrainConfig, data: LabelledProjections, standardization: Standardization, folder: Path, *,
-    images_path: Path | None, fold: NDArray[np.int64] | None, device: str, init: Init, threads: int, parent: int,
-    show: bool,
+    member: int, config: TrainConfig, data: LabelledImages, standardization: Standardization, folder: Path, *,
+    images_path: Path | None, masks_path: Path | None, fold: NDArray[np.int64] | None, device: str, init: Init,
+    threads: int, parent: int, show: bool,
 ) -> dict[str, NDArray[np.generic]]:  # fmt: skip
     """Train (or resume) one member and return its best weights."""
     display = MemberDisplay(member, config.validation.every, config.objective.measures[0], show=show)
@@ -112,6 +130,8 @@ def _train_member(
 
     if images_path is not None:
         data = replace(data, images=np.load(images_path, mmap_mode="r"))
+    if masks_path is not None:
+        data = replace(data, masks=np.load(masks_path, mmap_mode="r"))
     rows, own = member_rows(config, member, fold, data.participants), folder / f"member{member + 1}"
     with _borrowed_torch(threads, config.numerics.deterministic, device):
         trainer = Trainer(config, member, data, standardization.apply(data.labels), *rows, own, device, init)
@@ -124,26 +144,28 @@ def _train_member(
 
 def train_members(
     config: TrainConfig,
-    data: LabelledProjections,
+    data: LabelledImages,
     standardization: Standardization,
     folder: Path,
     *,
     images_path: Path | None = None,
+    masks_path: Path | None = None,
     fold: NDArray[np.int64] | None = None,
     device: str = "cpu",
     init: Init = "random",
     processes: int = 1,
     threads: int = 0,
     show: bool = True,
-) -> list[MeanVarianceNetwork]:
+) -> list[Any]:
     """Train every member, several at a time on a CPU; a repeated call resumes from the checkpoints.
 
     Args:
         config: of the training.
-        data: projections and labels.
+        data: images and labels.
         standardization: of the labels.
         folder: working folder.
         images_path: .npy of the images, so that other processes map it instead of receiving it.
+        masks_path: the same of the masks.
         fold: (N,) fold of every scan; None makes folds by participant if ``config.folds`` is set.
         device: torch device.
         init: initial weights of the backbone.
@@ -162,9 +184,11 @@ def train_members(
         fold = participant_folds(data.participants, config.ensemble.folds, config.ensemble.seed)
     threads = threads or max(1, torch.get_num_threads() // processes)
     lean = replace(data, images=np.empty((len(data.labels), 0), data.images.dtype)) if images_path else data
+    lean = replace(lean, masks=None) if masks_path else lean
     work = partial(
         _train_member, config=config, data=lean, standardization=standardization, folder=folder,
-        images_path=images_path, fold=fold, device=device, init=init, threads=threads, parent=os.getpid(), show=show,
+        images_path=images_path, masks_path=masks_path, fold=fold, device=device, init=init, threads=threads,
+        parent=os.getpid(), show=show,
     )  # fmt: skip
     members = range(config.ensemble.members)
     if processes == 1:
@@ -178,7 +202,8 @@ def train_members(
     networks = []
     with torch.random.fork_rng([]):  # draws initial weights that are overwritten; the caller's generator stays
         for member in members:
-            network = config.objective.build_network(config.network.backbone, len(data.targets))
+            backbone, shape = config.network.backbone, data.images.shape[1:]
+            network = config.objective.build_network(backbone, len(data.targets), shape=shape)
             network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in results[member].items()})
             networks.append(network.eval())
     return networks
@@ -228,7 +253,9 @@ def make_manifest(
     return ModuleManifest(
         name=name, version=version, intended_use=intended_use, provenance=provenance, warning=warning, licence=licence,
         input=ModuleInput(recipe=recipe, channels=channels, **asdict(config.network.scaling)),
-        network=ModuleNetwork(encoder=config.network.backbone, log_variance="bounded"),
+        network=ModuleNetwork(
+            encoder=config.network.backbone, log_variance="bounded", head=config.objective.head
+        ),
         outputs=ModuleOutputs(entries), training=dict(training or {}),
     )  # fmt: skip
 

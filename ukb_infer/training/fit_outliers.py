@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.imaging.readers.projection_file import load_projection
+from ukb_infer.imaging.recipe import Recipe
 from ukb_infer.modules import find_module, load_module
 from ukb_infer.modules.module import add_outliers
 from ukb_infer.modules.outliers import MIN_SCANS, drawn_scans, fit_reference
@@ -38,6 +39,9 @@ def run_fit_outliers(
     """
     folder = find_module(name)
     module = load_module(folder, choose_device(device))
+    recipe = module.recipe
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"{module.manifest.name} is for volumes; its reference is fitted by `adapt`", field="module")
     if not projections.is_dir():
         raise UsageError(f"{projections} is not a folder; `ukb-infer project` makes one", field="projections")
     left_out = excluded_scans(projections)
@@ -52,7 +56,7 @@ def run_fit_outliers(
     def images() -> Iterator[NDArray[Any]]:
         for path in paths:
             try:
-                yield load_projection(path, (module.recipe,))
+                yield load_projection(path, (recipe,))
             except ScanError as error:
                 unusable.append(f"{path}: {error.message}; left out")
             except OSError as error:

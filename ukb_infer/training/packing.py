@@ -21,7 +21,7 @@ from ukb_infer.records import ScanKey
 from ukb_infer.runs import read_scans
 from ukb_infer.runs.files import SCANS
 from ukb_infer.storage import atomic_path, atomic_write_text
-from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.dataset import LabelledImages
 
 PACK_NAME, INDEX_NAME = "projections.npy", "projections.json"
 
@@ -39,7 +39,7 @@ class Packed:
     """
 
     keys: tuple[ScanKey, ...]
-    data: LabelledProjections
+    data: LabelledImages
     recipe: Recipe
     images_path: Path
     without_label: int
@@ -69,9 +69,7 @@ def pack(folder: Path, labels: Labels, work: Path, say: Callable[[str], None] = 
         _write_pack(files, path)
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, "scans": [k.scan for k in keys]}) + "\n")
     images, recipe = _read_pack(path, len(keys))
-    data = LabelledProjections(
-        images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets
-    )
+    data = LabelledImages(images, values[labelled], np.array([key.eid or key.scan for key in keys]), labels.targets)
     return Packed(tuple(keys), data, recipe, path, int((~labelled).sum()))
 
 

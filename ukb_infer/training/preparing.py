@@ -87,11 +87,20 @@ def read_request_labels(request: TrainRequest, say: Say) -> Labels:
     Args:
         request: what to train.
         say: receives one line per target.
+
+    Raises:
+        UsageError: unusable labels, or an objective that cannot learn them.
     """
     definitions = read_definitions(request.define) if request.define else {}
     labels = read_labels(request.labels, request.targets, units=request.units, definitions=definitions)
     for summary in labels.summaries:
         say(str(summary))
+    objective = request.config.objective
+    if objective.on_masks:
+        raise UsageError("segmentation learns from masks of volumes; use `ukb-infer adapt`", field="objective")
+    others = [name for name in labels.targets if not labels.specs[name].is_binary]
+    if objective.head == "class" and others:
+        raise UsageError(f"classification learns 0/1 targets only, not {', '.join(others[:6])}", field="objective")
     return labels
 
 
@@ -115,7 +124,7 @@ def prepare(request: TrainRequest, labels: Labels, device: str, say: Say) -> Pre
     _describe(packed, say)
     if config.augmentation.flip and any(name.endswith(("Left", "Right")) for name in labels.targets):
         raise UsageError("swaps left and right, but some targets are of one side; set it to false", field="flip")
-    standardization = Standardization.fit(packed.data.labels, labels.targets)
+    standardization = Standardization.of(config.objective, packed.data.labels, labels.targets)
     fold = _folds(request, packed)
     cores = usable_cores()
     processes = request.processes or (min(config.ensemble.members, cores) if device == "cpu" else 1)

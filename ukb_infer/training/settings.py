@@ -43,7 +43,7 @@ def _expected(field: FieldInfo) -> str:
     if field.description:
         return field.description
     if get_origin(field.annotation) is Literal:
-        return " or ".join(get_args(field.annotation))
+        return " or ".join(map(str, get_args(field.annotation)))
     bounds = [
         f"{words} {getattr(rule, name):g}" for rule in field.metadata for name, words in _BOUNDS.items()
         if hasattr(rule, name)

@@ -8,6 +8,7 @@ from ukb_infer._version import __version__
 from ukb_infer.errors import RunError
 from ukb_infer.execution import RunLock
 from ukb_infer.modules import InferenceModule, ModuleManifest, save_module, verify_module
+from ukb_infer.modules.card import CARD_NAME, Card, card_markdown, known_of_module, limits_of_module
 from ukb_infer.modules.manifest import MANIFEST_NAME
 from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, drawn_scans, fit_reference
 from ukb_infer.networks.device import choose_device
@@ -65,8 +66,8 @@ def _train(prepared: Prepared, say: Say) -> ModuleManifest:
     networks = prepared.train()
     curves = read_histories(request.work_folder, request.config.ensemble.members)
     warn_of_overfitting(curves, request.config.objective, say)
-    extra = {"README.md": _readme(prepared), HISTORY_NAME: curves}
     manifest = prepared.manifest()
+    extra = {"README.md": _readme(prepared), CARD_NAME: _card(prepared, manifest), HISTORY_NAME: curves}
     return save_module(
         request.out, manifest, networks, overwrite=request.overwrite, extra=extra,
         outliers=_reference(InferenceModule(manifest, networks, choose_device(request.device)), prepared, say),
@@ -81,6 +82,20 @@ def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[O
         return None
     reference, count = fit_reference(module, (images[k] for k in drawn_scans(len(images))))
     return reference, f"{count} training scans"
+
+
+def _card(prepared: Prepared, manifest: ModuleManifest) -> str:
+    data = prepared.packed.data
+    counts = np.isfinite(data.labels).sum(axis=0)
+    lined = zip(manifest.targets, counts, strict=True)
+    rows = [f"| {t.name} | {t.unit} | {n} | {t.mean:.4g} | {t.sd:.4g} |" for t, n in lined]
+    table = "\n".join(["| target | unit | labels | mean | sd |", "|---|---|---|---|---|", *rows])
+    people = np.unique(data.participants).size
+    known = known_of_module(manifest) | {"21": f"{len(data.labels)} scans of {people} participants; labels: see above."}
+    tables = {"Training data": table, "Accuracy": "Not known yet: `ukb-infer cross-validate`, `ukb-infer evaluate`."}
+    limits = limits_of_module(manifest)
+    card = Card(name=manifest.name, warning=manifest.warning, known=known, limits=limits, tables=tables)
+    return card_markdown(card)
 
 
 def _readme(prepared: Prepared) -> str:

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 
 from ukb_infer.errors import RunError
 from ukb_infer.networks.build import Init
+from ukb_infer.networks.speed import channels_last_of
 from ukb_infer.storage import atomic_write_bytes
 from ukb_infer.training.averaging import BestWeights, batches_to_recalibrate, copy_of, recalibrate, update_average
 from ukb_infer.training.batches import Batches, BatchSampler
 from ukb_infer.training.checkpoint import Checkpoint
 from ukb_infer.training.config import TrainConfig
-from ukb_infer.training.dataset import LabelledProjections
+from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.distributed import Ranks
 from ukb_infer.training.history import TensorBoardLog
 from ukb_infer.training.optimizer import learning_rate_at, make_optimizer
 from ukb_infer.training.recipe import TRAINING_VERSION
+from ukb_infer.training.variation import VolumeVariation
 
 Progress = Callable[[int, int, float, float], None]
 
@@ -33,6 +35,8 @@ Progress = Callable[[int, int, float, float], None]
 MIN_JUDGED = 32
 #: Batch size of the evaluation.
 JUDGED_AT_ONCE = 64
+#: The same for volumes, which take longer.
+MIN_JUDGED_VOLUMES, VOLUMES_AT_ONCE = 4, 4
 
 
 class Trainer:
@@ -41,8 +45,8 @@ class Trainer:
     Args:
         config: of the training.
         member: number of the member from 0; its seed is the ensemble's + member.
-        data: projections and labels.
-        standardized: (N, T) float32 standardized labels.
+        data: images and labels.
+        standardized: (N, T) float32 standardized labels; a segmentation learns from ``data.masks`` instead.
         train_rows: training rows.
         valid_rows: validation rows (may be empty).
         folder: of checkpoint.pt and history.csv.
@@ -60,7 +64,7 @@ class Trainer:
         self,
         config: TrainConfig,
         member: int,
-        data: LabelledProjections,
+        data: LabelledImages,
         standardized: NDArray[np.float32],
         train_rows: NDArray[np.int64],
         valid_rows: NDArray[np.int64],
@@ -74,13 +78,16 @@ class Trainer:
         self.device = torch.device(device)
         seed = config.ensemble.seed + member
         torch.manual_seed(seed)
-        self.network = self._build(len(data.targets), init)
-        self.average = self._build(len(data.targets), "random")
+        self.network = self._build(data, init)
+        self.average = self._build(data, "random")
         self.average.load_state_dict(self.network.state_dict())
         self.model = self.ranks.wrap(self.network, self.device)
         self.optimizer = make_optimizer(self.network, config.optimization)
         sampler = BatchSampler(train_rows, config.optimization.batch_size, seed)
-        self.batches = Batches(data.images, standardized, sampler, config.augmentation, self.ranks.share())
+        self.on_volumes = data.images.ndim == 5
+        labels = data.masks if self.objective.on_masks and data.masks is not None else standardized
+        varied = self._volume_variation(len(data.targets)) if self.on_volumes else config.augmentation
+        self.batches = Batches(data.images, labels, sampler, varied, self.ranks.share())
         self.iteration, self.history = 0, list[dict[str, float]]()
         self.best = BestWeights(copy_of(self.average))
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,10 +163,10 @@ class Trainer:
         return value
 
     def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
-        """(N, channels, rows, cols) to the network's outputs in float32."""
+        """(N, channels, ...) to the network's outputs in float32."""
         scaled = self.config.network.scaling.apply(images)
         if self.device.type == "cuda":
-            scaled = scaled.contiguous(memory_format=torch.channels_last)
+            scaled = scaled.contiguous(memory_format=channels_last_of(scaled.ndim))
         half = self.config.numerics.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             outputs: Tensor = network(scaled)
@@ -173,7 +180,8 @@ class Trainer:
         whole = (torch.from_numpy(self.batches.read(k, whole=True)[0]).to(self.device) for k in some)
         recalibrate(self.average, whole, self._forward)
         first = self.objective.measures[0]
-        learned = self._judge(self.train_rows[: max(MIN_JUDGED, self.valid_rows.size)])
+        fewest = MIN_JUDGED_VOLUMES if self.on_volumes else MIN_JUDGED
+        learned = self._judge(self.train_rows[: max(fewest, self.valid_rows.size)])
         judged = self._judge(self.valid_rows)
         # all processes stop at the same iteration
         judged[first] = self.ranks.mean(torch.tensor(judged[first], device=self.device))
@@ -199,18 +207,28 @@ class Trainer:
     def predict(self, rows: NDArray[np.int64]) -> Tensor:
         """Outputs of the averaged network, on the CPU: (rows, ...)."""
         self.average.eval()
+        at_once = VOLUMES_AT_ONCE if self.on_volumes else JUDGED_AT_ONCE
         outputs = [
             self._forward(self.average, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device)).cpu()
-            for part in np.array_split(np.sort(rows), max(1, math.ceil(rows.size / JUDGED_AT_ONCE)))
+            for part in np.array_split(np.sort(rows), max(1, math.ceil(rows.size / at_once)))
         ]
         return torch.cat(outputs)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def _build(self, n_targets: int, init: Init) -> nn.Module:
-        network = self.objective.build_network(self.config.network.backbone, n_targets, init)
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        return network.to(self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+    def _build(self, data: LabelledImages, init: Init) -> nn.Module:
+        shape = data.images.shape[1:]
+        network = self.objective.build_network(self.config.network.backbone, len(data.targets), init, shape)
+        layout = channels_last_of(data.images.ndim) if self.device.type == "cuda" else torch.contiguous_format
+        return network.to(self.device, memory_format=layout)  # type: ignore[no-any-return]
+
+    def _volume_variation(self, n_targets: int) -> VolumeVariation:
+        kind, objective = self.config.augmentation.volumes, self.objective
+        patches = {"patch": objective.patch, "foreground": objective.foreground} if objective.on_masks else {}  # type: ignore[attr-defined]
+        return VolumeVariation(
+            spatial=kind in ("spatial", "all"), intensity=kind in ("intensity", "all"),
+            mirror=not objective.on_masks or n_targets == 1, **patches,
+        )  # fmt: skip
 
     def _identity(self, targets: tuple[str, ...]) -> str:
         rows = [len(self.train_rows), len(self.valid_rows)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +34,51 @@ def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
         RunError: the folder holds checkpoints of another training, or is damaged.
     """
     work = request.work_folder
-    path, settings = work / SETTINGS_NAME, _settings(request, packed, threads)
+
+    def remove() -> None:
+        for member in work.glob("member*"):
+            if (member / "history.csv").is_file() or (member / "checkpoint.pt").is_file():
+                shutil.rmtree(member)
+
+    claimed = claim(work, _settings(request, packed, threads), overwrite=request.overwrite, remove=remove)
+    return int(claimed["threads"])
+
+
+def claim(
+    work: Path, settings: dict[str, Any], *, overwrite: bool, remove: Callable[[], None], field: str = "work"
+) -> dict[str, Any]:
+    """Record in a folder what is trained, and refuse to resume another training.
+
+    Args:
+        work: folder of the checkpoints; exists.
+        settings: everything that affects the weights, as plain values: ``config`` by name, and other facts.
+        overwrite: start over if they differ.
+        remove: removes the checkpoints then.
+        field: option that names the folder.
+
+    Returns:
+        The settings, those of the first call where they do not count as different (threads).
+
+    Raises:
+        RunError: the folder holds checkpoints of another training, or is damaged.
+    """
+    path = work / SETTINGS_NAME
     if path.is_file():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); remove {work} to start over") from error
         differences = _differences(before, settings)
         if not differences:
-            return int(before["threads"])
-        if not request.overwrite:
+            return before
+        if not overwrite:
             raise RunError(
                 f"{work} contains checkpoints of another training: {'; '.join(differences[:6])}. Repeat that command, "
-                "choose another `work`, or use `overwrite` to start over"
+                f"choose another `{field}`, or use `overwrite` to start over"
             )
-        for member in work.glob("member*"):
-            if (member / "history.csv").is_file() or (member / "checkpoint.pt").is_file():
-                shutil.rmtree(member)
+        remove()
     atomic_write_text(path, json.dumps(settings, indent=2) + "\n")
-    return threads
+    return settings
 
 
 def _settings(request: TrainRequest, packed: Packed, threads: int) -> dict[str, Any]:
@@ -72,7 +99,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The differences, except the number of threads (the first call's is kept)."""
     old, new = before.get("config", {}), now["config"]
     found = [f"{k} was {old.get(k)}, now {new.get(k)}" for k in {**new, **old} if old.get(k) != new.get(k)]
-    for key in ("targets", "projections", "labels", "init", "stratify"):
+    for key in (key for key in now if key not in ("config", "threads")):
         if before.get(key) != now[key]:
             plain = key in ("targets", "stratify", "init")
             found.append(f"{key} was {before.get(key)}, now {now[key]}" if plain else f"the {key} have changed")

@@ -72,7 +72,7 @@ def read_cases(
     cases = []
     for (dataset, participant, session), images in sessions.items():
         label = _find_label(folder, participant, session)
-        value = _read_label(label)
+        value = None if values else _read_label(label)  # a table that was asked for goes first
         if value is None and column:
             value = _value_of(values or known.get(dataset, {}), participant, column)
         groups = dict(find_row(known.get(dataset, {}), participant) or {})

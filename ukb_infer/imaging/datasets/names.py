@@ -90,6 +90,16 @@ def _from_folders(folders: list[str], stem: str, root: str) -> ImageName:
     return ImageName(dataset=dataset, participant=participant, session=session, modality=modality_of(stem))
 
 
+def is_session(folder: str) -> bool:
+    """Whether a folder's name is that of a session, like ``ses-2``."""
+    return _SESSION.match(folder) is not None
+
+
+def kind_folder(name: str) -> bool:
+    """Whether a folder stands between session and files, as BIDS has them: ``anat``, ``dwi`` ..."""
+    return name.lower() in _KINDS
+
+
 def modality_of(stem: str) -> str:
     """Modality by a file's name without suffix; unknown ones keep their lower-case name.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from ukb_infer.networks import MeanVarianceNetwork
-from ukb_infer.networks.build import Init
+from ukb_infer.modules.manifest import Head
+from ukb_infer.networks.build import PROJECTION, Init
 from ukb_infer.training.settings import Section
 
 
@@ -22,21 +22,30 @@ class Objective(Section):
             weights; lower is better.
         overfitted: largest amount by which the first measure may be worse on new scans than on training scans before
             a network counts as overfitted.
+        on_masks: whether it learns from a label per voxel, (N, x, y, z) uint8, instead of (N, T) numbers.
+        head: what modules call the head.
+        standardizes: whether it learns labels in standardized units, instead of as they are.
     """
 
     flat_names: ClassVar[Mapping[str, str]] = {"name": "objective"}
     measures: ClassVar[tuple[str, ...]]
     overfitted: ClassVar[float]
+    on_masks: ClassVar[bool] = False
+    head: ClassVar[Head] = "mean-variance"
+    standardizes: ClassVar[bool] = True
     name: str
 
     @abstractmethod
-    def build_network(self, backbone: str, n_targets: int, init: Init = "random") -> MeanVarianceNetwork:
+    def build_network(
+        self, backbone: str, n_targets: int, init: Init = "random", shape: Sequence[int] = PROJECTION
+    ) -> Any:
         """An untrained network with the head of this objective.
 
         Args:
             backbone: key of the backbone registry.
             n_targets: T.
             init: initial weights.
+            shape: (channels, ...) of an image.
         """
 
     @abstractmethod
@@ -45,7 +54,7 @@ class Objective(Section):
 
         Args:
             outputs: (N, ...) of the network.
-            labels: (N, T) standardized, NaN where missing.
+            labels: (N, T) standardized, NaN where missing; or masks.
             iteration: optimizer step from 0.
             count: divisor of the sum over the labels, if other processes have the rest of the batch.
         """

@@ -1,0 +1,57 @@
+"""Rebuild models/brain-pretrained from scratch: synthetic heads, their table of images, pretraining."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from ukb_infer.execution import usable_cores
+from ukb_infer.imaging.datasets import index_dataset, write_images
+from ukb_infer.networks.pretrained import DECODER_NAME, ENCODER_NAME, FACTS_NAME
+from ukb_infer.phantom.heads import write_heads
+from ukb_infer.training.pretrain.config import PretrainRequest, make_pretrain_config
+from ukb_infer.training.pretrain.pretrain import run_pretrain
+
+WARNING = "Learned from synthetic heads only, never from a person's scan; for trying the commands, not for results."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="working folder; a repeated call resumes")
+    parser.add_argument("--out", type=Path, default=Path("models/brain-pretrained"))
+    parser.add_argument("--heads", type=int, default=600, help="participants")
+    parser.add_argument("--seed", type=int, default=7, help="of the cohort")
+    parser.add_argument("--site", action="append", help="of the heads, repeatable; default: all but UK Biobank's")
+    parser.add_argument("--size", choices=("small", "full"), default="small", help="of the stored heads")
+    parser.add_argument("--objective", default="mae")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    args = parser.parse_args()
+    heads, table, cores = args.work / "heads", args.work / "images.csv", usable_cores()
+    if not table.is_file():
+        write_heads(
+            heads,
+            "fomo60k",
+            args.heads,
+            args.seed,
+            sites=args.site or (),
+            size=args.size,
+            workers=cores,
+            overwrite=True,
+        )
+        write_images(index_dataset(heads, validation=0.1, workers=cores), table)
+    config = make_pretrain_config(
+        3, args.objective, steps=args.steps, batch_size=args.batch_size, learning_rate=args.learning_rate
+    )
+    checkpoint = args.work / "brain-pretrained"
+    run_pretrain(PretrainRequest(data=table, out=checkpoint, config=config, warning=WARNING))
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in (ENCODER_NAME, DECODER_NAME, "README.md", FACTS_NAME):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, args.out / name)
+
+
+if __name__ == "__main__":
+    main()

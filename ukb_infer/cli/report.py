@@ -1,0 +1,68 @@
+"""``ukb-infer report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ukb_infer.cli import options, training_options
+
+if TYPE_CHECKING:
+    from ukb_infer.report.report import ReportConfig
+
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Labels, as for evaluate: adds agreement and calibration.")
+]
+Phenotypes = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Table with sex (p31), age (p21003_i2) or both, keyed like labels.")
+]
+Projections = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Projections of the scans (.npy), for pictures [default: those in RUN or that it read]."
+    ),
+]
+Saliency = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Saliency maps that explain wrote.")]
+Anonymous = Annotated[
+    bool, typer.Option("--anonymous", help="Leave out names, paths and messages, and shuffle the scans.")
+]
+
+
+def report(
+    run: options.Run,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page.")],
+    labels: Labels = None,
+    phenotypes: Phenotypes = None,
+    projections: Projections = None,
+    saliency: Saliency = None,
+    anonymous: Anonymous = False,
+    units: training_options.Units = None,
+    define: training_options.Define = None,
+) -> None:
+    """Show a run as one page that opens without a network.
+
+    Cohort, a table of all scans, every scan with its picture, and a mosaic to rate scans in. Pictures of more than
+    2,000 scans lie in a folder beside the page.
+
+    Example:
+        ukb-infer report run --out report.html --projections projections --labels labels.csv
+    """
+    from ukb_infer.report.report import ReportConfig
+
+    config = ReportConfig(
+        run=run, out=out, labels=labels, phenotypes=phenotypes, projections=projections, saliency=saliency,
+        anonymous=anonymous, units=training_options.parse_units(units or []), define=define,
+    )  # fmt: skip
+    write(config)
+
+
+def write(config: ReportConfig) -> None:
+    """Write a report and name its files."""
+    from ukb_infer.report.report import run_report
+
+    result = run_report(config, lambda line: typer.echo(line, err=True))
+    typer.echo(f"  {result.page} ({result.size / 1e6:.1f} MB)")
+    if result.pictures is not None:
+        typer.echo(f"  {result.pictures} (pictures: keep it beside the page)")

@@ -1,0 +1,73 @@
+// Puts the page together: what needs no columns at once, the rest when the document is complete.
+
+import { byId, h } from "./dom.js";
+import { Cohort } from "./cohort.js";
+import { Mosaic } from "./mosaic.js";
+import { Pictures } from "./pictures.js";
+import { redrawAll } from "./plots.js";
+import { Ratings } from "./ratings.js";
+import { ScanView } from "./scan.js";
+import { Selection } from "./selection.js";
+import { Store, short } from "./store.js";
+import { ScanTable } from "./table.js";
+
+const head = JSON.parse(byId("head").textContent);
+const store = new Store(head);
+const selection = new Selection(store);
+const views = {};
+const open = (row) => views.scan?.open(row);
+
+if (head.warning) byId("warning").append(h("p", { role: "note" }, head.warning));
+byId("made").textContent = [
+  (head.modules ?? []).map(({ name, version }) => `${name} ${version}`).join(", "),
+  head.level ? `intervals at ${short(100 * head.level)} %` : "", `ukb-infer ${head.version}`,
+].filter(Boolean).join(" · ");
+new Cohort(head, store, selection, open);
+if (head.card) {
+  byId("cohort-title").textContent = "Evaluation";
+  for (const part of document.querySelectorAll(".scans-only, #bar, #scans, #mosaic, #counts, nav")) part.hidden = true;
+}
+
+function drawFilters() {
+  const chips = [...selection.filters].map(([name, filter]) => {
+    const { title, unit } = store.column(name);
+    const range = () => `${title} ${short(filter.low)} to ${short(filter.high)} ${unit}`;
+    const words = filter.label ?? (Number.isFinite(filter.low) ? (Number.isFinite(filter.high) ? range() : `${title} at least ${short(filter.low)} ${unit}`) : `${title} at most ${short(filter.high)} ${unit}`);
+    return h("li", {}, h("button", { type: "button", "aria-label": `Remove the filter ${words}`, onclick: () => selection.setFilter(name, null) }, words, " ×"));
+  });
+  if (selection.active) chips.push(h("li", {}, h("button", { type: "button", onclick: clear }, "Clear all")));
+  byId("filters").replaceChildren(...chips);
+  byId("bar-count").textContent = byId("scan-count").textContent;
+}
+
+function clear() {
+  byId("search").value = "";
+  selection.clear();
+}
+
+function begin() {
+  if (head.card) {
+    document.documentElement.dataset.ready = "yes";
+    return;
+  }
+  const pictures = new Pictures(head, store), ratings = new Ratings(head, store);
+  views.scan = new ScanView(head, store, selection, pictures, ratings);
+  views.table = new ScanTable(store, selection, open);
+  selection.addEventListener("change", drawFilters);
+  let timer;
+  byId("search").addEventListener("input", (event) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => selection.setSearch(event.target.value), 80);
+  });
+  if (head.anonymous) {
+    byId("mosaic-ratings").hidden = true;
+    byId("mosaic-anonymous").hidden = false;
+  }
+  new Mosaic(head, store, selection, pictures, ratings, open);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  globalThis.ukbInferReport = { head, store, selection, ratings, views };
+  document.documentElement.dataset.ready = "yes";
+}
+
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+else begin();

@@ -1,0 +1,1 @@
+"""Few-shot finetuning: labelled cases and a pretrained encoder to a module."""

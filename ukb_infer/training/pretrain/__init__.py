@@ -1,0 +1,1 @@
+"""Pretraining without labels: images to an encoder."""
