@@ -93,6 +93,7 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "interval_study.py": "| 24 | all |",
         "quality_study.py": "| folding | 1 |",
         "swap_study.py": "| station 1, whole | 2 |",
+        "explain_study.py": "| integrated-gradients | ",
         "flag_study.py": "| ordinary | 4 |",
         "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
         "gwas_study.py": "| combined |",

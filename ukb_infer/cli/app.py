@@ -21,6 +21,7 @@ from ukb_infer.cli import (
     demo,
     embed,
     evaluate,
+    explain,
     export,
     gwas_combine,
     gwas_inputs,
@@ -88,9 +89,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     for function in (
         predict.predict, project.project, stitch.stitch, volumetry.volumetry, targets.targets, phantom.phantom,
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
-        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, dataset.dataset,
-        pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate, gwas_inputs.gwas_inputs,
-        gwas_combine.gwas_combine, zscores.zscores, changes.changes, summary.summary,
+        cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, explain.explain,
+        dataset.dataset, pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate,
+        gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, zscores.zscores,
+        changes.changes, summary.summary,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

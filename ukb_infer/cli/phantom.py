@@ -52,6 +52,10 @@ def phantom(
             autocompletion=completion.anomalies,
         ),
     ] = None,
+    masks: Annotated[
+        bool,
+        typer.Option("--masks", help="Bodies: also write the region of each organ in the projection, masks/*.npz."),
+    ] = False,
     workers: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")] = False,
 ) -> None:
@@ -73,6 +77,7 @@ def phantom(
     if heads:
         _write_heads(out, heads, count, seed, size, sites or [], format, anomalies, workers, overwrite)
         return
+    from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
     from ukb_infer.phantom.cohort import one_site, write_cohort
 
@@ -91,6 +96,7 @@ def phantom(
             overwrite=overwrite,
             progress=lambda done, total: progress(done, total, 0),
             site=one_site(sites or ()),
+            masks=get_recipe(DEFAULT_RECIPE).project if masks else None,
         )
     typer.echo(f"{count} synthetic scans in {out}, true values in {table}")
 

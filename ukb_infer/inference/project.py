@@ -27,6 +27,7 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
     run = FileRun(
         name="project",
         config=config,
+        identity=config.identity(),
         job=lambda scan: Job(
             scan, config.reading, config.recipe, config.out.absolute(), config.png, config.verify, config.swaps, keep
         ),

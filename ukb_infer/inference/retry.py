@@ -73,6 +73,8 @@ def _repetition(folder: Path, command: dict[str, Any], shard: str) -> Callable[[
         from ukb_infer.inference.stitch import run_stitch
 
         return partial(run_stitch, StitchConfig.from_journal(plain, base))
+    if command["name"] != "predict":
+        raise RunError(f"{folder} was written by `{command['name']}`, which retries by itself: repeat that command")
     from ukb_infer.inference.predict import run_predict
 
     return partial(run_predict, PredictConfig.from_journal(plain, base))

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ukb_infer.execution import Journal
-from ukb_infer.inference.config import ProjectConfig, StitchConfig
+from ukb_infer.inference.config import CommonConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.passes import outcomes
 from ukb_infer.inference.plan import (
@@ -39,6 +40,7 @@ class FileRun:
     Attributes:
         name: of the command.
         config: of the run.
+        identity: settings that affect the results.
         job: what to do with a scan.
         try_job: the same without writing into the run's folder, for ``--dry-run``.
         files: what a finished scan must have.
@@ -48,7 +50,8 @@ class FileRun:
     """
 
     name: str
-    config: ProjectConfig | StitchConfig
+    config: CommonConfig
+    identity: dict[str, Any]
     job: Callable[[ScanInput], ScanJob]
     try_job: Callable[[ScanInput], ScanJob]
     files: Callable[[ScanKey], list[Path]]
@@ -77,7 +80,7 @@ def run_scan_files(run: FileRun, progress: Progress | None = None) -> RunSummary
     if run.config.dry_run:
         return _dry_run(run, plan)
     with open_session(run.config, plan) as session:
-        session.begin(run.name, run.config.identity())
+        session.begin(run.name, run.identity)
         run.prepare()
         todo = _unfinished(run, plan, session.journal)
         with session.working_on(todo):
@@ -128,7 +131,7 @@ def _remove_outdated(run: FileRun, scan: ScanInput, outcome: Outcome) -> None:
 
 
 def _dry_run(run: FileRun, plan: Plan) -> RunSummary:
-    todo = left_to_do(run.config, plan, run.config.identity(), lambda journal: _unfinished(run, plan, journal))
+    todo = left_to_do(run.config, plan, run.identity, lambda journal: _unfinished(run, plan, journal))
     notes = (
         count_words(plan, todo),
         _expected_time(run, [s for s in todo if s.problem is None]),

@@ -88,6 +88,7 @@ def run_stitch(config: StitchConfig, progress: Progress | None = None) -> RunSum
     run = FileRun(
         name="stitch",
         config=config,
+        identity=config.identity(),
         job=lambda scan: StitchJob(scan, *common, config.out.absolute(), config.verify, config.swaps),
         try_job=lambda scan: StitchJob(scan, *common, swaps=config.swaps),
         files=lambda key: fused_files(config.out, key, config.contrasts),

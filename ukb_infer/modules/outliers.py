@@ -9,12 +9,13 @@ A score becomes a percentile by the scores of reference scans that had no part i
 folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
 reference scans can flag a scan too.
 
-The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``.
+The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``, and
+their mean picture, from which explanations start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.targets.rules import rules_of
 
 if TYPE_CHECKING:
+    from ukb_infer.imaging.recipe import ImageForm
     from ukb_infer.modules.module import InferenceModule
 
 Float64 = NDArray[np.float64]
@@ -47,6 +49,7 @@ _SEED = 20_201
 _BATCH = 16
 #: Arrays of the file and their dimensions; rules follow under names with this prefix.
 _SHAPES, _RULE = {"mean": 1, "components": 2, "variances": 1, "rest": 0, "scores": 1}, "rule "
+_PICTURE = "picture"
 #: Fewest reference scans for limits of rules; they are this multiple of the 99.5th percentile of the deviation.
 MIN_FOR_RULES, RULE_MARGIN = 200, 2.0
 
@@ -63,6 +66,8 @@ class OutlierReference:
         scores: (n,) rising: scores of reference scans that had no part in their fit.
         rules: centre and largest deviation of the residual of each rule of ``ukb_infer.targets.rules``, by its words;
             empty with fewer reference scans than ``MIN_FOR_RULES``.
+        picture: (channels, rows, cols) mean of the reference scans, rounded to the recipe's type; None in modules
+            made before it was kept.
     """
 
     mean: NDArray[np.float32]
@@ -71,6 +76,7 @@ class OutlierReference:
     rest: NDArray[np.float32]
     scores: NDArray[np.float32]
     rules: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    picture: NDArray[Any] | None = None
 
     def score(self, features: NDArray[Any]) -> Float64:
         """(K, N, F) features to (N,) scores: about 2 for an ordinary scan, NaN where a feature is not finite."""
@@ -83,7 +89,8 @@ class OutlierReference:
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
         arrays = {name: np.asarray(getattr(self, name), order="C") for name in _SHAPES}
-        return bytes(to_bytes(arrays | {_RULE + words: limits for words, limits in self.rules.items()}))
+        picture = {} if self.picture is None else {_PICTURE: np.asarray(self.picture, order="C")}
+        return bytes(to_bytes(arrays | picture | {_RULE + words: limits for words, limits in self.rules.items()}))
 
     def contradictions(self, names: Sequence[str], means: Float64) -> list[str]:
         """Rules that one scan's estimates break by more than reference scans do, a sentence each.
@@ -220,8 +227,30 @@ def fit_reference(
     Raises:
         UsageError: too few projections.
     """
-    features, means = features_of(module, images, report)
-    return replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, means)), len(means)
+    seen = _MeanPicture(module.recipe)
+    features, means = features_of(module, seen.watch(images), report)
+    reference = replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, means))
+    return replace(reference, picture=seen.mean), len(means)
+
+
+class _MeanPicture:
+    """Mean of the pictures that pass by."""
+
+    def __init__(self, form: ImageForm) -> None:
+        self._total, self._count, self._dtype = np.zeros(form.shape), 0, np.dtype(form.dtype)
+
+    def watch(self, images: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """The same pictures."""
+        for image in images:
+            self._total += image
+            self._count += 1
+            yield image
+
+    @property
+    def mean(self) -> NDArray[Any]:
+        """(channels, rows, cols), rounded to the recipe's type."""
+        mean = self._total / max(1, self._count)
+        return (mean.round() if self._dtype.kind in "iu" else mean).astype(self._dtype)
 
 
 def features_of(
@@ -262,6 +291,7 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
+    picture = found.pop(_PICTURE, None)
     rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
     right = set(found) == set(_SHAPES) and all(v.shape == (2,) for v in rules.values())
     right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
@@ -276,4 +306,4 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
             f"{path}: does not hold the reference of {width} features; make it again with "
             "`ukb-infer modules fit-outliers`"
         )
-    return OutlierReference(**found, rules=rules)
+    return OutlierReference(**found, rules=rules, picture=picture)

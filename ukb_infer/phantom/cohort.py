@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom.anomalies import ANOMALIES, check_format
+from ukb_infer.phantom.masks import Project, organ_masks
 from ukb_infer.phantom.population import sample_subject
 from ukb_infer.phantom.sampling import Size, render
 from ukb_infer.phantom.true_values import truths
@@ -25,6 +28,8 @@ from ukb_infer.targets import TARGETS
 from ukb_infer.text import suggest
 
 TRUTH_NAME, ANOMALY_NAME = "truth.csv", "anomalies.csv"
+#: Folder of the projected organs.
+MASKS = "masks"
 _Work = TypeVar("_Work")
 _Done = TypeVar("_Done")
 _OUR_NAME = re.compile(r"0\d{6}_20201_2_0")
@@ -39,6 +44,7 @@ class _Job:
     size: Size
     anomaly: Reason | None
     site: str
+    project: Project | None
 
 
 def scan_name(index: int) -> str:
@@ -52,6 +58,9 @@ def _write_one(job: _Job) -> tuple[int, dict[str, float]]:
     protocol = PROTOCOLS[job.site]
     stations = render(subject, job.size, effects, protocol).stations
     write_scan(stations, job.out, scan_name(job.index), job.format, job.anomaly, job.seed + job.index, protocol)
+    if job.project is not None:
+        masks = organ_masks(subject, job.project, job.size, protocol)
+        np.savez_compressed(job.out / MASKS / f"{scan_name(job.index)}.npz", **masks)  # type: ignore[arg-type]
     return job.index, truths(subject)
 
 
@@ -76,6 +85,7 @@ def write_cohort(
     *,
     overwrite: bool = False,
     site: str = "ukb",
+    masks: Project | None = None,
 ) -> Path:
     """Write synthetic scans and ``truth.csv``.
 
@@ -90,6 +100,8 @@ def write_cohort(
         progress: called with (written, count).
         overwrite: remove an earlier cohort first: its tables and the scans that its ``truth.csv`` names.
         site: name in :data:`~ukb_infer.protocol.PROTOCOLS`; the same people are scanned at each.
+        masks: a recipe's function from stations to projection; the projected region of each organ is then written to
+            ``masks/SCAN.npz``, (rows, cols) bool by name.
 
     Returns:
         Path of ``truth.csv``: scan, eid, instance, array and the 72 targets in registry units.
@@ -99,10 +111,14 @@ def write_cohort(
     """
     _check(out, count, seed, format, size, anomalies, workers, overwrite)
     _check_site(site, anomalies)
+    if masks is not None and anomalies:
+        raise UsageError("`masks` cannot be combined with `anomalies`, which may move the body in the picture")
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
+    if masks is not None:
+        (out / MASKS).mkdir(exist_ok=True)
     chosen = {k + 1: anomaly for k, anomaly in enumerate(anomalies)}
-    jobs = [_Job(out, seed, index, format, size, chosen.get(index), site) for index in range(1, count + 1)]
+    jobs = [_Job(out, seed, index, format, size, chosen.get(index), site, masks) for index in range(1, count + 1)]
     values: dict[int, dict[str, float]] = {}
     report = progress or (lambda *_: None)
     report(0, count)
@@ -127,6 +143,7 @@ def _remove_earlier(out: Path) -> None:
     for name in filter(_OUR_NAME.fullmatch, names):
         (out / f"{name}.zip").unlink(missing_ok=True)
         shutil.rmtree(out / name, ignore_errors=True)
+        (out / MASKS / f"{name}.npz").unlink(missing_ok=True)
     (out / ANOMALY_NAME).unlink(missing_ok=True)
     table.unlink()
 

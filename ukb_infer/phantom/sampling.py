@@ -78,7 +78,7 @@ class Acquisition:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class StationGrid:
     """Grid of one station in the body's frame (mm); rows run front to back, cols to the subject's left."""
 
     rows: int
@@ -109,7 +109,9 @@ def tissue_signals(subject: Subject, look: Appearance = APPEARANCES["ukb"]) -> N
     return table
 
 
-def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0, protocol: Protocol = UK_BIOBANK) -> list[_Grid]:
+def station_grids(
+    subject: Subject, size: Size, shift_mm: float = 0.0, protocol: Protocol = UK_BIOBANK
+) -> list[StationGrid]:
     """Grids of the stations around one subject.
 
     Args:
@@ -132,7 +134,9 @@ def station_grids(subject: Subject, size: Size, shift_mm: float = 0.0, protocol:
         first_y = 0.5 * (tallest - plan.rows) * fine + lead
         position = np.array([first_x, first_y - 0.5 * tallest * fine, FIRST_SLICE_Z_MM + z[0]])
         grids.append(
-            _Grid(rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32))
+            StationGrid(
+                rows, cols, slices, spacing, slice_spacing, first_x, first_y, top_mm + z, position.astype(np.float32)
+            )
         )
         offset += plan.slices * plan.slice_spacing_mm - (overlaps[number] if number < len(overlaps) else 0.0)
     return grids
@@ -188,7 +192,7 @@ def _station_gains(rng: np.random.Generator, slices: int, shading: float) -> NDA
 
 
 def _render_station(
-    subject: Subject, grid: _Grid, signals: NDArray[np.float32], seed: int, noise_sd: float, shading: float = 1.0
+    subject: Subject, grid: StationGrid, signals: NDArray[np.float32], seed: int, noise_sd: float, shading: float = 1.0
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Water and fat of one station as (slices, rows, cols) uint16."""
     rng = np.random.default_rng(seed)

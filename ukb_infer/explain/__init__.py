@@ -1,0 +1,1 @@
+"""Explanations: which pixels of a projection an estimate rests on."""
