@@ -4,8 +4,8 @@
 
 Phantoms: every body is made again some years later: a little older, fatter or thinner, lying otherwise in the scanner.
 The demonstration ensemble estimates both visits. Half of the pairs give the correlation of the errors, by the command's
-own function; the intervals of the other half are compared with the true changes. Simulated: two targets whose errors
-have known correlations and differ in size between people. Without --full there are few pairs, and the coverage is
+own function, and the intervals of the other half are compared with the true changes; then the halves change places.
+Simulated: two targets whose errors have known correlations and differ in size between people. Without --full there are few pairs, and the coverage is
 meaningless. Synthetic bodies: this says nothing about people.
 """
 
@@ -111,26 +111,26 @@ def write_run(folder: Path, found: dict[str, NDArray[np.float64]], rows: slice) 
 
 
 def coverage(found: dict[str, NDArray[np.float64]], work: Path) -> pd.DataFrame:
-    """Per target: percent of true changes in the interval with and without correlation, and widths and correlation."""
+    """Per target: percent of true changes in the interval with and without correlation, widths, correlation."""
     half = found["means"].shape[1] // 2
-    write_run(work / "first", found, slice(0, half))
-    true = write_run(work / "rest", found, slice(half, None))
-    saved = work / "visits.json"
-    run_changes(ChangesConfig(run=work / "first", labels=work / "first" / "labels.csv", save_correlations=saved,
-                              quality="all"), lambda _: None)  # fmt: skip
-    known = json.loads(saved.read_text())["targets"]
-    rows = {}
-    for given in (str(saved), ""):
-        run_changes(ChangesConfig(run=work / "rest", correlations=given, quality="all"), lambda _: None)
-        table = pd.read_csv(work / "rest" / "changes.csv")
-        for name in true:
-            low, high = table[f"{name}_change_lower"], table[f"{name}_change_upper"]
-            inside = 100.0 * ((low <= true[name]) & (true[name] <= high)).mean()
-            rows.setdefault(name, []).extend([inside, (high - low).median()])
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["covered", "width", "covered0", "width0"])
-    return frame.assign(
-        correlation=[known[n]["correlation"] for n in frame.index], width=frame["width"] / frame["width0"]
-    )
+    true = {"a": write_run(work / "a", found, slice(0, half)), "b": write_run(work / "b", found, slice(half, None))}
+    parts = []
+    for learned, other in (("a", "b"), ("b", "a")):
+        saved = work / f"visits_{learned}.json"
+        run_changes(ChangesConfig(run=work / learned, labels=work / learned / "labels.csv", save_correlations=saved,
+                                  quality="all"), lambda _: None)  # fmt: skip
+        known = json.loads(saved.read_text())["targets"]
+        columns = {"correlation": {name: errors["correlation"] for name, errors in known.items()}}
+        for given in (str(saved), ""):
+            run_changes(ChangesConfig(run=work / other, correlations=given, quality="all"), lambda _: None)
+            table, ending = pd.read_csv(work / other / "changes.csv"), "" if given else "0"
+            for name, change in true[other].items():
+                low, high = table[f"{name}_change_lower"], table[f"{name}_change_upper"]
+                columns.setdefault(f"covered{ending}", {})[name] = 100.0 * change.between(low, high).mean()
+                columns.setdefault(f"width{ending}", {})[name] = (high - low).median()
+        parts.append(pd.DataFrame(columns))
+    frame = sum(parts) / 2
+    return frame.assign(width=frame["width"] / frame["width0"])
 
 
 def main() -> None:
@@ -153,7 +153,7 @@ def main() -> None:
             folder.mkdir()
             table = coverage(found, folder)
             r = table["correlation"]
-            print(f"| {kind} | {found['means'].shape[1] // 2} | {len(table)} | {r.min():.2f} to {r.max():.2f} | "
+            print(f"| {kind} | {found['means'].shape[1]} | {len(table)} | {r.min():.2f} to {r.max():.2f} | "
                   f"{table['covered'].mean():.1f} ({table['covered'].min():.1f}–{table['covered'].max():.1f}) | "
                   f"{table['width'].mean():.2f} | {table['covered0'].mean():.1f} |")  # fmt: skip
 

@@ -60,6 +60,7 @@ def test_repeat_labels_give_the_correlation_and_intervals_that_cover(folder: Pat
     known = json.loads(saved.read_text())["targets"]["weight"]
     assert known["correlation"] == pytest.approx(CORRELATION, abs=0.04)  # 2 standard errors of 2,000 pairs
     assert known["factor"] == pytest.approx(1.0, abs=0.04)
+    assert dict(map(tuple, known["half_widths"]))[0.95] == pytest.approx(1.96, abs=0.12)  # 2 standard errors
     assert 0.94 < covered(folder, table) < 0.96
     assert not any("0000001" in line for line in said)
     again, _ = changes(folder, tmp_path / "again.csv", correlations=str(saved))

@@ -34,6 +34,9 @@ VISITS = (2, 3)
 JUMPS = {"height": 4.0, "sittingHeight": 4.0}
 #: Fewest pairs of visits from which a correlation is estimated.
 FEWEST_PAIRS = 20
+#: Fewest pairs that give the widths of intervals, which errors with heavy tails need, and the levels of these.
+FOR_WIDTHS = 100
+_LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 _LARGEST = 0.99
 
 
@@ -45,11 +48,13 @@ class VisitErrors:
         correlation: of the errors of both visits, each in its own sd; also what both have in common for everyone.
         factor: of the sd of a change, by which its observed errors exceed what sds and correlation say.
         pairs: of visits it was estimated from; 0 if it was given.
+        half_widths: (level, half width of an interval in sds of the change), conformal; empty for few pairs.
     """
 
     correlation: float
     factor: float = 1.0
     pairs: int = 0
+    half_widths: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def estimate(cls, estimates: Float64, sds: Float64, labels: Float64) -> VisitErrors | None:
@@ -67,8 +72,11 @@ class VisitErrors:
         scaled = errors / sds
         together = float(np.mean(scaled[0] * scaled[1]) / np.mean(scaled**2)) if np.any(scaled) else 0.0
         found = cls(round(float(np.clip(together, -_LARGEST, _LARGEST)), 3), 1.0, int(kept.sum()))
-        factor = np.sqrt(np.mean(((errors[1] - errors[0]) / found.sd(sds)) ** 2))
-        return cls(found.correlation, float(f"{factor:.3g}"), found.pairs)
+        ratios = np.sort(np.abs(errors[1] - errors[0]) / found.sd(sds))
+        factor = float(f"{np.sqrt(np.mean(ratios**2)):.3g}")
+        ranks = {level: int(np.ceil((found.pairs + 1) * level)) for level in _LEVELS if found.pairs >= FOR_WIDTHS}
+        widths = tuple((a, float(f"{ratios[k - 1] / factor:.3g}")) for a, k in ranks.items() if k <= found.pairs)
+        return cls(found.correlation, factor, found.pairs, widths if factor else ())
 
     def sd(self, sds: Float64) -> Float64:
         """(N,) standard deviation of the error of a change.
@@ -80,7 +88,9 @@ class VisitErrors:
         return np.asarray(self.factor * np.sqrt(np.maximum(variance, 0.0)), np.float64)
 
     def quantile(self, level: float) -> float:
-        """Half width of an interval in sds."""
+        """Half width of an interval in sds: conformal where the pairs allow it, else of a t distribution."""
+        if self.half_widths and self.half_widths[0][0] <= level <= self.half_widths[-1][0]:
+            return float(np.interp(level, *zip(*self.half_widths, strict=True)))
         return float(t.ppf(0.5 + level / 2, self.pairs) if self.pairs else norm.ppf(0.5 + level / 2))
 
 
