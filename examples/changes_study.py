@@ -5,8 +5,8 @@
 Phantoms: every body is made again some years later: a little older, fatter or thinner, lying otherwise in the scanner.
 The demonstration ensemble estimates both visits. Half of the pairs give the correlation of the errors, by the command's
 own function, and the intervals of the other half are compared with the true changes; then the halves change places.
-Simulated: two targets whose errors have known correlations and differ in size between people. Without --full there are few pairs, and the coverage is
-meaningless. Synthetic bodies: this says nothing about people.
+Simulated: two targets whose errors have known correlations and differ in size between people. Without --full there are
+few pairs, and the coverage is meaningless. Synthetic bodies: this says nothing about people.
 """
 
 from __future__ import annotations

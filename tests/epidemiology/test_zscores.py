@@ -134,3 +134,21 @@ def test_people_unlike_the_reference_are_announced(folder: Path, tmp_path: Path)
     run_zscores(config(folder, run=tmp_path / "run", reference=saved, out=tmp_path / "z.csv"), said.append)
     assert any("liverVolume: z-scores have mean" in line for line in said)
     assert not any("0000001" in line for line in said)
+
+
+def test_a_reference_serves_one_person_and_says_who_has_no_score(folder: Path, tmp_path: Path) -> None:
+    saved, said = tmp_path / "curves.json", []
+    reference = config(folder, out=tmp_path / "a.csv", save_reference=saved, covariates=("centre",))
+    everyone = table(run_zscores(reference, lambda _: None)).set_index("eid")["liverFat_z"]
+    scans = ["0000001_20201_2_0", "0000002_20201_2_0", "0000003_20201_2_0"]
+    means = pd.read_csv(folder / "run" / "estimates.csv")["liverFat_mean"].to_numpy()[:3]
+    make_run(tmp_path / "run", scans, {"liverFat": means}, sd=0.1)
+    frame = pd.read_csv(folder / "phenotypes.csv", dtype={"eid": str}).head(3)
+    frame.loc[1, "centre"] = "Nowhere"
+    frame.loc[2, "height"] = np.nan
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    few = config(folder, run=tmp_path / "run", phenotypes=tmp_path / "few.csv", reference=saved, out=tmp_path / "z.csv")
+    found = table(run_zscores(few, said.append)).set_index("eid")["liverFat_z"]
+    assert found["0000001"] == pytest.approx(everyone["0000001"], abs=1e-3)
+    assert found[["0000002", "0000003"]].isna().all()
+    assert any(line.startswith("2 of 3 scans have no z-score") for line in said)

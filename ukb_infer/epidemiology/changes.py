@@ -90,7 +90,8 @@ class VisitErrors:
     def quantile(self, level: float) -> float:
         """Half width of an interval in sds: conformal where the pairs allow it, else of a t distribution."""
         if self.half_widths and self.half_widths[0][0] <= level <= self.half_widths[-1][0]:
-            return float(np.interp(level, *zip(*self.half_widths, strict=True)))
+            levels, widths = np.array(self.half_widths).T
+            return float(np.interp(level, levels, widths))
         return float(t.ppf(0.5 + level / 2, self.pairs) if self.pairs else norm.ppf(0.5 + level / 2))
 
 

@@ -40,13 +40,13 @@ class Term:
 
     Attributes:
         name: of the covariate.
-        knots: of the spline; two make a line. ``ends``: the range of the reference.
+        knots: of the spline; two make a line. ``ends``: its range in the reference.
         levels: of a covariate of words.
     """
 
     name: str
     knots: tuple[float, ...] = ()
-    ends: tuple[float, float] = (-np.inf, np.inf)
+    ends: tuple[float, float] = (0.0, 0.0)
     levels: tuple[str, ...] = ()
 
     @classmethod
