@@ -54,10 +54,11 @@ def recovered(seed: int, smallest: int, base: int) -> tuple[set[str], float, flo
         Names of the attacks that succeeded; an attacker's guess of a person's weight, and the truth, in sds.
     """
     people, found = cohort(seed), set()
-    plain, by = summarize(people, UNITS, smallest), summarize(people, UNITS, smallest, by="by")
+    plain, by = summarize(people, people, UNITS, smallest), summarize(people, people, UNITS, smallest, by="by")
     rng = np.random.default_rng(seed)
     person = int(people["weight"].idxmax() if seed % 2 else rng.integers(len(people)))
-    less = summarize(people.drop(index=person).reset_index(drop=True), UNITS, smallest)
+    others = people.drop(index=person).reset_index(drop=True)
+    less = summarize(others, others, UNITS, smallest)
     for tables in (plain, by, less):
         if attacks.small_cells_shown(tables, SMALLEST):
             found.add("small cells")
@@ -140,14 +141,15 @@ def test_an_extreme_person_moves_no_number_by_more_than_a_step() -> None:
     people = cohort(3)
     moved = people.assign(weight=people["weight"].where(people["weight"] < 260, 1e6))
     for name, columns in ((STATISTICS, ["mean", "sd"]), (QUANTILES, ["p05", "p50", "p95"])):
-        pd.testing.assert_frame_equal(summarize(people, UNITS)[name][columns], summarize(moved, UNITS)[name][columns])
+        before, after = (summarize(frame, frame, UNITS)[name][columns] for frame in (people, moved))
+        pd.testing.assert_frame_equal(before, after)
 
 
 def test_published_numbers_are_near_the_truth() -> None:
     rng = np.random.default_rng(0)
     people = pd.DataFrame({"sex": rng.integers(0, 2, 20000).astype(float), "age": rng.uniform(45, 82, 20000)})
     people["weight"] = 70 + 10 * people["sex"] + rng.normal(0, 10, 20000)
-    tables = summarize(people, {"weight": "kg"})
+    tables = summarize(people, people, {"weight": "kg"})
     counts = tables[COUNTS].set_index(["sex", "age"])["participants"]
     assert counts[ALL, ALL] == 20000
     row = tables[STATISTICS].set_index(["sex", "age"]).loc[("male", "60-69")]
@@ -162,7 +164,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and phenotypes with everything that must not leave."""
     where, rng = tmp_path_factory.mktemp("summary"), np.random.default_rng(2)
     eids = [f"{k:07d}" for k in range(1, 401)]
-    make_run(where / "run", [f"{e}_20201_2_0" for e in eids], {"weight": rng.normal(75.123457, 12, 400)})
+    make_run(
+        where / "run",
+        [f"{e}_20201_2_0" for e in eids],
+        {"weight": rng.normal(75.123457, 12, 400), "age": np.full(400, 3.0), "sex": np.full(400, 7.0)},
+    )
     frame = pd.DataFrame({"eid": eids, "sex": rng.integers(0, 2, 400), "age": rng.uniform(45, 82, 400).round(3)})
     frame["centre"] = rng.choice(["Cheadle", "Reading"], 400)
     frame.loc[:1, "centre"] = "Nowhere Mary Example"
@@ -182,6 +188,9 @@ def test_files_name_no_person_and_no_path(folder: Path, tmp_path: Path) -> None:
     forbidden = {*frame["eid"], *frame["note"], "20201", "Mary", str(folder), "/", "in/", ".zip"}
     assert not [word for word in forbidden if word in text]
     assert "Cheadle" in text
+    counts = pd.read_csv(tmp_path / "counts.csv")
+    rows = counts.set_index(["centre", "sex", "age"])["participants"]
+    assert abs(rows["all", "all", "60-69"] - ((ages := frame["age"].astype(float)) < 70).sum() + (ages < 60).sum()) <= 5
     weights = pd.read_csv(folder / "run" / "estimates.csv", dtype=str)["weight_mean"]
     assert not [w for w in weights if w in text]
     assert json.loads((tmp_path / "summary.json").read_text())["min_count"] == 5

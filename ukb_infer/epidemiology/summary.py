@@ -78,10 +78,12 @@ def run_summary(config: SummaryConfig, say: Say = print) -> list[Path]:
     run = one_scan_per_visit(whole.usable() if config.quality == "use" else whole, config.instance)
     names = ["sex", "age", *filter(None, [config.by])]
     phenotypes = read_phenotypes(config.phenotypes, list(dict.fromkeys(names)), run.keys, None, say)
-    people = people_of(run, phenotypes, config.by)
+    people, estimates = people_of(run, phenotypes, config.by)
     _, facts = run.estimated
     units = {t.name: t.unit for t in facts.targets}
-    tables = summarize(people, units, config.min_count, by=config.by) | {REASONS: _reasons(whole, config.min_count)}
+    tables = summarize(people, estimates, units, config.min_count, by=config.by) | {
+        REASONS: _reasons(whole, config.min_count)
+    }
     shown = tables[COUNTS].iloc[0]["participants"]
     say(f"about {shown} participants summarized; groups of fewer than {config.min_count} are in no number")
     about = {
@@ -99,8 +101,8 @@ def run_summary(config: SummaryConfig, say: Say = print) -> list[Path]:
     return [config.out / name for name in (*tables, FACTS)]
 
 
-def people_of(run: Run, phenotypes: pd.DataFrame, by: str = "") -> pd.DataFrame:
-    """One row per participant, of the first visit: sex, age, the column ``by``, and every target's estimate.
+def people_of(run: Run, phenotypes: pd.DataFrame, by: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per participant, of the first visit: sex, age and the column ``by``; and every target's estimate.
 
     Args:
         run: N scans.
@@ -111,16 +113,18 @@ def people_of(run: Run, phenotypes: pd.DataFrame, by: str = "") -> pd.DataFrame:
         UsageError: ``by`` is free text.
     """
     table, facts = run.estimated
-    columns: dict[str, object] = {"sex": phenotypes["sex"], "age": phenotypes["age"]}
+    people = phenotypes[["sex", "age"]]
     if by:
-        columns["by"] = _levels(phenotypes[by], by)
+        people = people.assign(by=_levels(phenotypes[by], by))
+    columns = {}
     for target in facts.targets:
         found = run.estimates(target.name)
         columns[target.name] = found.probability if np.isfinite(found.probability).any() else found.mean
     person = table["eid"].where(table["eid"] != "", table["scan"])
     order = np.lexsort([table["instance"].fillna(-1).astype(int), person])
     first = order[~person.iloc[order].duplicated().to_numpy()]
-    return pd.DataFrame(columns).iloc[first].reset_index(drop=True)
+    estimates = pd.DataFrame(columns, index=people.index)
+    return people.iloc[first].reset_index(drop=True), estimates.iloc[first].reset_index(drop=True)
 
 
 def _levels(values: pd.Series, by: str) -> pd.Series:
@@ -141,12 +145,18 @@ def _levels(values: pd.Series, by: str) -> pd.Series:
 
 
 def summarize(
-    people: pd.DataFrame, units: Mapping[str, str], smallest: int = disclosure.SMALLEST_COUNT, *, by: str = ""
+    people: pd.DataFrame,
+    estimates: pd.DataFrame,
+    units: Mapping[str, str],
+    smallest: int = disclosure.SMALLEST_COUNT,
+    *,
+    by: str = "",
 ) -> dict[str, pd.DataFrame]:
     """Tables that show no one person, by file name.
 
     Args:
-        people: one row per participant: sex, age, perhaps ``by``, and the targets.
+        people: one row per participant: sex, age, and perhaps ``by``.
+        estimates: (N rows) by target; apart from ``people``, as age and sex are targets, too.
         units: of the targets.
         smallest: count of people behind a number.
         by: title of the column ``by``; "" if there is none.
@@ -165,7 +175,7 @@ def summarize(
     statistics: list[dict[str, object]] = []
     quantiles: list[dict[str, object]] = []
     for name, unit in units.items():
-        values = np.array(people[name], np.float64)
+        values = np.array(estimates[name], np.float64)
         known = np.isfinite(values) & placed
         scale = disclosure.robust_scale(values[known])
         if not known.any() or scale == 0.0:
