@@ -99,6 +99,8 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "body_fewshot_study.py": "| vat | 6 | scratch |",
         "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
         "gwas_study.py": "| combined |",
+        "zscores_study.py": "| liverFat | log-normal",
+        "changes_study.py": "| phantoms | 44 |",
     }
     assert expected[example.name] in done.stdout
 
