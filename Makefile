@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUN := OMP_NUM_THREADS=1
 PYTEST := $(RUN) $(BIN)/python -m pytest
 JOBS ?= 2
+STUDY ?= study
 
-.PHONY: bench bench-report report-assets fuzz demo test test-slow soak check format clean help
+.PHONY: bench bench-report report-assets fuzz demo study test test-slow soak check format clean help
 
 help:
 	@echo "make demo       set up and run the demonstration"
@@ -15,6 +16,7 @@ help:
 	@echo "make bench      measure this machine"
 	@echo "make bench-report    a report of 170,000 scans in Chromium (make report-assets: bundle its script; needs Node.js)"
 	@echo "make fuzz       100,000 mutated inputs for every reader"
+	@echo "make study      the few-shot studies of docs/foundation.md, hours; goes on where it stopped (folder: STUDY=...)"
 	@echo "make check      lint, types, import contracts (make format: format the code)"
 
 $(VENV)/.made:
@@ -47,6 +49,12 @@ soak: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(RUN) $(BIN)/python tests/fuzz/fuzz.py
+
+study: $(VENV)/.test
+	$(RUN) $(BIN)/python examples/fewshot_study.py --work $(STUDY)/heads --seeds 5 --shots 24,24,60 --many 120 --test 60 \
+		--pool 500 --pretrain-steps 6000 --batch-size 8 --steps 0 --folds 5 --arms mae,hybrid,scratch,in-domain --jobs $(JOBS)
+	$(RUN) $(BIN)/python examples/body_fewshot_study.py --work $(STUDY)/bodies --tasks all --labels 20,50,200 --seeds 5 \
+		--labelled 250 --test 250 --local 50 --pool 1000 --pretrain-steps 6000 --batch-size 16 --steps 0 --folds 5 --jobs $(JOBS)
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) -e ".[bench]"

@@ -5,6 +5,7 @@
 # uploaded with a completion marker; a restarted job skips marked batches. See docs/hpc.md.
 #
 #   MOUNT    folder of the zips in the mount, e.g. "/mnt/project/Bulk/Whole Body MRI/Dixon" (searched recursively)
+#   LIST     file of keys (eid_20201_2_0, one a line), and ROOT a pattern of their paths, instead of MOUNT: see --root
 #   DONE     folder of the results in the mount, with the markers of earlier jobs
 #   TARGET   folder of the results in the project, to which UPLOAD copies files
 #   BATCH    scans per batch
@@ -19,7 +20,7 @@ upload() {
 }
 
 main() {
-    : "${MOUNT:?set MOUNT to the folder of the zips}" "${TARGET:?set TARGET to the folder of the results}"
+    : "${MOUNT:=${ROOT:-}}" "${MOUNT:?set MOUNT to the folder of the zips, or LIST and ROOT}" "${TARGET:?set TARGET to the folder of the results}"
     local done_folder=${DONE:-/mnt/project$TARGET} batch=${BATCH:-500} shard=${SHARD:-1/1} work status=0
     work=${WORK:-$(mktemp -d)}
     if ! [[ $shard =~ ^([1-9][0-9]*)/([1-9][0-9]*)$ ]] || [ "${shard%/*}" -gt "${shard#*/}" ]; then
@@ -28,7 +29,7 @@ main() {
     fi
     local number=${shard%/*} count=${shard#*/}
 
-    find "$MOUNT" -name '*.zip' | LC_ALL=C sort > "$work/all.txt"
+    if [ -n "${LIST:-}" ]; then cat "$LIST"; else find "$MOUNT" -name '*.zip'; fi | LC_ALL=C sort > "$work/all.txt"
     rm -rf "$work/lists" && mkdir -p "$work/lists"
     split --lines="$batch" --numeric-suffixes=1 --suffix-length=5 --additional-suffix=.txt "$work/all.txt" "$work/lists/batch-"
 
@@ -52,7 +53,7 @@ main() {
         code=0
         # shellcheck disable=SC2086
         ukb-infer predict "$list" --out "$work/$name" --device "${DEVICE:-auto}" ${MODULES:+--modules "$MODULES"} \
-            ${OPTIONS:-} || code=$?
+            ${ROOT:+--root "$ROOT"} ${OPTIONS:-} || code=$?
         if [ "$code" -ne 0 ] && [ "$code" -ne 3 ]; then
             echo "$name: exit code $code, not marked as complete; see the log, then start the job again" >&2
             status=$code

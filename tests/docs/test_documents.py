@@ -95,8 +95,12 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "swap_study.py": "| station 1, whole | 2 |",
         "explain_study.py": "| integrated-gradients | ",
         "flag_study.py": "| ordinary | 4 |",
+        "fewshot_study.py": "| brain-age | MAE | mae - in-domain |",
+        "body_fewshot_study.py": "| vat | 6 | scratch |",
         "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
         "gwas_study.py": "| combined |",
+        "zscores_study.py": "| liverFat | log-normal",
+        "changes_study.py": "| phantoms | 44 |",
     }
     assert expected[example.name] in done.stdout
 

@@ -9,7 +9,7 @@ from scipy import integrate, stats
 
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation import BINARY_METRICS, CONTINUOUS_METRICS, TargetPredictions, evaluate_target
-from ukb_infer.evaluation.metrics import gaussian_crps, gaussian_nll, sparsification_curves
+from ukb_infer.evaluation.metrics import gaussian_crps, gaussian_nll, over_seeds, sparsification_curves
 
 
 def _data(n: int = 400, seed: int = 0, *, per_person: int = 1, binary: bool = False) -> TargetPredictions:
@@ -172,3 +172,12 @@ def test_no_scans_give_no_number() -> None:
     assert all(np.isnan(m.value) for m in evaluate_target(_data(0)).values())
     with pytest.raises(UsageError, match="different lengths"):
         TargetPredictions(np.zeros(3), np.zeros(2), np.zeros(3), np.zeros(3), np.zeros(3), 0.95, np.array(list("abc")))
+
+
+def test_means_over_seeds_draw_seeds_in_replicates_only() -> None:
+    seeds = np.arange(4.0)
+    found = over_seeds(np.repeat(seeds[:, None], 4001, axis=1), seed=1)
+    assert found[0] == 1.5
+    assert found[1:].mean() == pytest.approx(1.5, abs=0.05)
+    assert found[1:].std() == pytest.approx(seeds.std() / 2, abs=0.03)  # of a mean of four drawn seeds
+    assert np.array_equal(over_seeds(np.ones((3, 5)), seed=0), np.ones(5))

@@ -250,3 +250,10 @@ def test_the_platform_script_marks_batches_and_leaves_marked_ones_alone(tiny_mod
     result = run_merge(sorted(uploaded.glob("batch-0000?")), tmp_path / "merged")
     assert sum(result.counts.values()) == 10
     assert result.missing == ()
+    keys = [path.stem for path in sorted(scans.iterdir())][:4]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    suffix = next(scans.iterdir()).suffix
+    listed = {"LIST": str(tmp_path / "keys.txt"), "ROOT": str(scans / f"{{scan}}{suffix}"), "DONE": str(tmp_path / "d")}
+    formed = run(script, SHARD="1/1", **(environment | listed | {"MOUNT": "", "TARGET": "/others"}))
+    assert formed.returncode == 0, formed.stderr
+    assert len((tmp_path / "project/others/batch-00001/estimates.csv").read_text().splitlines()) == 5

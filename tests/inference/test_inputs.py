@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,28 @@ def test_bulk_lists_are_looked_up_below_root(tmp_path: Path, name: str, ending: 
     assert [item.problem for item in found] == [None, Reason.INPUT_MISSING]
     with pytest.raises(UsageError, match="`root`"):
         resolve_inputs([str(tmp_path / name)])
+
+
+def test_a_pattern_of_paths_lists_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("0000001_20201_2_0", "0000001_20201_3_0", "0000002_20201_2_0"):
+        _zip(tmp_path / "bulk" / "00", name)
+    (tmp_path / "keys.txt").write_text("0000002_20201_2_0\n0000003_20201_2_0\n")
+    (tmp_path / "people.txt").write_text("0000001\n")
+
+    def listed(path: object = ".") -> None:
+        raise AssertionError(f"{path} was listed")
+
+    monkeypatch.setattr(os, "scandir", listed)
+    monkeypatch.setattr(os, "listdir", listed)
+    pattern = tmp_path / "bulk" / "{eid:.2}" / "{scan}.zip"
+    found = resolve_inputs([str(tmp_path / "keys.txt"), str(tmp_path / "people.txt")], pattern)
+    assert {item.key.scan: item.problem for item in found} == {
+        "0000001_20201_2_0": None, "0000001_20201_3_0": None, "0000002_20201_2_0": None,
+        "0000003_20201_2_0": Reason.INPUT_MISSING,
+    }  # fmt: skip
+    assert all(item.kind == "zip" for item in found if item.problem is None)
+    with pytest.raises(UsageError, match="'person' cannot be filled in; expected a folder, or a pattern with"):
+        resolve_inputs([str(tmp_path / "keys.txt")], tmp_path / "{person}.zip")
 
 
 def test_lists_of_paths_may_be_relative_and_have_a_header(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The studies of docs/valid-use.md, whole: coverage of associations, validity of a combined GWAS."""
+"""The studies of docs/valid-use.md and docs/reference-curves.md, whole: associations, GWAS, z-scores, changes."""
 
 from __future__ import annotations
 
@@ -52,3 +52,24 @@ def test_a_combined_gwas_is_valid_and_the_naive_one_is_not() -> None:
     assert any("outside" in cell for cell in naive)
     found = {name: int(re.match(r"\d+", row[-1])[0]) for name, row in rows.items()}  # type: ignore[index]
     assert found["combined"] > found["measured only"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_z_scores_of_a_fresh_cohort_are_standard_in_every_cell() -> None:
+    rows = _study("zscores_study.py")
+    assert len(rows) == 5
+    for name, _, mean, sd, _ in rows:
+        assert all(abs(float(end)) <= 0.03 for end in mean.split(" to ")), name
+        assert all(abs(float(end) - 1.0) <= 0.03 for end in sd.split(" to ")), name
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_intervals_of_changes_cover_93_to_97_percent(tmp_path: Path) -> None:
+    rows = _study("changes_study.py", "--work", str(tmp_path))
+    assert {row[0] for row in rows} == {"simulated", "phantoms"}
+    for kind, _, _, _, covered, width, uncorrelated in rows:
+        assert 93.0 <= float(covered.split()[0]) <= 97.0, kind
+        assert float(width) < 1.0
+        assert float(uncorrelated) > 97.0

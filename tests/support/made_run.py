@@ -45,13 +45,15 @@ def make_run(
     rows = {scan: values[:, :, k].ravel() for k, scan in enumerate(scans)}
     keys = sorted(map(ScanKey.from_name, scans), key=lambda key: key.sort_key)
     result = ScanResult(status="ok", stations=6, measures={"snr": 20.0})
+    targets = [{"name": t.name, "unit": t.unit, "field": t.field, "kind": t.kind} for t in written]
+    module = {"name": "made", "version": "1", "sha256": "0", "warning": "", "training": dict(training or {})}
+    facts = {"level": 0.95, "level_name": "ci95", "targets": targets, "modules": [module]}
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder) as journal:
         journal.put("output", spec.to_plain())
+        journal.put("facts", facts)
         journal.set_inputs(JournalInput(key=k, given=f"in/{k.scan}.zip", excluded=False) for k in keys)
         journal.record(JournalRow(scan=scan, result=result, payload=row.tobytes()) for scan, row in rows.items())
         write_tables(folder, journal)
-    targets = [{"name": t.name, "unit": t.unit, "field": t.field, "kind": t.kind} for t in written]
-    module = {"name": "made", "version": "1", "sha256": "0", "warning": "", "training": dict(training or {})}
-    write_facts(folder, {"level": 0.95, "level_name": "ci95", "targets": targets, "modules": [module]})
+    write_facts(folder, facts)
     return folder

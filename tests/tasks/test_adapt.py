@@ -165,8 +165,11 @@ def test_shots_keep_classes_and_nest() -> None:
     assert set(few) <= set(more)
     assert labels[few].sum() == 2
     assert set(draw_shots(labels, people, 10, 1, by_class=True)) != set(few)
+    assert all(labels[draw_shots(labels, people, 2, seed, by_class=True)].sum() == 1 for seed in range(9))
     with pytest.raises(UsageError, match="at most 30"):
         draw_shots(labels, people, 31, 0, by_class=False)
+    with pytest.raises(UsageError, match=r"`shots`: got 1, expected 2 or more"):
+        draw_shots(labels, people, 1, 0, by_class=True)
 
 
 @pytest.mark.parametrize(

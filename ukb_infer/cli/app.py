@@ -15,6 +15,7 @@ from ukb_infer.cli import (
     bench,
     benchmark,
     calibrate,
+    changes,
     cross_validate,
     dataset,
     demo,
@@ -36,9 +37,11 @@ from ukb_infer.cli import (
     retry,
     status,
     stitch,
+    summary,
     targets,
     train,
     volumetry,
+    zscores,
 )
 from ukb_infer.cli.common import Command, report_error, report_lost_output, report_system_error
 from ukb_infer.console import demand_output, lost_output, prepare_streams
@@ -88,7 +91,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         demo.demo, info.info, bench.bench, status.status, retry.retry, merge.merge, export.export, train.train,
         cross_validate.cross_validate, calibrate.calibrate, evaluate.evaluate, report.report, explain.explain,
         dataset.dataset, pretrain.pretrain, embed.embed, adapt.adapt, probe.probe, associate.associate,
-        gwas_inputs.gwas_inputs, gwas_combine.gwas_combine,
+        gwas_inputs.gwas_inputs, gwas_combine.gwas_combine, zscores.zscores,
+        changes.changes, summary.summary,
     )
 }  # fmt: skip
 for _name, _function in COMMANDS.items():

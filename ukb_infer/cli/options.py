@@ -56,7 +56,11 @@ class ScanOptions:
     workers: Workers = None
     root: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder in which keys and relative paths of lists are looked up."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder in which keys and relative paths of lists are looked up; or a pattern like "
+            "'/mnt/{eid:.2}/{scan}.zip', which lists no folder.",
+        ),
     ] = None
     exclude: Annotated[
         list[Path] | None,

@@ -126,7 +126,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
         RunError: the run has no estimates.
     """
     run = read_run(sources.run)
-    run = _one_scan_per_visit(run.usable() if sources.quality == "use" else run, sources.instance)
+    run = one_scan_per_visit(run.usable() if sources.quality == "use" else run, sources.instance)
     _, facts = run.estimated
     targets = [t.name for t in facts.targets]
     columns = phenotype_names(sources.phenotypes) if sources.phenotypes else frozenset[str]()
@@ -164,7 +164,7 @@ def read_cohort(sources: Sources, names: Sequence[str], say: Say = print) -> Coh
     return replace(cohort, notes=tuple(notes))
 
 
-def _one_scan_per_visit(run: Run, instance: int | None) -> Run:
+def one_scan_per_visit(run: Run, instance: int | None) -> Run:
     """The run with the highest array of every participant and visit, of one visit if that is asked for."""
     table, _ = run.estimated
     if instance is not None:

@@ -166,6 +166,18 @@ def bootstrap_weights(participants: NDArray[np.str_], replicates: int, seed: int
         yield times[:, index].astype(np.float64)
 
 
+def over_seeds(rows: Float64, seed: int) -> Float64:
+    """(rows,) means over the seeds; in replicates, which have their own participants, seeds are drawn too.
+
+    Args:
+        rows: (S, rows) of each seed, the first column with all participants once.
+        seed: of the draws.
+    """
+    drawn = np.random.default_rng(seed).integers(0, len(rows), rows.shape)
+    drawn[:, 0] = np.arange(len(rows))
+    return np.asarray(np.take_along_axis(rows, drawn, axis=0).mean(axis=0))
+
+
 # -- continuous ------------------------------------------------------------------------------------------------------
 
 

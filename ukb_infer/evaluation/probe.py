@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.fairness import GroupValue, fairness, grouped
-from ukb_infer.evaluation.metrics import MetricValue, bootstrap_weights, resampled, summarize
+from ukb_infer.evaluation.metrics import MetricValue, bootstrap_weights, over_seeds, resampled, summarize
 from ukb_infer.imaging.datasets.participants import find_row, is_participant_key, read_participants
 from ukb_infer.labels.ids import plain_eid
 from ukb_infer.labels.tables import read_table
@@ -127,7 +127,7 @@ def run_probe(config: ProbeConfig) -> ProbeReport:
         by_group.append(values)
         rates.append(rate)
         counts.append([len(part) for part in parts])
-    metrics = {name: summarize(_over_seeds(np.array(found), config.seed)) for name, found in rows.items()}
+    metrics = {name: summarize(over_seeds(np.array(found), config.seed)) for name, found in rows.items()}
     groups = _mean_groups(by_group)
     texts = {
         "probe.csv": _metrics_csv(metrics, counts, len(set(data.participants))),
@@ -334,18 +334,6 @@ def _judge(
         return found, []
     score, values = fairness(measure, groups, weights)
     return found | {"fairness": score}, values
-
-
-def _over_seeds(rows: Float64, seed: int) -> Float64:
-    """(rows,) means over the seeds; in replicates, which have their own participants, seeds are drawn too.
-
-    Args:
-        rows: (S, rows) of each seed, the first column with all participants once.
-        seed: of the draws.
-    """
-    drawn = np.random.default_rng(seed).integers(0, len(rows), rows.shape)
-    drawn[:, 0] = np.arange(len(rows))
-    return np.asarray(np.take_along_axis(rows, drawn, axis=0).mean(axis=0))
 
 
 def _mean_groups(found: Sequence[Sequence[GroupValue]]) -> list[GroupValue]:

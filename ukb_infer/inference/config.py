@@ -39,7 +39,7 @@ class CommonConfig:
 
     Attributes:
         inputs: paths as given; ``out``: folder of the run.
-        root: folder in which listed keys and relative paths are looked up.
+        root: folder in which listed keys and relative paths are looked up, or a pattern of paths with ``{scan}``.
         reading: how scans are read and checked.
         workers: processes; 0 works in this one.
         timeout_s: time limit for one scan.

@@ -24,6 +24,8 @@ from ukb_infer.text import shown
 
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".bulk", ".lst")
 _SCAN_SUFFIXES = (".zip", ".npy")
+#: Scans that a participant may have, for paths that are formed: both imaging visits, and a repetition at each.
+_VISITS = ("20201_2_0", "20201_2_1", "20201_3_0", "20201_3_1")
 #: Errors of a single file, not of its storage.
 OF_THE_FILE = frozenset(
     (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ)
@@ -73,7 +75,8 @@ def resolve_inputs(
 
     Args:
         inputs: zips, folders, projections, or lists of paths and keys.
-        root: folder in which keys and relative paths of lists are looked up.
+        root: folder in which keys and relative paths of lists are looked up; or a pattern of paths with ``{scan}``,
+            from which the path of each key is formed, so that no folder is listed.
         base: folder that relative paths start from; ``Path()`` is the folder of the process.
         outputs: folders that the run writes to; they, folders that contain them, and folders of other runs are not
             searched.
@@ -86,7 +89,9 @@ def resolve_inputs(
         UsageError: an input or the root does not exist, or two files have the same key.
         RunError: there are no scans, or the storage failed.
     """
-    if root is not None and not (base / root).is_dir():
+    if _is_pattern(root):
+        _path_of(root, ScanKey.from_name("0000001_20201_2_0"))  # refuses other names in braces before the first scan
+    elif root is not None and not (base / root).is_dir():
         raise UsageError(f"`root` {root} is not a folder; check the path")
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
@@ -108,6 +113,27 @@ def resolve_inputs(
             f"{'; ' if own.words else ''}{own.words}"
         )
     return keep_unique(found)
+
+
+def _is_pattern(root: Path | None) -> bool:
+    """Whether paths are formed from keys instead of found below a folder."""
+    return root is not None and "{" in str(root)
+
+
+def _path_of(root: Path | None, key: ScanKey) -> Path:
+    """Path of a scan by a pattern.
+
+    Raises:
+        UsageError: other names in braces than those of a key.
+    """
+    parts = {"scan": key.scan, "eid": key.eid, "instance": key.instance, "array": key.array}
+    try:
+        return _expand(str(root).format_map(parts))
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise UsageError(
+            f"`root` {root}: {error} cannot be filled in; expected a folder, or a pattern with {{scan}}, {{eid}}, "
+            "{eid:.2} (its first two digits), {instance} or {array}"
+        ) from error
 
 
 def _make_input(path: Path, given: str, kind: InputKind | None, problem: Reason | None = None) -> ScanInput:
@@ -315,11 +341,21 @@ class _RootIndex:
         self._people: dict[str, list[ScanInput]] = {}
 
     def find(self, scan: str) -> ScanInput | None:
-        """The scan of a key, ignoring leading zeros."""
+        """The scan of a key, ignoring leading zeros except in a pattern."""
+        if _is_pattern(self.root):
+            return self._formed(scan)
         return self._index().get(plain_scan(scan))
+
+    def _formed(self, scan: str) -> ScanInput | None:
+        """The scan whose path is formed from its key, if it exists."""
+        key = ScanKey.from_name(scan)
+        path = _path_of(self.root, key) if key.eid else None
+        return _from_file(self.base / path, str(path)) if path and _exists(self.base / path) else None
 
     def find_participant(self, eid: str) -> list[ScanInput]:
         """All scans of a participant."""
+        if _is_pattern(self.root):
+            return [found for visit in _VISITS if (found := self._formed(f"{eid}_{visit}"))]
         self._index()
         return self._people.get(plain_eid(eid), [])
 
@@ -378,7 +414,7 @@ def _from_key(scan: str, index: _RootIndex) -> Iterator[ScanInput]:
 
 def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
     """Where a listed path is: as it stands, below the root, here, or next to the list."""
-    folders = [index.base / index.root] if index.root is not None else []
+    folders = [index.base / index.root] if index.root is not None and not _is_pattern(index.root) else []
     places = [folder / _listed(text) for folder in (*folders, index.base, listing.parent)]
     return next((p for p in places if _exists(p)), None)
 

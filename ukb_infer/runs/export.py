@@ -8,16 +8,20 @@ from pathlib import Path
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal
 from ukb_infer.runs.files import holds_run
+from ukb_infer.runs.other_forms import write_bids, write_stata
+from ukb_infer.runs.read import read_run
 from ukb_infer.runs.summary import count_results
 from ukb_infer.runs.tables import write_facts, write_tables
 
 
-def run_export(folder: Path, out: Path) -> list[Path]:
+def run_export(folder: Path, out: Path, *, stata: bool = False, bids: bool = False) -> list[Path]:
     """Write the tables of the scans a run has finished into another folder, also during the run.
 
     Args:
         folder: of the run.
         out: folder for them.
+        stata: also write the estimates as ``estimates.dta``, with names of at most 32 characters.
+        bids: also write them as a BIDS phenotype table.
 
     Raises:
         UsageError: both are the same folder, or ``out`` is that of another run.
@@ -37,4 +41,8 @@ def run_export(folder: Path, out: Path) -> list[Path]:
         if facts is not None:
             counts = count_results(journal)
             files.append(write_facts(out, facts | counts.to_plain() | {"partial": counts.unfinished > 0}))
+    if stata or bids:
+        run = read_run(out)
+        files += [write_stata(run, out)] if stata else []
+        files += write_bids(run, out) if bids else []
     return files

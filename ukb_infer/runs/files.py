@@ -15,6 +15,8 @@ from ukb_infer.records import ScanKey
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
 QUALITY = "quality.csv"
+#: Derived from the estimates by `zscores` and `changes`; removed when the estimates are written again.
+DERIVED = ZSCORES, CHANGES = ("zscores.csv", "changes.csv")
 #: Tables that are also written as Parquet where that is asked for, and the names they then have.
 PARQUET = {table: f"{table.removesuffix('.csv')}.parquet" for table in (ESTIMATES, SCANS, QUALITY)}
 LOG, LOG_KEY = "run.log", ".log-key"
@@ -26,7 +28,7 @@ REPORT = "report.html"
 BIDS_FILES = DESCRIPTION, BIDS_IGNORE = ("dataset_description.json", ".bidsignore")
 #: What ``overwrite`` may remove.
 OWN_FILES = (
-    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY,
+    JOURNAL_NAME, f"{JOURNAL_NAME}-journal", SCANS, ESTIMATES, DICTIONARY, FACTS, QUALITY, *DERIVED,
     *PARQUET.values(), LOG, LOG_KEY, MISSING, REPORT, *BIDS_FILES,
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ from ukb_infer.quality.registry import in_order, is_text
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.runs.columns import OOD_PERCENTILE, Column
-from ukb_infer.runs.files import DICTIONARY, ESTIMATES, FACTS, QUALITY, SCANS
+from ukb_infer.runs.files import DERIVED, DICTIONARY, ESTIMATES, FACTS, QUALITY, SCANS
 from ukb_infer.runs.tables import (
     DICTIONARY_COLUMNS,
     KEY_COLUMNS,
@@ -416,6 +416,8 @@ def read_estimates(
     long: bool = False,
     columns: Literal["target", "field"] = "target",
     quality: Literal["all", "use"] = "all",
+    zscores: bool = False,
+    changes: bool = False,
     exclude: str | Path | Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Read the estimates of a run into pandas.
@@ -429,15 +431,21 @@ def read_estimates(
             field); of several arrays the highest is used.
         quality: ``all`` estimates, or only those for ``use``: scans that quality flags call ``unusable`` are left out,
             affected targets are empty (a missing knee: those of the thigh).
+        zscores: add ``<t>_z``, ``<t>_z_lower``, ``<t>_z_upper``, ``<t>_percentile`` and ``outside_reference`` from the
+            ``zscores.csv`` that ``ukb-infer zscores`` wrote into the run.
+        changes: add ``<t>_change`` and its like to the rows of the second visit, from ``changes.csv``, likewise.
         exclude: lists of participants or scans to leave out, or ratings that the report exported.
 
     Returns:
         The frame.
 
     Raises:
-        RunError: the folder has no estimates, or tables of another version.
-        UsageError: ``long`` together with ``columns="field"``; a list that cannot be read.
+        RunError: the folder has no estimates, tables of another version, or not the table asked for.
+        UsageError: ``long`` together with ``columns="field"``, or one of them with ``zscores`` or ``changes``; a list
+            that cannot be read.
     """
+    if (zscores or changes) and (long or columns == "field"):
+        raise UsageError('`zscores` and `changes` come in the columns of `columns`="target" only; leave out `long`')
     if long and columns == "field":
         raise UsageError('`long` and `columns`="field" exclude each other; use one of them')
     if columns not in ("target", "field"):
@@ -447,7 +455,27 @@ def read_estimates(
     found = read_run(Path(run))
     for path in [exclude] if isinstance(exclude, (str, Path)) else exclude:
         found = found.without(read_id_list(Path(path), f"`exclude` {path}"))
-    return as_frame(found.usable() if quality == "use" else found, long=long, by_field=columns == "field")
+    found = found.usable() if quality == "use" else found
+    for name in [name for name, wanted in zip(DERIVED, (zscores, changes), strict=True) if wanted]:
+        found = _with_derived(found, name)
+    return as_frame(found, long=long, by_field=columns == "field")
+
+
+def _with_derived(run: Run, name: str) -> Run:
+    """The run whose table has the columns of a derived table, too, by scan."""
+    import pandas as pd
+
+    table, _ = run.estimated
+    path = run.folder / name
+    if not path.is_file():
+        command = name.removesuffix(".csv")
+        raise RunError(f"{run.folder} has no {name}; `ukb-infer {command} {run.folder}` without --out writes it")
+    try:
+        made = pd.read_csv(path, dtype={"scan": "string"}).drop(columns=["eid", "instance", "array"], errors="ignore")
+        joined = table.merge(made, on="scan", how="left", validate="one_to_one")
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    return replace(run, table=joined)
 
 
 def as_frame(run: Run, *, long: bool = False, by_field: bool = False) -> pd.DataFrame:

@@ -89,7 +89,8 @@ def write_tables(folder: Path, journal: Journal) -> list[Path]:
         if spec is not None and spec.parquet:
             written += [_write_parquet(folder, table) for table in written if table.name in files.PARQUET]
         if folder == journal.path.parent:  # what an earlier call wrote and this one does not would be outdated
-            for path in {folder / name for name in (files.QUALITY, *files.PARQUET.values())}.difference(written):
+            others = (files.QUALITY, *files.PARQUET.values(), *files.DERIVED)
+            for path in {folder / name for name in others}.difference(written):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(

@@ -166,10 +166,10 @@ def draw_shots(
         participants: (N,).
         shots: participants; 0 for all.
         seed: of the draw.
-        by_class: keep the classes' shares.
+        by_class: keep the classes' shares, with at least one participant of each.
 
     Raises:
-        UsageError: there are fewer participants.
+        UsageError: there are fewer participants, or one shot of several classes.
     """
     names, first = np.unique(participants, return_index=True)
     if not shots:
@@ -178,10 +178,13 @@ def draw_shots(
         raise UsageError(field="shots", got=shots, expected=f"at most {names.size}, the labelled participants, or all")
     order = np.random.default_rng([seed, 5]).permutation(names.size)
     if by_class:
+        if shots < 2:
+            raise UsageError(field="shots", got=shots, expected="2 or more, as both classes are needed")
         classes, place = labels[first][order], np.empty(names.size)
         for value in np.unique(classes):
             members = np.flatnonzero(classes == value)
             place[members] = (np.arange(members.size) + 0.5) / members.size
+            place[members[0]] = 0.0  # the fewest shots have both classes
         order = order[np.argsort(place, kind="stable")]
     return np.flatnonzero(np.isin(participants, names[order[:shots]]))
 

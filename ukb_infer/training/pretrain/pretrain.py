@@ -179,7 +179,7 @@ def _pretrained(request: PretrainRequest, trained: Pretrainer, pool: Pool) -> Pr
     software = {"ukb-infer": __version__, "torch": str(torch.__version__), "monai": version("monai")}
     facts: dict[str, Any] = {
         "objective": config.objective.name,
-        "steps": config.optimization.iterations,
+        "steps": trained.step,
         "kept_step": trained.best.iteration,
         "validation_loss": trained.best.value if np.isfinite(trained.best.value) else None,
         "config": config.flat(),
