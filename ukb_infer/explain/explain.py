@@ -217,10 +217,7 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
         "baseline": float(np.asarray(picture, np.float64).sum()),
     }  # fmt: skip
     place = config.out / BASELINE_NAME
-    if config.phenotypes is not None:
-        from ukb_infer.explain.cohort import read_sexes
-
-        read_sexes(config.at(config.phenotypes))  # refused before hours of work, not after
+    _check_phenotypes(config)
 
     def job(scan: ScanInput, out: Path | None) -> ExplainJob:
         return ExplainJob(
@@ -252,6 +249,14 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
 
 
 _ENDS = (".npy", ".png")
+
+
+def _check_phenotypes(config: ExplainConfig) -> None:
+    """Refuse an unusable table before hours of work, not after."""
+    if config.phenotypes is not None:
+        from ukb_infer.explain.cohort import read_sexes
+
+        read_sexes(config.at(config.phenotypes))
 
 
 def _prepare(config: ExplainConfig, picture: NDArray[Any]) -> None:
