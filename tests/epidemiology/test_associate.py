@@ -195,7 +195,7 @@ def test_errors_name_the_option_and_what_to_do(folder: Path, tmp_path: Path) -> 
     base = ["associate", str(folder / "run"), "--labels", str(folder / "labels.csv"), "--phenotypes",
             str(folder / "export.csv"), "--out", str(tmp_path / "out"), "--trained-on", "none", "--model"]  # fmt: skip
     for model, words in (
-        ("liverFat ~ age + bmj", "--model: 'bmj' is neither a target of the run nor a column of the phenotypes"),
+        ("liverFat ~ age + bmj", "'bmj' is neither a target of the run nor a column of the phenotypes"),
         ("bmi ~ age", "add --estimated age"),
         ("liverFat", "--model: got 'liverFat', expected outcome ~ covariates"),
     ):

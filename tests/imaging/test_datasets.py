@@ -55,7 +55,8 @@ def test_the_layout_of_fomo60k(tmp_path: Path) -> None:
 def test_the_layout_of_bids_and_what_is_no_image(tmp_path: Path) -> None:
     for name in ("sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_ce-gd_T1w.nii.gz",
                  "sub-02/anat/sub-02_T2starw.nii", "sub-02/anat/sub-02_label-lesion_mask.nii.gz",
-                 "derivatives/x/sub-02/sub-02_T1w.nii.gz", "sub-02/.hidden.nii.gz"):  # fmt: skip
+                 "derivatives/x/sub-02/sub-02_T1w.nii.gz", "sub-02/.hidden.nii.gz",
+                 "sub-03/ses-2/anat/sub-03_ses-2_acq-dixon_rec-water_desc-fused_T1w.nii.gz"):  # fmt: skip
         put(tmp_path, name)
     list_participants(tmp_path, "sub-01", "02")
     rows = index_dataset(tmp_path)

@@ -137,6 +137,8 @@ def test_a_record_of_a_later_version_is_named(tmp_path: Path) -> None:
 def test_damaged_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no tables"):
         read_run(tmp_path)
+    with pytest.raises(RunError, match="is not a folder"):
+        read_run(tmp_path / "nothere")
     _write(tmp_path)
     facts = json.loads((tmp_path / "run.json").read_text())
     for change, words in (

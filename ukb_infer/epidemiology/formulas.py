@@ -112,6 +112,6 @@ def check_names(names: tuple[str, ...], known: Mapping[str, str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(
-                f"`model`: {name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}"
-                "; add it to the phenotypes, or correct the model"
+                f"{name!r} is neither a target of the run nor a column of the phenotypes{suggest(name, known)}"
+                "; add it to the phenotypes, or correct the name"
             )

@@ -235,7 +235,8 @@ def read_run(folder: Path) -> Run:
     """
     has_estimates = (folder / ESTIMATES).is_file() and (folder / FACTS).is_file()
     if not has_estimates and not (folder / SCANS).is_file():
-        raise RunError(f"{folder} has no tables; expected a folder written by `ukb-infer predict` or `project`")
+        found = "has no tables" if folder.is_dir() else "is not a folder"
+        raise RunError(f"{folder} {found}; expected a folder written by `ukb-infer predict` or `project`")
     scans = read_scans(folder) if (folder / SCANS).is_file() else ()
     if not has_estimates:
         return Run(folder=folder, scans=scans)

@@ -27,6 +27,8 @@ _SCAN = re.compile(r"(\d+)_\d+_(\d+)_\d+$")
 _KINDS = ("anat", "dwi", "swi", "perf", "fmap", "func")
 #: Folders that hold other things than images to learn from.
 SKIPPED_FOLDERS = ("labels", "derivatives", "sourcedata", "masks")
+#: What ``stitch`` writes are bodies, in a T1-weighted contrast, but no heads.
+_BODY = "acq-dixon"
 _SKIPPED_WORDS = ("mask", "seg", "dseg", "label", "labels", "lesion")
 
 
@@ -48,7 +50,7 @@ def name_of(path: PurePath, root: str) -> ImageName | None:
         root: name of that folder, the data set where no folder names one.
 
     Returns:
-        None for files that are no images to learn from: masks, tables, other archives.
+        None for files that are no images to learn from: masks, tables, other archives, fused bodies.
 
     >>> name_of(PurePath("PT001_IXI/sub_0001/ses_1/t2_2.nii.gz"), "FOMO60K").modality
     't2'
@@ -72,7 +74,7 @@ def name_of(path: PurePath, root: str) -> ImageName | None:
         scan = _SCAN.match(stem)
         eid, session = (scan[1], f"ses-{scan[2]}") if scan else (stem, "")
         return ImageName(dataset=root, participant=eid, session=session, modality=PROJECTION)
-    if any(word in _SKIPPED_WORDS for word in re.split(r"[-_.]", stem.lower())):
+    if _BODY in stem.lower() or any(word in _SKIPPED_WORDS for word in re.split(r"[-_.]", stem.lower())):
         return None
     return _from_folders(folders, stem, root)
 
