@@ -22,56 +22,65 @@ def _shots(text: str) -> int:
     return int(text)
 
 
-def adapt(
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK|FILE.toml",
-            help="Task of the registry (fomo25-infarct, fomo25-meningioma, brain-age, body-vat ...), or your own.",
-            autocompletion=completion.tasks,
-        ),
-    ],
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Labelled cases: preprocessed/<sub>/ses_1/*.nii.gz with labels/<sub>/, or other layouts with a table "
-            "of labels; for bodies a folder written by `project`.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="MODULE", help="Folder for the module.")],
-    pretrained: Annotated[
-        str,
-        typer.Option(
-            metavar="CKPT|none",
-            help="Folder written by `pretrain`, or the name of a shipped one; none: random weights.",
-        ),
-    ] = "none",
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Table of labels [default: labels beside the cases, or participants.tsv]."),
-    ] = None,
-    shots: Annotated[str, typer.Option(metavar="N|all", help="Participants to learn from, drawn by --seed.")] = "all",
-    folds: Annotated[int, typer.Option(metavar="K", help="Networks; each keeps what did best on a fold.")] = 5,
-    preset: Annotated[str, completion.choice("small", "base", help="Size of the encoder and length of training.")] = (
-        "small"
+Task = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK|FILE.toml",
+        help="Task of the registry (fomo25-infarct, fomo25-meningioma, brain-age, body-vat ...), or your own.",
+        autocompletion=completion.tasks,
     ),
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
-    augment: Annotated[
-        str,
-        completion.choice(
-            "auto", "none", "spatial", "intensity", "all", help="What is varied; auto: what suits the kind of task."
-        ),
-    ] = "auto",
-    steps: Annotated[int, typer.Option(metavar="N", help="Steps per network; 0: the preset's.")] = 0,
+]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Labelled cases: preprocessed/<sub>/ses_1/*.nii.gz with labels/<sub>/, or other layouts with a table "
+        "of labels; for bodies a folder written by `project`.",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="MODULE", help="Folder for the module.")]
+Pretrained = Annotated[
+    str,
+    typer.Option(
+        metavar="CKPT|none", help="Folder written by `pretrain`, or the name of a shipped one; none: random weights."
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Table of labels [default: labels beside the cases, or participants.tsv]."),
+]
+Shots = Annotated[str, typer.Option(metavar="N|all", help="Participants to learn from, drawn by --seed.")]
+Folds = Annotated[int, typer.Option(metavar="K", help="Networks; each keeps what did best on a fold.")]
+Preset = Annotated[str, completion.choice("small", "base", help="Size of the encoder and length of training.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
+Augment = Annotated[
+    str,
+    completion.choice(
+        "auto", "none", "spatial", "intensity", "all", help="What is varied; auto: what suits the kind of task."
+    ),
+]
+Steps = Annotated[int, typer.Option(metavar="N", help="Steps per network; 0: the preset's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the cases, check the weights; write nothing.")]
+
+
+def adapt(
+    task: Task,
+    data: Data,
+    out: Out,
+    pretrained: Pretrained = "none",
+    labels: Labels = None,
+    shots: Shots = "all",
+    folds: Folds = 5,
+    preset: Preset = ("small"),
+    seed: Seed = 0,
+    augment: Augment = "auto",
+    steps: Steps = 0,
     device: options.Device = "auto",
     processes: options.Processes = 0,
     threads: options.Threads = 0,
     work: options.Work = None,
     warning: options.Warn = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the cases, check the weights; write nothing.")] = (
-        False
-    ),
+    dry_run: DryRun = (False),
     overwrite: options.Overwrite = False,
 ) -> None:
     """Adapt a pretrained encoder to a task with few labels.

@@ -51,8 +51,7 @@ def show(name: Name) -> None:
     """
     from ukb_infer.modules import find_module, read_manifest
 
-    folder = find_module(name)
-    m = read_manifest(folder)
+    m = read_manifest(folder := find_module(name))
     for label, value in (
         ("name", f"{m.name} {m.version}"),
         ("folder", folder),

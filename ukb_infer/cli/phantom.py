@@ -10,54 +10,64 @@ import typer
 from ukb_infer.cli import completion
 from ukb_infer.cli.common import ProgressDisplay
 
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the scans.")]
+Count = Annotated[int, typer.Option(metavar="N", help="Number of scans.")]
+Seed = Annotated[int, typer.Option(metavar="S", help="Seed of the population.")]
+Format = Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")]
+Size = Annotated[
+    str, completion.choice("full", "small", help="full (40 MB a body, 2 to 10 MB a head) or small (7 MB; below 1 MB).")
+]
+Heads = Annotated[
+    str,
+    completion.choice(
+        "fomo60k",
+        "infarct",
+        "meningioma",
+        "brain-age",
+        "ukb",
+        metavar="LAYOUT",
+        show_default=False,
+        help="Write heads instead of bodies: fomo60k (unlabelled clinical scans), infarct, meningioma or brain-age "
+        "(labelled cases of a task), ukb (zips of fields 20252 and 20253).",
+    ),
+]
+Sites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site",
+        metavar="NAME",
+        help="Heads: sites in turn, repeatable [default: site_a to site_e]; `list` describes them. Bodies: ukb, or "
+        "second (four stations at 3 T).",
+    ),
+]
+Anomalies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--anomaly",
+        metavar="NAME",
+        help="Give the next of the first scans this defect; repeatable; `list` prints the names.",
+        autocompletion=completion.anomalies,
+    ),
+]
+Masks = Annotated[
+    bool, typer.Option("--masks", help="Bodies: also write the region of each organ in the projection, masks/*.npz.")
+]
+Workers = Annotated[int, typer.Option(metavar="N", help="Worker processes.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")]
+
 
 def phantom(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the scans.")],
-    count: Annotated[int, typer.Option(metavar="N", help="Number of scans.")] = 4,
-    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the population.")] = 1,
-    format: Annotated[str, completion.choice("zip", "dicom", "nifti", help="zip, dicom or nifti.")] = "zip",
-    size: Annotated[
-        str,
-        completion.choice("full", "small", help="full (40 MB a body, 2 to 10 MB a head) or small (7 MB; below 1 MB)."),
-    ] = "full",
-    heads: Annotated[
-        str,
-        completion.choice(
-            "fomo60k",
-            "infarct",
-            "meningioma",
-            "brain-age",
-            "ukb",
-            metavar="LAYOUT",
-            show_default=False,
-            help="Write heads instead of bodies: fomo60k (unlabelled clinical scans), infarct, meningioma or brain-age "
-            "(labelled cases of a task), ukb (zips of fields 20252 and 20253).",
-        ),
-    ] = "",
-    sites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--site",
-            metavar="NAME",
-            help="Heads: sites in turn, repeatable [default: site_a to site_e]; `list` describes them. Bodies: ukb, or "
-            "second (four stations at 3 T).",
-        ),
-    ] = None,
-    anomalies: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--anomaly",
-            metavar="NAME",
-            help="Give the next of the first scans this defect; repeatable; `list` prints the names.",
-            autocompletion=completion.anomalies,
-        ),
-    ] = None,
-    masks: Annotated[
-        bool,
-        typer.Option("--masks", help="Bodies: also write the region of each organ in the projection, masks/*.npz."),
-    ] = False,
-    workers: Annotated[int, typer.Option(metavar="N", help="Worker processes.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier cohort.")] = False,
+    out: Out,
+    count: Count = 4,
+    seed: Seed = 1,
+    format: Format = "zip",
+    size: Size = "full",
+    heads: Heads = "",
+    sites: Sites = None,
+    anomalies: Anomalies = None,
+    masks: Masks = False,
+    workers: Workers = 1,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write synthetic scans, with true values in truth.csv.
 

@@ -204,9 +204,7 @@ def run_zscores(config: ZscoresConfig, say: Say = print) -> Path:
         RunError: no estimates, or a file that cannot be written.
     """
     if config.reference and (config.save_reference or config.covariates):
-        raise UsageError(
-            "`reference` brings its own curves and covariates: leave out `save_reference` and `covariates`"
-        )
+        raise UsageError("`reference` has its own curves and covariates: leave out `save_reference` and `covariates`")
     run = read_run(config.run)
     run = one_scan_per_visit(run.usable() if config.quality == "use" else run, None)
     saved = read_reference(config.reference) if config.reference else None
@@ -217,8 +215,8 @@ def run_zscores(config: ZscoresConfig, say: Say = print) -> Path:
         reference.save(config.save_reference)
     made = reference.z_table(run, covariates)
     _say_what_was_found(reference, run, made, say, was_saved=saved is not None)
-    table, _ = run.estimated
-    return write_table(config.out or config.run / ZSCORES, pd.concat([table[list(KEY_COLUMNS)], made], axis=1))
+    keys = run.estimated[0][list(KEY_COLUMNS)]
+    return write_table(config.out or config.run / ZSCORES, pd.concat([keys, made], axis=1))
 
 
 def _say_what_was_found(reference: Reference, run: Run, made: pd.DataFrame, say: Say, *, was_saved: bool) -> None:

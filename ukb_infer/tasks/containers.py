@@ -243,6 +243,12 @@ def choose_engine(config: ContainerConfig) -> Engine:
 # -- one case ----------------------------------------------------------------------------------------------------------
 
 
+def _make_writable(*folders: Path) -> None:
+    for folder in folders:
+        folder.mkdir()
+        folder.chmod(0o777)  # a container may run as another user
+
+
 def _run_case(config: ContainerConfig, engine: Engine, task: Task, name: str, case: Case, scratch: Path) -> CaseRun:
     output = name + SUFFIXES[task.output]
     inputs, outputs, work = (scratch / folder for folder in ("input", "output", "work"))
@@ -251,9 +257,7 @@ def _run_case(config: ContainerConfig, engine: Engine, task: Task, name: str, ca
     except OutputError as error:
         return CaseRun(name=name, seconds=0.0, exit_code=None, fault=error.fault, message=str(error))
     flags = _copy(images, inputs / _SESSION)
-    for folder in (outputs, work):
-        folder.mkdir()
-        folder.chmod(0o777)  # a container may run as another user
+    _make_writable(outputs, work)
     before, log = _state(inputs), scratch / "log"
     call = engine.call(flags, output, inputs, outputs, f"ukb-infer-{secrets.token_hex(6)}")
     started_ns = _clock_of(scratch)

@@ -340,11 +340,8 @@ def _scores(config: ScoreConfig, task: Task, cases: Sequence[ScoredCase]) -> tup
         rows["fairness"], values = fairness(
             lambda member, own: resampled(judge, label[member], estimate[member], own), named, weights
         )
-    scores = [
-        Score(task=task.name, metric=metric, value=summarize(found), count=len(cases), missing=missing)
-        for metric, found in rows.items()
-    ]
-    return scores, values
+    counts = {"count": len(cases), "missing": missing}
+    return [Score(task=task.name, metric=m, value=summarize(v), **counts) for m, v in rows.items()], values
 
 
 def _cell(value: float) -> str:

@@ -199,14 +199,17 @@ def train_members(
             if isinstance(result, Failure):
                 raise RunError(f"member {member + 1}: {result.detail.removeprefix('RunError: ')}")
             results[member] = result
-    networks = []
+    return [_network(config, data, results[member]) for member in members]
+
+
+def _network(config: TrainConfig, data: LabelledImages, weights: Mapping[str, NDArray[Any]]) -> Any:
+    """A network with trained weights, to be evaluated."""
     with torch.random.fork_rng([]):  # draws initial weights that are overwritten; the caller's generator stays
-        for member in members:
-            backbone, shape = config.network.backbone, data.images.shape[1:]
-            network = config.objective.build_network(backbone, len(data.targets), shape=shape)
-            network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in results[member].items()})
-            networks.append(network.eval())
-    return networks
+        network = config.objective.build_network(
+            config.network.backbone, len(data.targets), shape=data.images.shape[1:]
+        )
+    network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+    return network.eval()
 
 
 def _uncalibrated(spec: TargetSpec, standardization: Standardization, place: int) -> ModuleTarget:
