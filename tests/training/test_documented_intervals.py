@@ -44,6 +44,10 @@ class _Tiny(torch.nn.Module):
     def head(self) -> torch.nn.Linear:
         return self.model[4]
 
+    @property
+    def width(self) -> int:
+        return self.head.in_features
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x).reshape(-1, self.n_targets, 2)
 
@@ -54,7 +58,7 @@ class _Tiny(torch.nn.Module):
 
 @pytest.fixture
 def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(_: str, n_targets: int, __: str = "random") -> _Tiny:
+    def build(_: str, n_targets: int, *__: object, **___: object) -> _Tiny:
         return _Tiny(n_targets)
 
     for room in (module_room, networks_room, objective_room):
