@@ -132,6 +132,6 @@ def test_phenotypes_without_sex_are_refused(config: ExplainConfig, tmp_path: Pat
     table = tmp_path / "people.csv"
     table.write_text("eid,height\n0000001,160\n")
     fresh = replace(config, out=tmp_path / "maps", cohort=True, phenotypes=table)
-    with pytest.raises(UsageError, match="no column sex"):
+    with pytest.raises(UsageError, match="no column for sex"):
         run_explain(fresh)
     assert not fresh.out.exists(), "refused before any scan is explained"

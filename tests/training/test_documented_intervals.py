@@ -15,7 +15,7 @@ import torch
 
 import ukb_infer.modules.module as module_room
 import ukb_infer.networks as networks_room
-import ukb_infer.training.objectives.regression as objective_room
+import ukb_infer.training.objectives.objective as objective_room
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.networks import InputScaling
 from ukb_infer.training.calibrate import run_calibrate

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from ukb_infer.errors import RunError, UsageError
-from ukb_infer.labels.ids import plain_eid
+from ukb_infer.errors import RunError
+from ukb_infer.records import ScanKey
 from ukb_infer.storage import atomic_path
 
 if TYPE_CHECKING:
     from ukb_infer.explain.explain import ExplainConfig
+    from ukb_infer.labels import Labels
 
 Float64 = NDArray[np.float64]
 
@@ -33,6 +34,8 @@ _MIDDLE = (0.45, 0.75)
 _SHOULDERS, _UPPER = 0.75, 0.45
 #: Rows that are searched for the crotch, as shares of the body's height.
 _LOWER = (0.45, 0.95)
+#: Names of the groups by the values of target sex.
+_GROUPS = {0.0: "women", 1.0: "men"}
 #: Scans whose mean is drawn behind the averages.
 _PICTURED = 200
 
@@ -124,48 +127,22 @@ def mean_outline(outlines: list[Outline]) -> Outline:
     return Outline(np.mean([o.rows for o in outlines], axis=0), ((a, b), (c, d)))
 
 
-def read_sexes(path: Path) -> dict[str, str]:
-    """``women`` or ``men`` by participant, from a table with eid and sex (UK Biobank's field 31, or words).
-
-    Raises:
-        UsageError: unreadable, or no such column.
-    """
-    from ukb_infer.labels.reading import row_keys
-    from ukb_infer.labels.tables import read_table
-
-    where = f"`phenotypes` {path}"
-    table = read_table(path, where)
-    names = [str(c) for c in table.frame.columns]
-    chosen = [c for c in names if c.lower() in ("sex", "31", "p31", "f.31.0.0", "31-0.0", "participant.p31")]
-    if not chosen:
-        raise UsageError(f"{where}: no column sex (columns: {', '.join(names[:8])}); expected sex, 31 or p31")
-    words = {"0": "women", "female": "women", "f": "women", "1": "men", "male": "men", "m": "men", "0.0": "women",
-             "1.0": "men"}  # fmt: skip
-    cells = [str(v).strip().lower() for v in table.frame[chosen[0]]]
-    return {
-        plain_eid(key.eid or key.scan.split("_")[0]): words[cell]
-        for key, cell in zip(row_keys(where, table), cells, strict=True)
-        if cell in words
-    }
-
-
-def write_averages(config: ExplainConfig) -> list[Path]:
+def write_averages(config: ExplainConfig, sexes: Labels | None = None) -> list[Path]:
     """Average a run's maps, over all scans and by sex, and write them.
 
     Args:
         config: of the run.
+        sexes: labels whose only target is sex; None to average over all scans only.
 
     Returns:
-        ``cohort_<target>.npy`` and pictures; with phenotypes also ``cohort_<target>_women`` and ``_men``.
+        ``cohort_<target>.npy`` and pictures; with sexes also ``cohort_<target>_women`` and ``_men``.
 
     Raises:
         RunError: the run has no maps.
-        UsageError: the phenotypes cannot be read.
     """
     from ukb_infer.explain.explain import PROJECTIONS_NAME, map_path
     from ukb_infer.explain.pictures import save_overlay
 
-    sexes = {} if config.phenotypes is None else read_sexes(config.at(config.phenotypes))
     folder = config.out / PROJECTIONS_NAME
     paths = [p for p in sorted(folder.glob("*.npy")) if _has_maps(config, p.stem)]
     if not paths:
@@ -179,7 +156,8 @@ def write_averages(config: ExplainConfig) -> list[Path]:
         sums: dict[str, Float64] = defaultdict(lambda: np.zeros(body.shape[1:]))
         for scan, own in outlines.items():
             aligned = align(np.load(map_path(config.out, scan, target)), own, common)
-            for group in {"", sexes.get(plain_eid(scan.split("_")[0]), "")}:
+            sex = np.nan if sexes is None else sexes.of(ScanKey.from_name(scan))[0]
+            for group in {"", _GROUPS.get(float(sex), "")}:
                 sums[group] += aligned
         for group, total in sorted(sums.items()):
             path = config.out / f"cohort_{target}{'_' if group else ''}{group}.npy"

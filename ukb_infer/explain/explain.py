@@ -24,6 +24,7 @@ from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
     from ukb_infer.explain.methods import Explained
+    from ukb_infer.labels import Labels
     from ukb_infer.modules import InferenceModule, ModuleManifest
 
 #: Written once into the folder: the picture from which explanations start.
@@ -217,7 +218,7 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
         "baseline": float(np.asarray(picture, np.float64).sum()),
     }  # fmt: skip
     place = config.out / BASELINE_NAME
-    _check_phenotypes(config)
+    sexes = _read_sexes(config)  # complains before hours of work
 
     def job(scan: ScanInput, out: Path | None) -> ExplainJob:
         return ExplainJob(
@@ -244,19 +245,20 @@ def run_explain(config: ExplainConfig, progress: Progress | None = None) -> RunS
     if config.cohort and not config.dry_run:
         from ukb_infer.explain.cohort import write_averages
 
-        summary = replace(summary, files=(*summary.files, *write_averages(config)))
+        summary = replace(summary, files=(*summary.files, *write_averages(config, sexes)))
     return summary
 
 
 _ENDS = (".npy", ".png")
 
 
-def _check_phenotypes(config: ExplainConfig) -> None:
-    """Refuse an unusable table before hours of work, not after."""
-    if config.phenotypes is not None:
-        from ukb_infer.explain.cohort import read_sexes
+def _read_sexes(config: ExplainConfig) -> Labels | None:
+    """Sex of the participants, read by the rules of label tables; None without phenotypes."""
+    if config.phenotypes is None:
+        return None
+    from ukb_infer.labels import read_labels
 
-        read_sexes(config.at(config.phenotypes))
+    return read_labels(config.at(config.phenotypes), ("sex",), option="phenotypes")
 
 
 def _prepare(config: ExplainConfig, picture: NDArray[Any]) -> None:

@@ -186,6 +186,18 @@ def _stored(
 
 
 @compiled
+def _point(into: Any, window: Any, i: Any, j: Any, k: Any, p: Any) -> Any:
+    """Index into the labels of one of the points that stand for a voxel."""
+    x = i + window[0] * ((p & 1) - 0.5) * 0.5
+    y = j + window[1] * (((p >> 1) & 1) - 0.5) * 0.5
+    z = k + window[2] * ((p >> 2) - 0.5) * 0.5
+    a = int(into[0, 0] * x + into[0, 1] * y + into[0, 2] * z + into[0, 3] + 0.5)
+    b = int(into[1, 0] * x + into[1, 1] * y + into[1, 2] * z + into[1, 3] + 0.5)
+    c = int(into[2, 0] * x + into[2, 1] * y + into[2, 2] * z + into[2, 3] + 0.5)
+    return a, b, c
+
+
+@compiled
 def _count(labels: Any, into: Any, window: Any, kinds: Any, out: Any) -> None:
     """Share of every voxel that lies inside the skull, and that is each further kind of tissue, into ``out``."""
     n = labels.shape
@@ -195,12 +207,7 @@ def _count(labels: Any, into: Any, window: Any, kinds: Any, out: Any) -> None:
             for k in range(out.shape[3]):
                 inside, one, two = 0.0, 0.0, 0.0
                 for p in range(_POINTS**3):
-                    x = i + window[0] * ((p & 1) - 0.5) * 0.5
-                    y = j + window[1] * (((p >> 1) & 1) - 0.5) * 0.5
-                    z = k + window[2] * ((p >> 2) - 0.5) * 0.5
-                    a = int(into[0, 0] * x + into[0, 1] * y + into[0, 2] * z + into[0, 3] + 0.5)
-                    b = int(into[1, 0] * x + into[1, 1] * y + into[1, 2] * z + into[1, 3] + 0.5)
-                    c = int(into[2, 0] * x + into[2, 1] * y + into[2, 2] * z + into[2, 3] + 0.5)
+                    a, b, c = _point(into, window, i, j, k, p)
                     if 0 <= a < n[0] and 0 <= b < n[1] and 0 <= c < n[2]:
                         label = labels[a, b, c]
                         inside += step if label >= kinds[0] else 0.0
@@ -240,12 +247,7 @@ def _render(
                     continue
                 total = np.float32(0.0)
                 for p in range(_POINTS**3):
-                    x = i + window[0] * ((p & 1) - 0.5) * 0.5
-                    y = j + window[1] * (((p >> 1) & 1) - 0.5) * 0.5
-                    z = k + window[2] * ((p >> 2) - 0.5) * 0.5
-                    a = int(into[0, 0] * x + into[0, 1] * y + into[0, 2] * z + into[0, 3] + 0.5)
-                    b = int(into[1, 0] * x + into[1, 1] * y + into[1, 2] * z + into[1, 3] + 0.5)
-                    c = int(into[2, 0] * x + into[2, 1] * y + into[2, 2] * z + into[2, 3] + 0.5)
+                    a, b, c = _point(into, window, i, j, k, p)
                     if 0 <= a < n[0] and 0 <= b < n[1] and 0 <= c < n[2]:
                         total += signals[labels[a, b, c]]
                 total *= step

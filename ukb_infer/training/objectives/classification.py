@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ukb_infer.modules.manifest import Head
-from ukb_infer.networks import MeanVarianceNetwork, build_network
-from ukb_infer.networks.build import PROJECTION, Init
 from ukb_infer.training.objectives.objective import Objective
 
 
@@ -28,19 +25,6 @@ class Classification(Objective):
     head: ClassVar[Head] = "class"
     standardizes: ClassVar[bool] = False
     name: Literal["classification"] = "classification"
-
-    def build_network(
-        self, backbone: str, n_targets: int, init: Init = "random", shape: Sequence[int] = PROJECTION
-    ) -> MeanVarianceNetwork:
-        """An untrained network with a logit for every target.
-
-        Args:
-            backbone: key of the backbone registry.
-            n_targets: T.
-            init: initial weights.
-            shape: (channels, ...) of an image.
-        """
-        return build_network(backbone, n_targets, init, shape)
 
     def loss(self, outputs: Tensor, labels: Tensor, iteration: int, count: Tensor | None = None) -> Tensor:
         """Cross-entropy, the mean over the labels present.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from ukb_infer.modules.manifest import Head
+from ukb_infer.networks import build_network
 from ukb_infer.networks.build import PROJECTION, Init
 from ukb_infer.training.settings import Section
 
@@ -35,11 +36,10 @@ class Objective(Section):
     standardizes: ClassVar[bool] = True
     name: str
 
-    @abstractmethod
     def build_network(
         self, backbone: str, n_targets: int, init: Init = "random", shape: Sequence[int] = PROJECTION
     ) -> Any:
-        """An untrained network with the head of this objective.
+        """An untrained network with the head of this objective: two numbers for every target.
 
         Args:
             backbone: key of the backbone registry.
@@ -47,6 +47,7 @@ class Objective(Section):
             init: initial weights.
             shape: (channels, ...) of an image.
         """
+        return build_network(backbone, n_targets, init, shape)
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor, iteration: int, count: Tensor | None = None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import torch
@@ -11,8 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from ukb_infer.errors import UsageError
-from ukb_infer.networks import MeanVarianceNetwork, build_network
-from ukb_infer.networks.build import PROJECTION, Init
 from ukb_infer.regression.losses import gaussian_nll, masked_mse
 from ukb_infer.training.objectives.objective import Objective
 
@@ -31,19 +28,6 @@ class Regression(Objective):
     name: Literal["regression"] = "regression"
     beta: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     warmup_mse: Annotated[int, Field(ge=0)] = 0
-
-    def build_network(
-        self, backbone: str, n_targets: int, init: Init = "random", shape: Sequence[int] = PROJECTION
-    ) -> MeanVarianceNetwork:
-        """An untrained mean-variance network.
-
-        Args:
-            backbone: key of the backbone registry.
-            n_targets: T.
-            init: initial weights.
-            shape: (channels, ...) of an image.
-        """
-        return build_network(backbone, n_targets, init, shape)
 
     def loss(self, outputs: Tensor, labels: Tensor, iteration: int, count: Tensor | None = None) -> Tensor:
         """Squared error of the means during warm-up, then (beta-)NLL.
