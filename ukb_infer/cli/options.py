@@ -83,6 +83,13 @@ class ScanOptions:
         typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
     ] = None
     swaps: Swaps = "flag"
+    keep_uncorrected: Annotated[
+        bool,
+        typer.Option(
+            "--keep-uncorrected",
+            help="With --swaps correct, also keep what a scan was before (.uncorrected.npz; stitch: desc-uncorrected).",
+        ),
+    ] = False
     shard: Annotated[
         str,
         typer.Option(
@@ -184,13 +191,6 @@ Recipe = Annotated[
     completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection."),
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-KeepUncorrected = Annotated[
-    bool,
-    After("swaps"),
-    typer.Option(
-        "--keep-uncorrected", help="With --swaps correct, also keep a scan's projection as it was (.uncorrected.npz)."
-    ),
-]
 Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
 
 # Only for stitch.

@@ -203,11 +203,9 @@ def make_demo(
     note = "synthetic phantoms that no member saw"
     manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=note)
     save_module(draft, manifest, networks, half=True, overwrite=True)
-    ordinary = images[:REFERENCE_SCANS]
-    outliers = None
+    module, ordinary, outliers = load_module(draft), images[:REFERENCE_SCANS], None
     if len(ordinary) >= MIN_SCANS:
         outliers = (fit_reference(module, ordinary)[0], f"{len(ordinary)} {note}")
-    module = load_module(draft)
     images, labels = _make_set("evaluation", EVALUATION_SEED, config.evaluation, config, work, say)
     rows = evaluate(module, predict_in_batches(module, images), labels)
     median, covered = summarize(rows)

@@ -505,13 +505,16 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
 
 
-def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> ModuleManifest:
+def add_outliers(
+    folder: Path, reference: OutlierReference, fitted_on: str, manifest: ModuleManifest | None = None
+) -> ModuleManifest:
     """Give a module an outlier reference, in place of an earlier one; the manifest is written last.
 
     Args:
         folder: of the module.
         reference: of its networks' features.
         fitted_on: what the reference scans were, for the manifest.
+        manifest: to write in place of the folder's, with the same members.
 
     Returns:
         The manifest as written, in the newest version.
@@ -519,7 +522,7 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
     Raises:
         ModuleError: the module cannot be read or written.
     """
-    manifest = read_manifest(folder)
+    manifest = manifest or read_manifest(folder)
     try:
         outputs = _write_outliers(folder, manifest, reference, fitted_on)
         changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
