@@ -255,7 +255,7 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
     picture = found.pop(_PICTURE, None)
     rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
-    right = set(found) == set(_SHAPES) and all(v.shape in ((2,), (3,)) for v in rules.values())
+    right = set(found) == set(_SHAPES) and all(v.shape in ((2,), (4,)) for v in rules.values())
     right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
     right = right and all(v.dtype == np.float32 and np.isfinite(v).all() for v in (*found.values(), *rules.values()))
     if right:

@@ -1,8 +1,8 @@
 """Whether a scan's estimates contradict each other, by the rules of ``ukb_infer.targets.rules``.
 
 The residual of a rule is divided by its standard deviation, which is propagated from the calibrated ones of the scan's
-own estimates. What errors that go together, or true differences between two sides, make of it is found on reference
-scans: a factor on the standard deviation. Largest ordinary values are found there, too (a conformal limit).
+own estimates as if their errors were independent. They are not: on reference scans a factor on it is found that makes
+up for errors that go together and for true differences of both sides. Limits are what ordinary scans reach (conformal).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from ukb_infer.targets.rules import Rule, rules_of
 
 Float32, Float64 = NDArray[np.float32], NDArray[np.float64]
 
-#: Share of ordinary scans that are flagged, and the fewest reference scans that tell a limit for that.
-RATE = 0.005
-MIN_FOR_RULES = math.ceil(1.0 / RATE)
-#: Quantiles of ordinary scans' residuals: what counts as one standard deviation, and how long the tail is.
-ONE_SD, TAIL = 0.683, 0.99
-#: Smallest standard deviation that is divided by, of natural units.
+#: Share of ordinary scans that are flagged; of few reference scans the largest one is the limit.
+RATE = 0.002
+#: Fewest reference scans for limits.
+MIN_FOR_RULES = 200
+#: Quantiles of ordinary scans: of the residual what counts as one standard deviation, and how long the tail is; and of
+#: the standard deviation the largest that excuses a scan, for networks are unsure of what they do not know.
+ONE_SD, TAIL, UNSURE = 0.683, 0.99, 0.95
+#: Smallest number that is divided by, natural units.
 SMALLEST = 1e-12
 
 
@@ -35,26 +37,24 @@ def fit_rules(names: Sequence[str], estimates: Mixture) -> dict[str, Float32]:
         estimates: (N, T) in natural units.
 
     Returns:
-        Of each rule, by its words: the median of its residual, the factor on its standard deviation, and the limit in
-        such standard deviations. A share ``RATE`` of ordinary scans is beyond the limit of any rule. Empty for fewer
-        scans than ``MIN_FOR_RULES``.
+        Of each rule, by its words: the median of its residual, the factor on its standard deviation, the largest
+        standard deviation before that factor, and the limit in what comes out. A share ``RATE`` of ordinary scans is
+        beyond the limit of any rule. Empty for fewer scans than ``MIN_FOR_RULES``.
     """
-    count = len(estimates.mean)
-    rules = rules_of(names)
+    count, rules = len(estimates.mean), rules_of(names)
     if count < MIN_FOR_RULES or not rules:
         return {}
-    centres = [float(np.median(rule.residual(names, estimates.mean))) for rule in rules]
-    found = np.stack([_standardized(r, names, estimates, c) for r, c in zip(rules, centres, strict=True)])
-    sizes = np.stack([_size(rule, row) for rule, row in zip(rules, found, strict=True)])
+    centres = np.array([np.median(rule.residual(names, estimates.mean)) for rule in rules])
+    sds = np.stack([rule.standard_deviation(names, estimates.total_variance) for rule in rules])
+    widest = np.quantile(sds, UNSURE, axis=1)
+    found = np.stack([_standardized(r, names, estimates, *how) for r, *how in zip(rules, centres, widest, strict=True)])
     factors = np.maximum(np.quantile(np.abs(found), ONE_SD, axis=1), SMALLEST)
+    sizes = np.stack([_size(rule, row) for rule, row in zip(rules, found, strict=True)])
     tails = np.maximum(np.quantile(sizes, TAIL, axis=1), SMALLEST)
-    place = math.ceil((count + 1) * (1.0 - RATE)) - 1
-    worst = np.sort((sizes / tails[:, None]).max(axis=0))[place]
-    limits = worst * tails / factors
-    return {
-        rule.words: np.array(numbers, np.float32)
-        for rule, *numbers in zip(rules, centres, factors, limits, strict=True)
-    }
+    place = min(math.ceil((count + 1) * (1.0 - RATE)), count) - 1
+    limits = np.sort((sizes / tails[:, None]).max(axis=0))[place] * tails / factors
+    columns = np.stack([centres, factors, widest, limits], axis=1).astype(np.float32)
+    return dict(zip((rule.words for rule in rules), columns, strict=True))
 
 
 def contradictions(limits: Mapping[str, Float32], names: Sequence[str], estimate: Mixture) -> list[str]:
@@ -74,16 +74,17 @@ def contradictions(limits: Mapping[str, Float32], names: Sequence[str], estimate
         offset = float(rule.residual(names, estimate.mean)[0]) - centre
         value, in_sds = offset, ""
         if scale:
-            value = float(_standardized(rule, names, estimate, centre)[0]) / scale[0]
+            factor, widest = scale
+            value = float(_standardized(rule, names, estimate, centre, widest)[0]) / factor
             in_sds = f", {abs(value):.3g} of its standard deviations"
         if _size(rule, np.asarray(value)) > limit:
             found.append(f"{rule.words} is off by {offset:+.3g}{in_sds} (limit {limit:.3g})")
     return found
 
 
-def _standardized(rule: Rule, names: Sequence[str], estimates: Mixture, centre: float) -> Float64:
-    """(N,) residual less its centre, in standard deviations as of independent errors."""
-    sd = rule.standard_deviation(names, estimates.total_variance)
+def _standardized(rule: Rule, names: Sequence[str], estimates: Mixture, centre: float, widest: float) -> Float64:
+    """(N,) residual less its centre, in standard deviations as of independent errors, none of them above the widest."""
+    sd = np.minimum(rule.standard_deviation(names, estimates.total_variance), widest)
     return np.asarray((rule.residual(names, estimates.mean) - centre) / np.maximum(sd, SMALLEST))
 
 

@@ -13,7 +13,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.records import ScanResult
-from ukb_infer.runs.files import BIDS_FILES, MASKS, UNCORRECTED_FOLDER, fused_files, open_run_folder, projection_files
+from ukb_infer.runs.files import BIDS_FILES, UNCORRECTED_FOLDER, fused_files, open_run_folder, projection_files
 from ukb_infer.runs.identity import identity_differences
 from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.read import PackedMeasures
@@ -205,8 +205,7 @@ def _files_of(shard: _ShardRun) -> Iterator[Path]:
     """What a run may have written besides its tables."""
     contrasts = shard.identity.get("contrasts")
     if shard.output is not None:
-        for name in (MASKS, UNCORRECTED_FOLDER):
-            yield from (shard.folder / name).glob("[!.]*")
+        yield from (shard.folder / UNCORRECTED_FOLDER).glob("[!.]*")
         return
     if contrasts is None:
         for scan in shard.rows:
