@@ -1,11 +1,14 @@
-"""Rebuild models/phantom-demo from scratch: phantoms, projections, folds, training, calibration, table."""
+"""Rebuild models/phantom-demo from scratch: phantoms, projections, folds, training, calibration, table.
+
+With --reference-only, only its reference of ordinary scans (docs/outliers.md) is fitted anew.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ukb_infer.demo.ensemble import DemoConfig, make_demo
+from ukb_infer.demo.ensemble import DemoConfig, make_demo, refit_reference
 
 
 def main() -> None:
@@ -21,8 +24,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=DemoConfig.iterations)
     parser.add_argument("--workers", type=int, default=DemoConfig.workers)
     parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--reference-only", action="store_true")
     args = parser.parse_args()
     config = DemoConfig(args.training, args.calibration, args.evaluation, args.members, args.iterations, args.workers)
+    if args.reference_only:
+        refit_reference(args.out, args.work, config)
+        return
     make_demo(args.out, args.work, config, overwrite=args.overwrite)
 
 
