@@ -74,8 +74,8 @@ BORDER_MM, LEAN = 25.0, 0.03
 FINE = 12
 #: Share of a half's voxels next to the border that may disagree across it after a correction.
 RAGGED = 0.01
-#: Lines with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter; and
-#: what noise in a gap makes of it.
+#: Lines with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter,
+#: and what noise in a gap makes of it.
 WIDER, TIE, NOISE = 1.5, 1e-3, 3e-3
 
 Kind = Literal["none", "whole", "left", "right", "both", "part"]
