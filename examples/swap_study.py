@@ -4,6 +4,7 @@ The tables of docs/quality.md, in some twenty minutes each:
 
     python examples/swap_study.py --count 320 --healthy 0 --compare 25
     python examples/swap_study.py --count 320 --healthy 0 --compare 0 --regions
+    python examples/swap_study.py --count 320 --healthy 0 --compare 120 --legs
     python examples/swap_study.py --count 0 --healthy 7500 --compare 0
 """
 
@@ -258,8 +259,11 @@ def main() -> None:
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
     parser.add_argument("--first", type=int, default=0, help="number of the first body, for --count 0")
     parser.add_argument("--regions", action="store_true", help="only the regional swaps")
+    parser.add_argument("--legs", action="store_true", help="only swaps of one leg")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
+    legs = [case for case in CASES if any(what in ("left", "right") for _, what in case)]
+    chosen = legs if given.legs else PARTS if given.regions else CASES + PARTS
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
     for index, subject, bmi, stations in bodies(given.first, given.count + given.healthy, given.size):
         for tally, (body, moves) in zip(
@@ -267,10 +271,10 @@ def main() -> None:
         ):
             middles = middles_mm(subject, given.size, moves)
             tally.person(body, bmi)
-            for effect in EFFECTS if index < (given.count + 3) // 4 else ():
+            for effect in EFFECTS if not given.legs and index < (given.count + 3) // 4 else ():
                 scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
-            for case in (*([] if given.regions else CASES), *PARTS) if index < given.count else ():
+            for case in chosen if index < given.count else ():
                 compare = index < given.compare and case in CASES
                 tally.swapped(body, case, middles, bmi, compare=compare)
     for style, tally in tallies.items():

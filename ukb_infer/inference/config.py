@@ -120,7 +120,7 @@ class CommonConfig:
     def base_identity(self, recipe: str) -> dict[str, Any]:
         """Settings that affect the results of all commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
-        corrected = {"swaps": self.swaps} if self.swaps == "correct" else {}  # flags change no pixel
+        corrected: dict[str, Any] = {"swaps": self.swaps} if self.swaps == "correct" else {}  # flags change no pixel
         corrected |= {"keep_uncorrected": True} if self.keep_uncorrected else {}
         return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)} | corrected
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ukb_infer.regression import Mixture
 from ukb_infer.targets.rules import Rule, rules_of
 
-Float32, Float64 = NDArray[np.float32], NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 #: Share of ordinary scans that are flagged; of few reference scans the largest one is the limit.
 RATE = 0.002
