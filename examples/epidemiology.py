@@ -31,7 +31,7 @@ def main() -> None:
     """Run all steps and print what they did."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for scans, run and results [default: a new temporary one]")
-    parser.add_argument("--scans", type=int, default=240, help="synthetic participants; a third of them are measured")
+    parser.add_argument("--scans", type=int, default=200, help="synthetic participants; a third of them are measured")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="ukb-infer-epidemiology-"))
@@ -60,7 +60,7 @@ def main() -> None:
     say(f"measured {TARGET} in {len(measured)} of them")
 
     # 4. The association. On the command line:
-    #    ukb-infer associate run --labels labels.csv --phenotypes phenotypes.csv --trained-on none --model "..." --out ...
+    #    ukb-infer associate run --labels labels.csv --phenotypes phenotypes.csv --model "..." --trained-on none --out o
     sources = Sources(
         run=work / "run", labels=work / "labels.csv", phenotypes=work / "phenotypes.csv", trained_on="none"
     )

@@ -75,6 +75,16 @@ def step_of(least: float) -> float:
     return float(f"{next(m for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9)) * power:.1g}")
 
 
+def one_digit_up(value: float) -> float:
+    """A positive value rounded up to one digit.
+
+    >>> [one_digit_up(x) for x in (0.31, 0.02, 96.0)]
+    [0.4, 0.02, 100.0]
+    """
+    unit = 10.0 ** np.floor(np.log10(value))
+    return float(f"{np.ceil(value / unit * (1 - 1e-9)) * unit:.1g}")
+
+
 def to_step(value: float, step: float) -> float:
     """A value rounded to multiples of a step."""
     return float(f"{round(value / step) * step:.10g}")

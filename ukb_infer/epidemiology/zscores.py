@@ -80,6 +80,10 @@ class Reference:
             columns[f"{name}_percentile"] = 100.0 * norm.cdf(found[0])
         return pd.DataFrame({"outside_reference": outside, **columns})
 
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
     def save(self, path: Path) -> None:
         """Write it as JSON.
 
@@ -88,7 +92,7 @@ class Reference:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+            atomic_write_text(path, self.text())
         except OSError as error:
             raise RunError(f"`save_reference` {path} cannot be written ({error.strerror}); choose another") from error
 
