@@ -402,6 +402,7 @@ def test_a_summary_has_reference_curves_and_associations(tmp_path: Path) -> None
         ("quantile: liverFat ~ age", "quantile lines pass through people"),
         ("liverFat ~ C(code)", "rests on about 6 labelled people"),
         ("logistic: {liverFat > 6} ~ rare", "without the outcome"),
+        ("liverFat ~ C(ward)", "one like a number, path or address"),
     ],
 )
 def test_models_of_small_groups_are_refused(model: str, said: str) -> None:
@@ -410,6 +411,7 @@ def test_models_of_small_groups_are_refused(model: str, said: str) -> None:
     fat = rng.normal(4, 0.5, count) + 4.0 * rare
     fat[:4] = 4.0
     frame = pd.DataFrame({"age": rng.uniform(45, 82, count), "rare": rare.astype(float)})
+    frame["ward"] = np.where(rare, "ward/7", "other")
     frame["code"] = np.where(np.arange(count) % 50 == 1, "b", "a")
     measured = np.where(np.arange(count) < 300, fat, np.nan)
     everyone = Cohort({"liverFat": fat + 0.1}, {"liverFat": measured}, frame, np.arange(count))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +36,8 @@ _SEXES = ("female", "male")
 #: Ends of the bands of age: fixed, as a choice would let one person be singled out.
 _AGES = (0, 50, 60, 70, 80, 200)
 _FINE_AGES = (0, *range(45, 86, 5), 200)
-#: Most values, and most characters of a value, of a column that groups people; others are free text.
-_MOST_LEVELS, _LONGEST = 20, 40
-_REVEALING = re.compile(r"[0-9]{6,}|[/\\@]")
+#: Most values of a column that groups people; others are free text.
+_MOST_LEVELS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +145,7 @@ def _levels(values: pd.Series, by: str) -> pd.Series:
             f"`by`: {by} has {len(distinct)} different values, expected at most {_MOST_LEVELS}: free text and "
             "measurements cannot be shown; use a column of a few codes or bands"
         )
-    if any(len(word) > _LONGEST or _REVEALING.search(word) for word in distinct):
-        raise UsageError(
-            f"`by`: {by} has a value longer than {_LONGEST} characters, or one like a number, path or address of one "
-            "person; use a column of a few codes"
-        )
+    disclosure.refuse_revealing(distinct, f"`by`: {by}")
     return words
 
 

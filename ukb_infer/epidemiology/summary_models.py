@@ -33,6 +33,8 @@ Float64 = NDArray[np.float64]
 
 #: A model's family in front of its formula.
 _FAMILY = re.compile(r"^\s*(?P<family>linear|logistic|poisson|quantile)\s*:(?P<formula>.*~.*)$", re.DOTALL)
+#: A level in the name of a term.
+_LEVEL = re.compile(r"\[(?:T\.)?([^\]]*)\]")
 #: Fewest people that a combination of a model's columns may rest on, in smallest counts.
 _GROUP = 2
 
@@ -106,6 +108,7 @@ def association_rows(
         RunError: it has no unique solution.
     """
     case = Case.of(model.formula, cohort.complete(), model.family)
+    disclosure.refuse_revealing(_LEVEL.findall(" ".join(case.formula.terms)), f"`model` {model.formula}")
     _refuse_small_groups(case, smallest)
     results = dict(case.all(np.random.default_rng(0), IMPUTATIONS))
     # What one person contributes to imputations is that to the correction, which rests on the same measurements.
