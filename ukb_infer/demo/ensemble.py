@@ -145,8 +145,9 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths. "
         "Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first "
-        f"{REFERENCE_SCANS} of them. How its errors at two visits go together ([changes](../../docs/reference-curves.md)) comes "
-        f"from {config.visits} phantoms scanned twice (seed {VISITS_SEED}).",
+        f"{REFERENCE_SCANS} of them. How its errors at two visits go together "
+        f"([changes](../../docs/reference-curves.md)) comes from {config.visits} phantoms scanned twice "
+        f"(seed {VISITS_SEED}).",
         "",
         f"Made by `{COMMAND}` in {seconds / 60:.0f} minutes on {machine}.",
         "",

@@ -283,8 +283,8 @@ def read_correlations(given: str) -> Mapping[str, VisitErrors]:
             return read_visits(Path(given)).targets
         except ModuleError as error:
             raise UsageError(
-                f"`correlations`: cannot be used ({error}); expected a number, or a file that `ukb-infer changes` wrote "
-                "with `save_correlations`"
+                f"`correlations`: cannot be used ({error}); expected a number, a module's {VISITS_NAME}, or a file of "
+                "`save_correlations`"
             ) from error
     if not -1.0 < correlation < 1.0:
         raise UsageError(field="correlations", got=given, expected="a number between -1 and 1, or a file")

@@ -134,9 +134,25 @@ def chen_chen(family: Family, data: Data) -> Estimated:
     weights, leverage = _weights(sums, shifts)
     beta = own.beta - weights @ (few.beta - everyone.beta)
     left = (sums - shifts @ weights.T) * leverage_factor(leverage)[:, None]
-    found = estimated(beta, left, _df(data))
-    noise = np.einsum("ij,ij->j", left**2, left**2) - found.se**4 / data.labelled.sum()
-    return replace(found, support=2.0 * found.se**4 / np.maximum(noise, 1e-300))
+    return _corrected(beta, left, data, _df(data))
+
+
+def _corrected(beta: Float64, sums: Float64, data: Data, df: float) -> Estimated:
+    """Coefficients of an estimator that corrects estimates by the labelled whose measurement they miss.
+
+    If these are few, the variance is itself uncertain; the t distribution has the degrees of freedom of that variance
+    (Satterthwaite, Biometrics Bulletin 2 (1946) 110; for contributions Pan and Wall, Stat. Med. 21 (2002) 1429).
+
+    Args:
+        beta: (p,) coefficients.
+        sums: (participants, p) contributions, summed by participant.
+        data: rows.
+        df: degrees of freedom if all labelled tell the same.
+    """
+    found = estimated(beta, sums, df)
+    noise = np.einsum("ij,ij->j", sums**2, sums**2) - found.se**4 / data.labelled.sum()
+    support = 2.0 * found.se**4 / np.maximum(noise, 1e-300)
+    return replace(found, support=support, df=np.maximum(np.minimum(found.df, support), 1.0))
 
 
 def _weights(parts: Float64, moved: Float64) -> tuple[Float64, Float64]:
@@ -183,11 +199,11 @@ def ppi(family: Family, data: Data) -> Estimated:
     lambdas = np.clip(lambdas, 0.0, 1.0)
     if not family.is_smooth:
         gap = (scores[0].mean(axis=0) - scores[1].mean(axis=0)) @ own.inverse
-        return estimated(own.beta - lambdas * gap, sums - moved * lambdas, _df(data) - 1.0)
+        return _corrected(own.beta - lambdas * gap, sums - moved * lambdas, data, _df(data) - 1.0)
     columns = [_ppi_column(family, data, own, weight) for weight in lambdas]
     beta = np.array([b[k] for k, (b, _) in enumerate(columns)])
     parts = np.column_stack([p[:, k] for k, (_, p) in enumerate(columns)])
-    return estimated(beta, clustered(parts, data.people), _df(data) - 1.0)
+    return _corrected(beta, clustered(parts, data.people), data, _df(data) - 1.0)
 
 
 def _score(family: Family, design: Float64, outcome: Float64, beta: Float64) -> Float64:
