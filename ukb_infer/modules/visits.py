@@ -151,7 +151,8 @@ def read_visits(path: Path) -> Visits:
             raise ModuleError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModuleError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ModuleError(f"{path}: cannot be read ({why})") from error
     return read_object(Visits, load_json(text, str(path)), str(path))
 
 
