@@ -140,9 +140,9 @@ def chen_chen(family: Family, data: Data) -> Estimated:
 def _corrected(beta: Float64, sums: Float64, data: Data, df: float) -> Estimated:
     """Coefficients of an estimator that corrects estimates by the labelled whose measurement they miss.
 
-    If these are few, the variance is itself uncertain, and the t distribution has its degrees of freedom: those of a sum
-    of squares of normal contributions, each of a size of its own (Satterthwaite). The fourth power of such a one is three
-    times its squared variance. Source: Bell and McCaffrey, Survey Methodology 28 (2002) 169.
+    If these are few, the variance is itself uncertain, and the t distribution has its degrees of freedom: those of a
+    sum of squares of normal contributions, each of a size of its own (Satterthwaite). The fourth power of such a one is
+    three times its squared variance. Source: Bell and McCaffrey, Survey Methodology 28 (2002) 169.
 
     Args:
         beta: (p,) coefficients.
