@@ -136,8 +136,12 @@ class Visits:
     schema_version: Annotated[Literal[1], expected("1")] = 1
 
     def to_json(self) -> str:
-        """As text."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        """As text, a line for each target."""
+        plain = asdict(self)
+        targets = ",\n  ".join(
+            f"{json.dumps(n)}: {json.dumps(e, allow_nan=False)}" for n, e in plain.pop("targets").items()
+        )
+        return f'{json.dumps(plain)[:-1]}, "targets": {{\n  {targets}\n}}}}\n'
 
 
 def read_visits(path: Path) -> Visits:
