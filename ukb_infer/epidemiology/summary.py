@@ -20,11 +20,12 @@ from ukb_infer.epidemiology.cohort import one_scan_per_visit
 from ukb_infer.epidemiology.phenotypes import read_phenotypes
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.runs.read import Run, read_run
-from ukb_infer.storage import atomic_write_text
+from ukb_infer.storage import atomic_write_text, sha256_file
 
 Float64 = NDArray[np.float64]
 Say = Callable[[str], None]
 
+#: Versions, rules, and the SHA-256 of each table, by which `report --summary` knows them.
 FACTS = "summary.json"
 #: Files of a summary with their columns, "by" standing for the column asked for.
 COUNTS, STATISTICS, QUANTILES, REASONS = "counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv"
@@ -95,6 +96,7 @@ def run_summary(config: SummaryConfig, say: Say = print) -> list[Path]:
         config.out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             atomic_write_text(config.out / name, table.to_csv(index=False, lineterminator="\n"))
+        about["tables"] = {name: sha256_file(config.out / name) for name in tables}
         atomic_write_text(config.out / FACTS, json.dumps(about, indent=2) + "\n")
     except OSError as error:
         raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another folder") from error

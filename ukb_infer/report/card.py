@@ -17,7 +17,7 @@ from ukb_infer.labels import Labels
 from ukb_infer.labels.ids import plain_scan
 from ukb_infer.modules.card import CARD_NAME, Card, card_markdown, listed
 from ukb_infer.report.cohort import describe_agreement
-from ukb_infer.report.html import page_pieces
+from ukb_infer.report.html import write_page
 from ukb_infer.runs.files import REPORT
 from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS, TargetSpec
@@ -58,9 +58,7 @@ def write_card(
         "targets": [], "visits": [], "limits": {}, "agreement": describe_agreement(comparison),
         "card": {"groups": rows, "limits": card.limits, "items": card.items},
     }  # fmt: skip
-    text = "".join(page_pieces(name, head, ()))
-    atomic_write_text(folder / REPORT, text)
-    return [folder / CARD_NAME, folder / REPORT]
+    return [folder / CARD_NAME, write_page(folder / REPORT, name, head)]
 
 
 def card_of_cross_validation(folder: Path) -> list[Path]:

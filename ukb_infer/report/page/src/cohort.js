@@ -1,6 +1,6 @@
 // The first section: counts, reasons, targets, quality, agreement, visits. All numbers come aggregated in the head.
 
-import { byId, h, table } from "./dom.js";
+import { addSection, byId, h, table } from "./dom.js";
 import { Histogram, legend, linePlot, whenVisible } from "./plots.js";
 import { short, whole } from "./store.js";
 
@@ -40,9 +40,7 @@ export class Cohort {
         items.map(([number, section, asked, answer]) => [number, section, asked, answer || h("b", {}, "missing")])));
   }
 
-  section(id, title, ...children) {
-    byId("cohort").append(h("section", { id, "aria-labelledby": `${id}-title` }, h("h3", { id: `${id}-title` }, title), children));
-  }
+  section(id, title, ...children) { addSection(id, title, children); }
 
   drawCounts() {
     const { status, levels } = this.head.counts;

@@ -9,6 +9,7 @@ import { Ratings } from "./ratings.js";
 import { ScanView } from "./scan.js";
 import { Selection } from "./selection.js";
 import { Store, short } from "./store.js";
+import { drawSummary } from "./summary.js";
 import { ScanTable } from "./table.js";
 
 const head = JSON.parse(byId("head").textContent);
@@ -22,9 +23,11 @@ byId("made").textContent = [
   (head.modules ?? []).map(({ name, version }) => `${name} ${version}`).join(", "),
   head.level ? `intervals at ${short(100 * head.level)} %` : "", `ukb-infer ${head.version}`,
 ].filter(Boolean).join(" · ");
-new Cohort(head, store, selection, open);
-if (head.card) {
-  byId("cohort-title").textContent = "Evaluation";
+const single = !head.card && !head.summary; // a page of single scans
+if (head.summary) drawSummary(head.summary);
+else new Cohort(head, store, selection, open);
+if (!single) {
+  byId("cohort-title").textContent = head.card ? "Evaluation" : "Cohort";
   for (const part of document.querySelectorAll(".scans-only, #bar, #scans, #mosaic, #counts, nav")) part.hidden = true;
 }
 
@@ -46,10 +49,12 @@ function clear() {
 }
 
 function begin() {
-  if (head.card) {
-    document.documentElement.dataset.ready = "yes";
-    return;
-  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  document.documentElement.dataset.ready = "yes";
+  if (single) showScans();
+}
+
+function showScans() {
   const pictures = new Pictures(head, store), ratings = new Ratings(head, store);
   views.scan = new ScanView(head, store, selection, pictures, ratings);
   views.table = new ScanTable(store, selection, open);
@@ -64,9 +69,7 @@ function begin() {
     byId("mosaic-anonymous").hidden = false;
   }
   new Mosaic(head, store, selection, pictures, ratings, open);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
   globalThis.ukbInferReport = { head, store, selection, ratings, views };
-  document.documentElement.dataset.ready = "yes";
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);

@@ -150,9 +150,9 @@ export class Histogram {
 /** Lines over a common x: each with values, colour and dash. */
 export function linePlot(target, { x, lines, label, words, height = 150, diagonal = false, points = false }) {
   const ends = [Math.min(...x), Math.max(...x)];
-  const series = lines.map(({ stroke, dash, dots }) => ({
-    stroke: () => colour(stroke), width: dots ? 0 : 1.8, dash, spanGaps: true,
-    points: { show: dots ?? true, size: dots ? 3 : 5, fill: () => colour(stroke), stroke: () => colour(stroke) },
+  const series = lines.map(({ stroke, dash, dots, thin }) => ({
+    stroke: () => colour(stroke), width: dots ? 0 : thin ? 0.8 : 1.8, dash, spanGaps: true,
+    points: { show: dots ?? !thin, size: dots ? 3 : 5, fill: () => colour(stroke), stroke: () => colour(stroke) },
     paths: dots ? () => null : undefined,
   }));
   const values = [x, ...lines.map((line) => line.values)];
