@@ -33,6 +33,8 @@ BASELINE_NAME = "baseline.npy"
 PROJECTIONS_NAME = "projections"
 #: Most projections of a folder that are averaged into a baseline.
 MOST_BASELINE_SCANS = 2000
+#: Targets of the modules that an error names.
+MOST_NAMED = 8
 Of = Literal["mean", "variance"]
 
 
@@ -324,9 +326,9 @@ def _sources(config: ExplainConfig, manifests: dict[Path, ModuleManifest]) -> tu
     for target in config.targets:
         having = {f: m.target_names.index(target) for f, m in manifests.items() if target in m.target_names}
         if not having:
-            raise UsageError(
-                f"no module has {target!r}{suggest(target, known)} (they have {', '.join(known)})", field="targets"
-            )
+            near = suggest(target, known) or f"; they have {', '.join(known[:MOST_NAMED])}"
+            more = "" if len(known) <= MOST_NAMED else " (`ukb-infer targets` lists all)"
+            raise UsageError(f"no module predicts {target!r}{near}{more}", field="targets")
         found.append(Source(target, tuple(having), tuple(having.values())))
     return tuple(found)
 

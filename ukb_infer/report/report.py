@@ -20,7 +20,7 @@ from ukb_infer.labels import Labels, parse_column, read_definitions, read_labels
 from ukb_infer.labels.tables import read_table
 from ukb_infer.protocol import PROTOCOL
 from ukb_infer.report import cohort
-from ukb_infer.report.contents import Column, Rows, is_fine, make_columns, make_rows
+from ukb_infer.report.contents import Column, Rows, has_all_labels, is_fine, make_columns, make_rows
 from ukb_infer.report.html import check_name, write_page
 from ukb_infer.report.packing import Packed, pack_words
 from ukb_infer.report.pictures import CHANNELS, MOST_IN_PAGE, SHEET, SaliencyMap, Sheet, draw_sheets, read_maps, side_of
@@ -243,6 +243,7 @@ def _head(config: ReportConfig, rows: Rows, columns: list[Column], labels: Label
         "rows": rows.count,
         "fine": is_fine(rows),
         "anonymous": rows.anonymous,
+        "allLabels": has_all_labels(rows),
         "sexFrom": rows.sex_from,
         "counts": cohort.count_scans(run),
         "limits": cohort.limits_of(run),

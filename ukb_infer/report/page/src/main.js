@@ -70,6 +70,15 @@ function showScans() {
   }
   new Mosaic(head, store, selection, pictures, ratings, open);
   globalThis.ukbInferReport = { head, store, selection, ratings, views };
+  addEventListener("load", prepare);
+}
+
+/** What a first filter, search or sort would have to wait for. */
+async function prepare() {
+  await store.warm(["scan", "sex", "reasons", "status", "level"]);
+  selection.order();
+  await store.warm(store.columns.keys());
+  document.documentElement.dataset.warm = "yes";
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);

@@ -61,6 +61,16 @@ export class Store {
 
   loadAll(names) { return Promise.all(names.filter((name) => this.has(name)).map((name) => this.load(name))); }
 
+  /** Decodes columns one by one while the browser has nothing else to do, so that no filter waits for them. */
+  async warm(names) {
+    const idle = globalThis.requestIdleCallback ?? ((done) => setTimeout(done, 20));
+    for (const name of names) {
+      if (!this.has(name) || this.ready.has(name)) continue;
+      await new Promise((done) => idle(done));
+      await this.load(name);
+    }
+  }
+
   async read(name) {
     const column = this.columns.get(name);
     const bytes = await inflate(takeBytes(`c-${name}`));
