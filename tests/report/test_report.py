@@ -203,8 +203,12 @@ def test_pictures_lie_in_the_page_or_beside_it(tmp_path: Path, monkeypatch: pyte
     keep.write_text("mine")
     result = _report(tmp_path, run, projections=bodies)
     assert result.pictures == tmp_path / "report_files"
-    assert sorted(path.name for path in result.pictures.iterdir()) == ["notes.txt", "sheet-00000.jpg"]
-    assert _read(result.page)[0]["folder"] == "report_files"
+    [sheet] = result.pictures.rglob("*.jpg")
+    assert _read(result.page)[0]["folder"] == f"report_files/{sheet.parent.name}"
+    _report(tmp_path, run, projections=bodies)
+    assert not sheet.exists()
+    assert len([*result.pictures.rglob("*.jpg")]) == 1
+    assert keep.read_text() == "mine"
     with pytest.raises(UsageError, match="not a folder"):
         _report(tmp_path, run, projections=tmp_path / "none")
 
