@@ -22,6 +22,7 @@ from ukb_infer.report.report import ReportConfig, run_report
 
 TARGETS = ("weight", "liverFat", "sex", "AtlasVatVolume")
 PEOPLE = 1500
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,11 @@ def test_every_number_of_the_page_is_a_cell_of_a_table(folder: Path) -> None:
         for path in (folder / "summary").glob("*.csv")
         for cell in pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().ravel()
     }
-    numbers = {float(cell) for cell in cells if re.fullmatch(r"[-+.\de]+", cell)}
-    places = {q for low in range(45, 85, 5) for q in [low + 2.5]} | {42.5, 87.5}  # middles of bands
+    numbers = {float(cell) for cell in cells if NUMBER.fullmatch(cell)}
+    places = {low + 2.5 for low in range(40, 90, 5)}  # middles of bands of age
     for part in ("people", "targets", "curves", "tables"):
         for leaf in _leaves(summary[part]):
-            if isinstance(leaf, str) and re.fullmatch(r"[-+.\de]+", leaf):
+            if isinstance(leaf, str) and NUMBER.fullmatch(leaf):
                 assert leaf in cells
             elif isinstance(leaf, float) or (isinstance(leaf, int) and not isinstance(leaf, bool)):
                 assert leaf in numbers | places | {len(t["rows"]) for t in summary["tables"]}
@@ -83,8 +84,8 @@ def test_an_attacker_finds_nobody_in_the_page(folder: Path) -> None:
     run = folder / "secret run"
     scans, estimates = pd.read_csv(run / "scans.csv", dtype=str), pd.read_csv(run / "estimates.csv", dtype=str)
     quality = pd.read_csv(run / "quality.csv", dtype=str)
-    forbidden = {*scans["eid"], *scans["scan"], *scans["path"], *scans["message"].dropna(), "Mary", "secret", str(folder),
-                 "20201", HOSTILE}  # fmt: skip
+    forbidden = {*scans["eid"], *scans["scan"], *scans["path"], *scans["message"].dropna(), str(folder)}
+    forbidden |= {"Mary", "secret", "20201", HOSTILE}
     assert not [word for word in forbidden if word in text]
     assert not re.search(r"\d{7}", text)
     values = {v for c in estimates.columns[4:] for v in estimates[c].dropna() if len(v.replace(".", "")) > 5}
@@ -143,7 +144,11 @@ def test_a_table_that_the_page_does_not_know_is_shown_as_it_is(folder: Path, tmp
     facts["tables"]["reference_models.csv"] = sha256_file(copied / "reference_models.csv")
     (copied / "summary.json").write_text(json.dumps(facts))
     shown = _head(_page(tmp_path, copied))["summary"]["tables"][-1]
-    assert (shown["title"], shown["known"], shown["rows"]) == ("Reference models", False, [["weight", "age", "1500", "0.25"]])
+    assert (shown["title"], shown["known"], shown["rows"]) == (
+        "Reference models",
+        False,
+        [["weight", "age", "1500", "0.25"]],
+    )
     assert shown["numbers"] == [False, False, True, True]
 
 
@@ -154,7 +159,7 @@ def test_a_run_is_summarized_first_and_gives_the_same_page(folder: Path, tmp_pat
     assert _page(tmp_path, run, phenotypes=phenotypes, min_count=10) == expected
     assert _page(tmp_path, run, phenotypes=phenotypes) != expected
     counts = _head(expected)["summary"]["people"]
-    assert all(int(row["all"]) % 10 == 0 for row in counts)
+    assert all(int(row["all"] or 0) % 10 == 0 for row in counts)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +210,11 @@ def test_the_page_opens_prints_and_has_no_fault_that_axe_finds(folder: Path, tmp
         assert len(rows) == len(pd.read_csv(folder / "summary" / "counts.csv"))
         found = Axe().run(page.tab).response
         assert len(found["passes"]) > 15
-        grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found["violations"] if v["impact"] in ("serious", "critical")]
+        grave = [
+            (v["id"], v["nodes"][0]["html"][:200])
+            for v in found["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
         assert grave == []
         shoot(page, f"summary-tables-{scheme}", full=True)
         assert "<b>A" in page.text("#people")  # text, not markup

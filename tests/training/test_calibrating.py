@@ -258,7 +258,7 @@ def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path:
     (module / CARD_NAME).write_text(before.replace("## Limits\n\n", "## Limits\n\n- Only for adults.\n"))
     missing = before.count("**missing**")
     folder = _write(tmp_path / "cv", module, 60, _honest(60, np.random.default_rng(0)))
-    run_calibrate(folder, module, say=lambda _: None)
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
     text = (module / CARD_NAME).read_text()
     assert UNCALIBRATED not in text
     assert "**Random weights for tests.**\n" in text
@@ -270,11 +270,11 @@ def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path:
     assert text.count(f"## {CALIBRATION}") == 1
     row = next(line for line in text.splitlines() if line.startswith("| weight | conformal |"))
     assert row.split(" | ")[2] == f"{fitted['weight'].factor:.4g}"
-    assert "60 labels, out-of-fold predictions, 5 folds by participant" in row
+    assert "60 out-of-fold predictions, 5 folds by participant" in row
     assert "| sex | probability |" in text
     assert "| 12f | " in text
     assert "None yet: `ukb-infer calibrate` adds it." not in text
-    run_calibrate(folder, module, say=lambda _: None)
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
     assert (module / CARD_NAME).read_text() == text
 
 

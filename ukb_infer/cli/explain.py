@@ -21,9 +21,12 @@ def explain(
     targets: Annotated[
         list[str],
         typer.Option(
-            "--targets", "--target", metavar="A,B,...", help="Targets to explain; repeatable.",
+            "--targets",
+            "--target",
+            metavar="A,B,...",
+            help="Targets to explain; repeatable.",
             autocompletion=completion.targets,
-        ),  # fmt: skip
+        ),
     ],
     modules: options.Modules = None,
     method: Annotated[

@@ -70,7 +70,8 @@ def report(
 
     config = ReportConfig(
         run=run, out=out, labels=labels, phenotypes=phenotypes, projections=projections, saliency=saliency,
-        anonymous=anonymous, summary=summary, min_count=min_count, units=training_options.parse_units(units or []), define=define,
+        anonymous=anonymous, summary=summary, min_count=min_count, define=define,
+        units=training_options.parse_units(units or []),
     )  # fmt: skip
     write(config)
 

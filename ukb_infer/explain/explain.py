@@ -33,8 +33,6 @@ BASELINE_NAME = "baseline.npy"
 PROJECTIONS_NAME = "projections"
 #: Most projections of a folder that are averaged into a baseline.
 MOST_BASELINE_SCANS = 2000
-#: Targets of the modules that an error names.
-MOST_NAMED = 8
 Of = Literal["mean", "variance"]
 
 
@@ -321,14 +319,15 @@ def _sources(config: ExplainConfig, manifests: dict[Path, ModuleManifest]) -> tu
     Raises:
         UsageError: no module has a target.
     """
+    from ukb_infer.modules.card import listed
+
     known = sorted({name for m in manifests.values() for name in m.target_names})
     found = []
     for target in config.targets:
         having = {f: m.target_names.index(target) for f, m in manifests.items() if target in m.target_names}
         if not having:
-            near = suggest(target, known) or f"; they have {', '.join(known[:MOST_NAMED])}"
-            more = "" if len(known) <= MOST_NAMED else " (`ukb-infer targets` lists all)"
-            raise UsageError(f"no module predicts {target!r}{near}{more}", field="targets")
+            near = suggest(target, known) or f"; they have {listed(known)}"
+            raise UsageError(f"no module predicts {target!r}{near}", field="targets")
         found.append(Source(target, tuple(having), tuple(having.values())))
     return tuple(found)
 

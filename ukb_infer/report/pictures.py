@@ -103,7 +103,10 @@ def read_maps(folder: Path, scans: Sequence[str], targets: Sequence[str]) -> lis
 
 def _small(path: Path) -> bytes:
     with Image.open(path) as picture:
+        width, height = picture.size
         small = picture.convert("RGB")
+        if width == 2 * height:  # the scan alone, beside the map over it
+            small = small.crop((height, 0, width, height))
         small.thumbnail((MAP_SIDE, MAP_SIDE))
         return _jpeg(np.asarray(small))
 

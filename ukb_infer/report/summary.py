@@ -32,6 +32,8 @@ from ukb_infer.storage import sha256_file
 MOST_ROWS = 2000
 #: Quantiles that are drawn over age.
 _DRAWN = ("p05", "p50", "p95")
+#: Order of the kinds of `reasons.csv` on the page.
+_KINDS = ("status", "quality", "reason")
 _TITLES = {
     COUNTS: "Participants by sex and age", STATISTICS: "Means and standard deviations",
     QUANTILES: "Quantiles by sex and age", REASONS: "Status, reasons and quality",
@@ -75,7 +77,7 @@ def write_summary_page(
         return _write(source, out)
     if phenotypes is None:
         raise UsageError(
-            f"needed to summarize {source}: a table with age and sex. Or give the folder that `ukb-infer summary` wrote",
+            f"needed to summarize {source}: a table with age and sex; or give a folder that `ukb-infer summary` wrote",
             field="phenotypes",
         )
     smallest = SMALLEST_COUNT if min_count is None else min_count
@@ -204,7 +206,7 @@ def _reasons(reasons: Table) -> list[dict[str, str]]:
     for row in rows:
         reason = known.get(row["code"]) if row["kind"] == "reason" else None
         row |= {"meaning": reason.meaning if reason else "", "advice": reason.advice if reason else ""}
-    return rows
+    return sorted(rows, key=lambda row: (_KINDS.index(row["kind"]) if row["kind"] in _KINDS else 9, row["code"]))
 
 
 def _whole(table: Table) -> dict[str, Any]:
@@ -222,4 +224,3 @@ def _is_number(cell: str) -> bool:
         return cell == "" or float(cell) is not None
     except ValueError:
         return False
-

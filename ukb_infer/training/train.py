@@ -79,9 +79,7 @@ def _train(prepared: Prepared, say: Say) -> ModuleManifest:
     manifest = prepared.manifest()
     outliers = _reference(InferenceModule(manifest, networks, choose_device(request.device)), prepared, say)
     extra = {"README.md": _readme(prepared), CARD_NAME: _card(prepared, manifest, outliers), HISTORY_NAME: curves}
-    return save_module(
-        request.out, manifest, networks, overwrite=request.overwrite, extra=extra, outliers=outliers
-    )
+    return save_module(request.out, manifest, networks, overwrite=request.overwrite, extra=extra, outliers=outliers)
 
 
 def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[OutlierReference, str] | None:

@@ -4,6 +4,7 @@ import { addSection, byId, h, table } from "./dom.js";
 import { Histogram, legend, linePlot, whenVisible } from "./plots.js";
 import { short, whole } from "./store.js";
 
+const scans = (count) => `${whole(count)} scan${count === 1 ? "" : "s"}`;
 const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`);
 
 export class Cohort {
@@ -212,7 +213,7 @@ export class Cohort {
     for (const name of measures) {
       const limits = head.limits[name.slice(2)] ?? [];
       const lines = limits.flatMap(({ below, above }) => [below, above]).filter((v) => v !== null);
-      add(name, lines, limits.map(({ code, words, level, count }) => `${code} (${level}): ${words}; ${whole(count)} scans`).join(" · ") || "no limit");
+      add(name, lines, limits.map(({ code, words, level, count }) => `${code} (${level}): ${words}; ${scans(count)}`).join(" · ") || "no limit");
     }
     if (panels.children.length) {
       this.section("quality", "Image quality and outliers",
@@ -256,10 +257,10 @@ export class Cohort {
     }
     if (!points) left.remove();
     whenVisible(panel, () => {
-      if (points) linePlot(left, { x: points.label, lines: [{ values: points.estimate, stroke: "chosen", dots: true }], label: `label, ${unit}`, diagonal: true,
+      if (points) linePlot(left, { x: points.label, lines: [{ values: points.estimate, stroke: "chosen", dots: true }], label: `label, ${unit}`, up: "estimate", diagonal: true,
         words: `${name}: estimates against labels` });
       if (curve && curve.nominal.length) linePlot(right, { x: curve.nominal, lines: [{ values: curve.observed, stroke: "chosen" }], diagonal: true,
-        label: points ? "nominal coverage" : "predicted probability", words: `${name}: ${points ? "observed against nominal coverage" : "observed frequency against probability"}` });
+        label: points ? "nominal coverage" : "predicted probability", up: "observed", words: `${name}: ${points ? "observed against nominal coverage" : "observed frequency against probability"}` });
     });
     return panel;
   }

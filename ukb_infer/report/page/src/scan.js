@@ -55,7 +55,7 @@ export class ScanView {
     const { store, row, head } = this;
     const lines = [["Status", "status"], ["Quality level", "level"], ["Sex", "sex"], ["Age", "age"], ["Stations", "stations"],
       ["Outlier percentile", "ood"], ["Message", "message"], ["Affected targets", "affected"]]
-      .map(([title, name]) => [title, store.text(name, row)]).filter(([, text]) => text !== "");
+      .map(([title, name]) => [title, name === "affected" ? (store.text(name, row) ?? "").replaceAll(";", ", ") : store.text(name, row)]).filter(([, text]) => text !== "");
     const path = store.text("path", row);
     if (path) lines.push(["Path", path.replaceAll("{}", store.text("scan", row))]);
     const codes = (store.text("reasons", row) || "").split(";").filter(Boolean);

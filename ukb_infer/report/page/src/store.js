@@ -109,6 +109,7 @@ export class Store {
   format(name, value) {
     const { step, log } = this.columns.get(name);
     const unit = log ? Math.abs(value) * step : step;
+    if (Math.abs(value) < 0.5 * unit) return "0";
     const decimals = Math.min(6, Math.max(0, Math.ceil(-Math.log10(unit || 1) - 0.3)));
     const digits = Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value) || 1)));
     return value.toFixed(Math.min(decimals, digits));

@@ -38,7 +38,7 @@ function drawTargets(targets, curves) {
   const numbers = targets.map(({ name, unit, by }) => [name, unit,
     ...["all", "female", "male"].flatMap((sex) => ["n", "mean", "sd"].map((part) => shown(by[sex]?.[part])))]);
   addSection("targets", "Targets", [
-    h("p", { class: "about" }, "Over age: the median, and thin the 5 and 95 % quantiles, in bands of five years."),
+    h("p", { class: "about" }, "Over age: the median, and thin the 5 and 95 % quantiles, in bands of five years with enough participants."),
     legend(Object.keys(SEXES).map((sex) => [sex, SEXES[sex]])), panels,
     h("details", {}, h("summary", {}, "All targets as a table"), table("Participants, mean and standard deviation", ["Target", "Unit",
       ...["all", "women", "men"].flatMap((who) => [`>n, ${who}`, ">Mean", ">SD"])], numbers)),
