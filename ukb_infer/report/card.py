@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def write_card(
         known: answers to items of TRIPOD+AI, beside those that the comparison gives.
     """
     rows = _group_rows(groups)
-    tables = {"Accuracy": metrics_markdown(comparison)}
+    tables = {"Accuracy": metrics_markdown(replace(comparison, warning=""))}  # the card begins with it
     if rows:
         tables["Groups"] = _markdown(rows)
     absent = [] if rows else ["Groups were not evaluated: neither sex nor age is known, and there is one visit."]

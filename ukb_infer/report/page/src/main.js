@@ -78,6 +78,7 @@ async function prepare() {
   await store.warm(["scan", "sex", "reasons", "status", "level"]);
   selection.order();
   await store.warm(store.columns.keys());
+  performance.mark("warm");
   document.documentElement.dataset.warm = "yes";
 }
 
