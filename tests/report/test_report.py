@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import zlib
 from pathlib import Path
@@ -233,6 +235,36 @@ def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path: Path) -
     assert "r.html (0." in done.output
     with pytest.raises(RunError, match="no tables"):
         _report(tmp_path, tmp_path / "pages")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, bodies = make_run(tmp_path / "run", 30, targets=("weight",)), tmp_path / "bodies"
+    bodies.mkdir()
+    np.save(bodies / "0000002_20201_2_0.npy", np.full((3, 256, 256), 90, np.uint8))
+    monkeypatch.setattr("ukb_infer.report.report.MOST_IN_PAGE", 10)
+    page = _report(tmp_path, run, projections=bodies).page
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_: Any) -> Any:
+        yield "<!DOCTYPE html>"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ukb_infer.report.html.page_pieces", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        _report(tmp_path, run, projections=bodies)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert page in before
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("report.txt", "does not end in .html"), ("pages", "is a folder; expected the name of a page")]
+)
+def test_a_name_that_is_no_page_is_refused_before_the_work(tmp_path: Path, out: str, said: str) -> None:
+    (tmp_path / "pages").mkdir()
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "none"), "--out", str(tmp_path / out)])
+    assert isinstance(done.exception, UsageError)
+    assert "--out: " in str(done.exception)
+    assert said in str(done.exception)
 
 
 def test_a_run_without_estimates_has_scans_and_quality(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def run_report(config: ReportConfig, say: Callable[[str], None] = print) -> Repo
         return ReportResult(page=page, size=page.stat().st_size)
     if holds_summary(config.run):
         raise UsageError(f"{config.run} is a summary; show it with `summary`")
+    _check_folders(config)
+    say(f"reading {config.run}")
     run = read_run(config.run)
     if not run.scans:
         raise RunError(f"{config.run} has no scans in its scans.csv; expected a folder written by predict or project")
@@ -148,6 +150,18 @@ def _pictures_beside(out: Path, *, beside: bool) -> Iterator[Path | None]:
         folder.rmdir()
 
 
+def _check_folders(config: ReportConfig) -> None:
+    """Refuse folders that are none before the run is read.
+
+    Raises:
+        UsageError: it is none.
+    """
+    for name, expected in (("projections", "with projections"), ("saliency", "written by `ukb-infer explain`")):
+        folder = getattr(config, name)
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder; expected one {expected}", field=name)
+
+
 def _read_labels(config: ReportConfig, run: Run) -> Labels | None:
     if config.labels is None:
         return None
@@ -173,13 +187,7 @@ def read_phenotypes(path: Path | None) -> Labels | None:
 
 
 def _projections(config: ReportConfig, rows: Rows) -> list[Path | None]:
-    """(N,) the projection of each scan, where there is one; empty if there is none at all.
-
-    Raises:
-        UsageError: the folder named for them is none.
-    """
-    if config.projections is not None and not config.projections.is_dir():
-        raise UsageError(f"{config.projections} is not a folder; expected one with projections", field="projections")
+    """(N,) the projection of each scan, where there is one; empty if there is none at all."""
     folders = [folder for folder in (config.projections, config.run) if folder is not None]
     found = [_projection_of(rows.run.scans[k], folders) for k in rows.order]
     return found if any(found) else []
