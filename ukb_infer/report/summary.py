@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from ukb_infer.storage import sha256_file
 
 #: Rows of a table that the page shows; the rest is in the table.
 MOST_ROWS = 2000
+#: Rows of a table that is open; a larger one is folded, like those that the page shows otherwise.
+OPEN_ROWS = 200
 #: Quantiles that are drawn over age.
 _DRAWN = ("p05", "p50", "p95")
 #: Order of the kinds of `reasons.csv` on the page.
@@ -119,8 +121,29 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], dict[str, Table]]:
 
 
 def _table(name: str, text: str) -> Table:
+    if name.endswith(".json"):
+        return Table(name=name, columns=["place", "value"], rows=[[*row] for row in _flat(json.loads(text))])
     columns, *rows = csv.reader(io.StringIO(text))
     return Table(name=name, columns=columns, rows=rows)
+
+
+def _flat(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of nested objects with its place; lists of values stay together.
+
+    >>> list(_flat({"weight": {"knots": [1, 2], "curves": [{"a": 3}]}}))
+    [('weight.knots', '1, 2'), ('weight.curves.0.a', '3')]
+
+    Args:
+        value: as read from JSON.
+        place: of the value.
+    """
+    if isinstance(value, list) and not any(isinstance(part, dict | list) for part in value):
+        yield place, ", ".join(map(str, value))
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(part, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, str(value)
 
 
 def _head(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, Any]:
@@ -210,11 +233,12 @@ def _reasons(reasons: Table) -> list[dict[str, str]]:
 
 
 def _whole(table: Table) -> dict[str, Any]:
-    stem = table.name.removesuffix(".csv")
+    stem = Path(table.name).stem
     title = _TITLES.get(table.name, stem.replace("_", " ").replace("-", " ").capitalize())
     numbers = [all(_is_number(cell) for cell in cells) for cells in zip(*table.rows, strict=True)]
     return {
-        "name": table.name, "title": title, "known": table.name in _TITLES, "columns": table.columns,
+        "name": table.name, "title": title, "columns": table.columns,
+        "folded": table.name in _TITLES or len(table.rows) > OPEN_ROWS,
         "numbers": numbers or [False] * len(table.columns), "rows": table.rows[:MOST_ROWS], "count": len(table.rows),
     }  # fmt: skip
 

@@ -50,8 +50,8 @@ function clear() {
 
 function begin() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-  document.documentElement.dataset.ready = "yes";
   if (single) showScans();
+  document.documentElement.dataset.ready = "yes";
 }
 
 function showScans() {

@@ -18,8 +18,8 @@ export function drawSummary({ rules, people, targets, curves, reasons, tables })
     addSection("reasons", "Status, reasons and quality", table("Participants by status, reason and level of quality of their scans",
       ["Code", "Kind", ">Participants", "Meaning", "What to do"], reasons.map((row) => [row.code, row.kind, row.participants, row.meaning, row.advice])));
   }
-  for (const own of tables.filter(({ known }) => !known)) addSection(own.name.replace(/\W+/g, "-"), own.title, wholeTable(own));
-  addSection("tables", "All numbers", tables.filter(({ known }) => known).map((own) => {
+  for (const own of tables.filter(({ folded }) => !folded)) addSection(own.name.replace(/\W+/g, "-"), own.title, wholeTable(own));
+  addSection("tables", "All numbers", tables.filter(({ folded }) => folded).map((own) => {
     const details = h("details", {}, h("summary", {}, `${own.title} (${own.name}, ${whole(own.count)} rows)`));
     details.addEventListener("toggle", () => { if (details.open && details.children.length === 1) details.append(...wholeTable(own)); });
     return details;
