@@ -88,7 +88,7 @@ def test_workers_give_the_same_maps(config: ExplainConfig, tmp_path: Path) -> No
 def test_an_unknown_target_gets_the_nearest_names_or_a_few(config: ExplainConfig) -> None:
     with pytest.raises(UsageError, match=r"no module predicts 'wieght'; did you mean weight\?$"):
         run_explain(replace(config, targets=("wieght",)))
-    with pytest.raises(UsageError, match="they have AtlasLiverFat, sex, type2Diabetes, weight$"):
+    with pytest.raises(UsageError, match=r"they have AtlasLiverFat, sex, type2Diabetes, weight$"):
         run_explain(replace(config, targets=("zzzz",)))
 
 

@@ -245,6 +245,7 @@ def _whole(table: Table) -> dict[str, Any]:
 
 def _is_number(cell: str) -> bool:
     try:
-        return cell == "" or float(cell) is not None
+        float(cell or 0)
     except ValueError:
         return False
+    return True
