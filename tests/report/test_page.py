@@ -235,12 +235,15 @@ def test_axe_finds_nothing_serious(browser: Any, folder: Path, scheme: str) -> N
 
 
 def test_an_anonymous_page_has_no_names_paths_or_messages(browser: Any, folder: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     page = OpenPage(browser, folder / "anonymous.html")
     names = page.tab.evaluate("ukbInferReport.store.load('scan').then(lines => lines.join(' '))")
     assert "20201" not in names
     assert page.tab.evaluate("['message', 'path'].map(name => ukbInferReport.store.has(name))") == [False, False]
     assert "run" not in page.text("h1")
     assert not page.tab.is_visible("#ratings-export")
+    assert [v["id"] for v in Axe().run(page.tab).response["violations"] if v["impact"] in ("serious", "critical")] == []
     assert page.said == []
     page.context.close()
 
@@ -263,5 +266,23 @@ def test_pictures_of_many_scans_are_read_from_the_folder_beside(
     with page.tab.expect_request_finished(lambda request: "sheet-00000.jpg" in request.url) as found:
         page.tab.wait_for_selector("[data-index='0'] .picture")
     assert found.value.failure is None
+    assert (page.said, page.requests()) == ([], [])
+    page.context.close()
+
+
+def test_a_page_of_very_many_labels_shows_those_of_the_largest_errors(
+    browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ukb_infer.report.contents.FINE_CELLS", 0)
+    monkeypatch.setattr("ukb_infer.report.contents.MOST_LABELS", 0)
+    out = folder / "labels.html"
+    run_report(ReportConfig(run=folder / "run", out=out, labels=folder / "labels.csv"), lambda _: None)
+    page = OpenPage(browser, out)
+    page.tab.click("article:has(h4:text('weight')) button[aria-label^='Open the scan with error']")
+    page.tab.wait_for_selector("#scan-view[data-drawn]")
+    label = pd.read_csv(folder / "labels.csv").set_index("scan")["weight"][page.text("#scan-title")]
+    cells = page.tab.query_selector_all("#scan-estimates tr:has(th:text-is('weight')) td")
+    assert float(cells[3].inner_text()) == pytest.approx(label, abs=0.2)
+    assert "those of the largest errors" in page.text("#scan-estimates")
     assert (page.said, page.requests()) == ([], [])
     page.context.close()

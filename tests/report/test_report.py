@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +143,33 @@ def test_labels_add_agreement_and_say_whether_the_worst_errors_were_flagged(tmp_
     assert target["worst"]["n"] == 5
     assert 0 <= target["worst"]["flagged"] <= 5
     assert target["metrics"]["coverage"] == pytest.approx(0.95, abs=0.06)
+
+
+def test_of_very_many_labels_those_of_the_largest_errors_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", 200, targets=TARGETS)
+    labels = write_labels(run, tmp_path / "labels.csv", ("weight", "liverFat"))
+    known, _ = _read(_report(tmp_path, run, labels=labels).page)
+    monkeypatch.setattr(contents, "FINE_CELLS", 0)
+    head, blobs = _read(_report(tmp_path, run, labels=labels).page)
+    assert head["allLabels"]
+    assert "c-y:weight" in blobs
+    monkeypatch.setattr(contents, "MOST_LABELS", 100)
+    head, blobs = _read(_report(tmp_path, run, labels=labels).page)
+    assert not head["allLabels"]
+    assert not any(name.startswith("c-y:") for name in blobs)
+    assert head["agreement"] == known["agreement"]  # rests on all labels
+    worst = head["agreement"]["targets"][0]["worst"]
+    given = pd.read_csv(labels).set_index("scan")["weight"]
+    names = zlib.decompress(blobs["c-scan"]).decode().split("\n")
+    assert worst["labels"] == [given[names[row]] for row in worst["rows"]]
+
+
+def test_points_of_many_targets_share_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", 60, targets=TARGETS)
+    labels = write_labels(run, tmp_path / "labels.csv", ("weight", "liverFat"))
+    monkeypatch.setattr("ukb_infer.report.cohort.ALL_POINTS", 40)
+    head, _ = _read(_report(tmp_path, run, labels=labels).page)
+    assert [len(target["points"]["label"]) for target in head["agreement"]["targets"]] == [20, 20]
 
 
 def test_visits_are_compared_by_participant(tmp_path: Path) -> None:
