@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ukb_infer.demo.ensemble import DemoConfig, make_demo
+from ukb_infer.demo.visits import fit_demo_visits
 
 
 def main() -> None:
@@ -20,9 +21,16 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=DemoConfig.members)
     parser.add_argument("--iterations", type=int, default=DemoConfig.iterations)
     parser.add_argument("--workers", type=int, default=DemoConfig.workers)
+    parser.add_argument("--visits", type=int, default=DemoConfig.visits, help="pairs of visits; 0: none")
+    parser.add_argument("--only-visits", action="store_true", help="make visits.json of the existing module")
     parser.add_argument("--overwrite", action="store_true")
     args = parser.parse_args()
-    config = DemoConfig(args.training, args.calibration, args.evaluation, args.members, args.iterations, args.workers)
+    if args.only_visits:
+        fit_demo_visits(args.out, args.work / "visits", pairs=args.visits, workers=args.workers)
+        return
+    config = DemoConfig(
+        args.training, args.calibration, args.evaluation, args.members, args.iterations, args.workers, args.visits
+    )
     make_demo(args.out, args.work, config, overwrite=args.overwrite)
 
 

@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.browser import OpenPage, open_browser, shoot
-from tests.support.made_runs import HOSTILE, make_run, write_phenotypes
+from tests.support.made_runs import HOSTILE, make_run, write_labels, write_phenotypes
 from ukb_infer.cli.app import app
+from ukb_infer.epidemiology.cohort import Sources
 from ukb_infer.epidemiology.summary import SummaryConfig, run_summary
 from ukb_infer.errors import RunError, UsageError
 from ukb_infer.report.report import ReportConfig, run_report
@@ -27,14 +28,19 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with markup in a path, phenotypes, and the run's summary by centre."""
+    """A run with markup in a path, phenotypes, and the run's summary by centre, with an association and curves."""
     folder = tmp_path_factory.mktemp("summary page")
     run = make_run(folder / "secret run", PEOPLE, targets=TARGETS, hostile=True)
     phenotypes = write_phenotypes(run, folder / "phenotypes.csv")
     table = pd.read_csv(phenotypes, dtype=str)
     centres = np.where(np.arange(len(table)) % 3, "<b>A", "B")
-    table.assign(centre=np.where(np.arange(len(table)) < 2, "Mary Example", centres)).to_csv(phenotypes, index=False)
-    run_summary(SummaryConfig(run=run, phenotypes=phenotypes, out=folder / "summary", by="centre"), lambda _: None)
+    heights = np.random.default_rng(3).normal(170, 9, len(table)).round(1)
+    named = table.assign(centre=np.where(np.arange(len(table)) < 2, "Mary Example", centres), height=heights)
+    named.to_csv(phenotypes, index=False)
+    labels = write_labels(run, folder / "labels.csv", ("liverFat",))
+    sources = Sources(run=run, phenotypes=phenotypes, labels=labels, trained_on="none")
+    config = SummaryConfig(sources=sources, out=folder / "summary", by="centre", models=("liverFat ~ age + sex",))
+    run_summary(config, lambda _: None)
     return folder
 
 
@@ -65,6 +71,7 @@ def test_every_number_of_the_page_is_a_cell_of_a_table(folder: Path) -> None:
         for path in (folder / "summary").glob("*.csv")
         for cell in pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().ravel()
     }
+    cells |= set(map(str, _leaves(json.loads((folder / "summary" / "reference.json").read_text()))))
     numbers = {float(cell) for cell in cells if NUMBER.fullmatch(cell)}
     places = {low + 2.5 for low in range(40, 90, 5)}  # middles of bands of age
     for part in ("people", "targets", "curves", "tables"):
@@ -73,21 +80,24 @@ def test_every_number_of_the_page_is_a_cell_of_a_table(folder: Path) -> None:
                 assert leaf in cells
             elif isinstance(leaf, float) or (isinstance(leaf, int) and not isinstance(leaf, bool)):
                 assert leaf in numbers | places | {len(t["rows"]) for t in summary["tables"]}
-    assert [t["name"] for t in summary["tables"]] == ["counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv"]
+    names = ["counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv", "associations.csv", "reference.json"]
+    assert [t["name"] for t in summary["tables"]] == names
+    assert [t["folded"] for t in summary["tables"]] == [True, True, True, True, False, True]
+    assert summary["associations"][0]["model"] == "liverFat ~ age + sex"
 
 
 def test_an_attacker_finds_nobody_in_the_page(folder: Path) -> None:
     page = _page(folder, folder / "summary")
     assert 'type="text/plain"' not in page  # no columns, no pictures
     assert not re.search(r"[A-Za-z0-9+/]{400}={0,2}\"", page.split("</style>")[1].split("<script>")[0])
-    text = unescape(_head_text(page))
+    text = re.sub(r"\b[0-9a-f]{64}\b", "", unescape(_head_text(page)))  # hashes of modules
     run = folder / "secret run"
     scans, estimates = pd.read_csv(run / "scans.csv", dtype=str), pd.read_csv(run / "estimates.csv", dtype=str)
     quality = pd.read_csv(run / "quality.csv", dtype=str)
     forbidden = {*scans["eid"], *scans["scan"], *scans["path"], *scans["message"].dropna(), str(folder)}
-    forbidden |= {"Mary", "secret", "20201", HOSTILE}
+    forbidden |= {"Mary", "secret", "_20201", HOSTILE}
     assert not [word for word in forbidden if word in text]
-    assert not re.search(r"\d{7}", text)
+    assert not re.search(r"(?<![\d.])\d{7}", text)
     values = {v for c in estimates.columns[4:] for v in estimates[c].dropna() if len(v.replace(".", "")) > 5}
     values |= {v for v in quality["snr"].dropna() if len(v) > 5}
     assert len(values) > 10_000
@@ -144,17 +154,15 @@ def test_a_table_that_the_page_does_not_know_is_shown_as_it_is(folder: Path, tmp
     facts["tables"]["reference_models.csv"] = sha256_file(copied / "reference_models.csv")
     (copied / "summary.json").write_text(json.dumps(facts))
     shown = _head(_page(tmp_path, copied))["summary"]["tables"][-1]
-    assert (shown["title"], shown["known"], shown["rows"]) == (
-        "Reference models",
-        False,
-        [["weight", "age", "1500", "0.25"]],
-    )
+    assert (shown["title"], shown["folded"]) == ("Reference models", False)
+    assert shown["rows"] == [["weight", "age", "1500", "0.25"]]
     assert shown["numbers"] == [False, False, True, True]
 
 
 def test_a_run_is_summarized_first_and_gives_the_same_page(folder: Path, tmp_path: Path) -> None:
     run, phenotypes = folder / "secret run", folder / "phenotypes.csv"
-    run_summary(SummaryConfig(run=run, phenotypes=phenotypes, out=tmp_path / "s", min_count=10), lambda _: None)
+    config = SummaryConfig(sources=Sources(run=run, phenotypes=phenotypes), out=tmp_path / "s", min_count=10)
+    run_summary(config, lambda _: None)
     expected = _page(tmp_path, tmp_path / "s")
     assert _page(tmp_path, run, phenotypes=phenotypes, min_count=10) == expected
     assert _page(tmp_path, run, phenotypes=phenotypes) != expected
@@ -201,11 +209,13 @@ def test_the_page_opens_prints_and_has_no_fault_that_axe_finds(folder: Path, tmp
     with open_browser() as browser:
         page = OpenPage(browser, tmp_path / "page.html", color_scheme=scheme, reduced_motion="reduce")
         assert page.text("h1") == "Summary"
+        assert "liverFat ~ age + sex" in page.text("#associations-csv")
         assert not page.tab.is_visible("#scans")
         assert not page.tab.is_visible("#search")
         page.tab.wait_for_selector("#targets canvas")
         shoot(page, f"summary-{scheme}")
         page.tab.click("summary:has-text('counts.csv')")
+        page.tab.wait_for_selector("details[open] tbody tr")
         rows = page.tab.query_selector_all("details[open] tbody tr")
         assert len(rows) == len(pd.read_csv(folder / "summary" / "counts.csv"))
         found = Axe().run(page.tab).response

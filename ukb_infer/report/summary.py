@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ukb_infer._version import __version__
+from ukb_infer.epidemiology.cohort import Sources
 from ukb_infer.epidemiology.disclosure import SMALLEST_COUNT
 from ukb_infer.epidemiology.summary import (
     ALL,
@@ -19,6 +20,7 @@ from ukb_infer.epidemiology.summary import (
     FACTS,
     QUANTILES,
     REASONS,
+    REFERENCE,
     STATISTICS,
     SummaryConfig,
     run_summary,
@@ -39,6 +41,7 @@ _KINDS = ("status", "quality", "reason")
 _TITLES = {
     COUNTS: "Participants by sex and age", STATISTICS: "Means and standard deviations",
     QUANTILES: "Quantiles by sex and age", REASONS: "Status, reasons and quality",
+    REFERENCE: "Reference curves",
 }  # fmt: skip
 
 
@@ -84,7 +87,8 @@ def write_summary_page(
         )
     smallest = SMALLEST_COUNT if min_count is None else min_count
     with tempfile.TemporaryDirectory() as folder:
-        run_summary(SummaryConfig(run=source, phenotypes=phenotypes, out=Path(folder), min_count=smallest), say)
+        sources = Sources(run=source, phenotypes=phenotypes)
+        run_summary(SummaryConfig(sources=sources, out=Path(folder), min_count=smallest), say)
         return _write(Path(folder), out)
 
 
@@ -160,6 +164,7 @@ def _head(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> dict[str, An
             "targets": _targets(tables[STATISTICS], by) if STATISTICS in tables else [],
             "curves": _curves(tables[QUANTILES]) if QUANTILES in tables else {},
             "reasons": _reasons(tables[REASONS]) if REASONS in tables else [],
+            "associations": facts.get("associations", []),
             "tables": [_whole(table) for table in tables.values()],
         },
     }  # fmt: skip

@@ -7,7 +7,7 @@ import { whole } from "./store.js";
 const SEXES = { female: "women", male: "men" };
 const shown = (cell) => cell || "–";
 
-export function drawSummary({ rules, people, targets, curves, reasons, tables }) {
+export function drawSummary({ rules, people, targets, curves, reasons, associations, tables }) {
   addSection("rules", "What this page holds", h("ul", {}, rules.map((rule) => h("li", {}, rule))));
   if (people.length) {
     addSection("people", "Participants", table("Participants by sex; a dash stands for a group that is too small",
@@ -17,6 +17,10 @@ export function drawSummary({ rules, people, targets, curves, reasons, tables })
   if (reasons.length) {
     addSection("reasons", "Status, reasons and quality", table("Participants by status, reason and level of quality of their scans",
       ["Code", "Kind", ">Participants", "Meaning", "What to do"], reasons.map((row) => [row.code, row.kind, row.participants, row.meaning, row.advice])));
+  }
+  if (associations.length) {
+    addSection("reported", "Which association to report", table("Estimator to report for each model, and why",
+      ["Model", "Family", "Report", "Why"], associations.map(({ model, family, report, why }) => [model, family, report, why])));
   }
   for (const own of tables.filter(({ folded }) => !folded)) addSection(own.name.replace(/\W+/g, "-"), own.title, wholeTable(own));
   addSection("tables", "All numbers", tables.filter(({ folded }) => folded).map((own) => {
