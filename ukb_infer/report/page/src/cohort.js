@@ -1,7 +1,7 @@
 // The first section: counts, reasons, targets, quality, agreement, visits. All numbers come aggregated in the head.
 
 import { addSection, byId, h, table } from "./dom.js";
-import { Histogram, legend, linePlot, whenVisible } from "./plots.js";
+import { Histogram, countChosen, legend, linePlot, whenVisible } from "./plots.js";
 import { short, whole } from "./store.js";
 
 const scans = (count) => `${whole(count)} scan${count === 1 ? "" : "s"}`;
@@ -179,6 +179,12 @@ export class Cohort {
 
   updatePlots() {
     for (const name of this.histograms.keys()) this.updatePlot(name);
+  }
+
+  /** Counts what a filter would, so that the browser has compiled it before the first one. */
+  rehearse() {
+    const name = [...this.histograms.keys()].find((known) => this.store.ready.has(known));
+    for (let k = 0; name && k < 3; k++) countChosen(this.store, name, this.selection.find([[name, { low: -Infinity, high: Infinity }]]));
   }
 
   async updatePlot(name) {

@@ -13,6 +13,7 @@ import { drawSummary } from "./summary.js";
 import { ScanTable } from "./table.js";
 
 const head = JSON.parse(byId("head").textContent);
+byId("head").remove();
 const store = new Store(head);
 const selection = new Selection(store);
 const views = {};
@@ -25,7 +26,7 @@ byId("made").textContent = [
 ].filter(Boolean).join(" · ");
 const single = !head.card && !head.summary; // a page of single scans
 if (head.summary) drawSummary(head.summary);
-else new Cohort(head, store, selection, open);
+else views.cohort = new Cohort(head, store, selection, open);
 if (!single) {
   byId("cohort-title").textContent = head.card ? "Evaluation" : "Cohort";
   for (const part of document.querySelectorAll(".scans-only, #bar, #scans, #mosaic, #counts, nav")) part.hidden = true;
@@ -78,6 +79,7 @@ async function prepare() {
   await store.warm(["scan", "sex", "reasons", "status", "level"]);
   selection.order();
   await store.warm(store.columns.keys());
+  views.cohort.rehearse();
   performance.mark("warm");
   document.documentElement.dataset.warm = "yes";
 }

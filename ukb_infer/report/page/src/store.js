@@ -24,8 +24,9 @@ export function takeBytes(id) {
 }
 
 async function inflate(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  // a Blob would be kept by the browser's own process, too
+  const stream = new ReadableStream({ start(control) { control.enqueue(bytes); control.close(); } });
+  return new Uint8Array(await new Response(stream.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
 }
 
 /** Bytes in planes, all low ones first, to an array of integers. */
