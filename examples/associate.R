@@ -68,8 +68,8 @@ few <- sum(!is.na(people$measured))
 for (name in names(found)) {
   se <- sqrt(colSums(found[[name]]$parts^2))
   df <- rep(few - ncol(x), ncol(x))
-  if (name == "chen_chen") { # degrees of freedom of the variance itself (Satterthwaite)
-    df <- pmin(df, 2 * se^4 / (colSums(found[[name]]$parts^4) - se^4 / few))
+  if (name == "chen_chen") { # degrees of freedom of the variance itself (Bell and McCaffrey)
+    df <- pmin(df, 3 * se^4 / colSums(found[[name]]$parts^4))
   }
   beta <- found[[name]]$beta
   rows <- data.frame(

@@ -17,7 +17,7 @@ from ukb_infer.phantom.population import Subject, sample_subject
 from ukb_infer.targets import TARGETS
 
 #: Seed of the pairs that a module learns from, and their number.
-SEED, PAIRS = 404, 4000
+SEED, PAIRS = 404, 2600
 _CHUNK = 100
 #: Projections and true values of both visits.
 Scanned = tuple[NDArray[np.uint8], NDArray[np.float64]]

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 #: Fewest labelled participants per coefficient; below, no interval of any estimator can be trusted.
 FEWEST_LABELLED_PER_TERM = 5
 #: Degrees of freedom of a variance below which hardly anyone's estimate is corrected.
-_FEW = 10.0
+_FEW = 15.0
 #: Nodes of the average over the run's own predictive distribution.
 _NODES = norm.ppf((np.arange(15) + 0.5) / 15)
 MEANING: Mapping[str, str] = {

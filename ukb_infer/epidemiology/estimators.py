@@ -50,8 +50,8 @@ class Estimated:
         beta: (p,) coefficients.
         se: (p,) standard errors.
         df: (p,) degrees of freedom of the t distribution of the interval.
-        support: (p,) degrees of freedom of the variance itself (Satterthwaite), small if few participants make it up;
-            None where that was not asked.
+        support: (p,) degrees of freedom of the variance itself, small if few participants make it up; None where that
+            was not asked.
         largest: (p,) largest contribution of one participant to the error of ``beta``; None if unknown.
     """
 
@@ -140,8 +140,9 @@ def chen_chen(family: Family, data: Data) -> Estimated:
 def _corrected(beta: Float64, sums: Float64, data: Data, df: float) -> Estimated:
     """Coefficients of an estimator that corrects estimates by the labelled whose measurement they miss.
 
-    If these are few, the variance is itself uncertain; the t distribution has the degrees of freedom of that variance
-    (Satterthwaite, Biometrics Bulletin 2 (1946) 110; for contributions Pan and Wall, Stat. Med. 21 (2002) 1429).
+    If these are few, the variance is itself uncertain, and the t distribution has its degrees of freedom: those of a
+    sum of squares of normal contributions, each of a size of its own (Satterthwaite). The fourth power of such a one is
+    three times its squared variance. Source: Bell and McCaffrey, Survey Methodology 28 (2002) 169.
 
     Args:
         beta: (p,) coefficients.
@@ -150,8 +151,7 @@ def _corrected(beta: Float64, sums: Float64, data: Data, df: float) -> Estimated
         df: degrees of freedom if all labelled tell the same.
     """
     found = estimated(beta, sums, df)
-    noise = np.einsum("ij,ij->j", sums**2, sums**2) - found.se**4 / data.labelled.sum()
-    support = 2.0 * found.se**4 / np.maximum(noise, 1e-300)
+    support = 3.0 * found.se**4 / np.maximum(np.einsum("ij,ij->j", sums**2, sums**2), 1e-300)
     return replace(found, support=support, df=np.maximum(np.minimum(found.df, support), 1.0))
 
 
