@@ -77,7 +77,7 @@ function showScans() {
 /** What a first filter, search or sort would have to wait for. */
 async function prepare() {
   await store.warm(["scan", "sex", "reasons", "status", "level"]);
-  selection.order();
+  if (store.ready.has(selection.sorting.name)) selection.order();
   await store.warm(store.columns.keys());
   views.cohort.rehearse();
   performance.mark("warm");
