@@ -486,7 +486,7 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
 
 
 def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
-    """Replace the manifest of a module atomically; weights and schema version stay.
+    """Replace the manifest of a module atomically, and let its card follow; weights and schema version stay.
 
     Args:
         folder: of the module.
@@ -495,7 +495,8 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
     Raises:
         ModuleError: the members differ, or the file cannot be written.
     """
-    if read_manifest(folder).files != manifest.files:
+    before = read_manifest(folder)
+    if before.files != manifest.files:
         raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
     try:
         text = manifest.to_json()
@@ -503,6 +504,7 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
         atomic_write_text(folder / MANIFEST_NAME, text)
     except (OSError, ValueError) as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
+    _update_card(folder, before, manifest)
 
 
 def add_outliers(
@@ -535,7 +537,20 @@ def add_outliers(
         raise ModuleError(
             f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
         ) from error
+    _update_card(folder, manifest, changed)
     return changed
+
+
+def _update_card(folder: Path, before: ModuleManifest, after: ModuleManifest) -> None:
+    from ukb_infer.modules.card import CARD_NAME, update_card
+
+    try:
+        update_card(folder, before, after)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModuleError(
+            f"{folder / CARD_NAME}: does not follow the new manifest, as it cannot be read or written ({error}); "
+            "free space or restore access, then run the same command again"
+        ) from error
 
 
 def save_module(
