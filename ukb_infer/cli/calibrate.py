@@ -8,17 +8,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ukb_infer.cli import completion
+from ukb_infer.cli.options import split_names
+from ukb_infer.cli.training_options import Define, Units, parse_units
+
 if TYPE_CHECKING:
     from ukb_infer.training.calibrate import CalibratedTarget
 
 
 def calibrate(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="CV...", help="Folders written by `cross-validate`; several with --combine.")
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Written by `cross-validate` (several with --combine), or by `predict` with --labels.",
+        ),
     ],
     modules: Annotated[
         list[str], typer.Option("--module", metavar="MODULE", help="Module to calibrate; several with --combine.")
     ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labels of a run's scans, to calibrate again where the module is used: a table, or for heads a folder "
+            "of cases with labels.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="MODULE", help="With --labels: write a new module [default: in place].")
+    ] = None,
+    targets: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="With --labels: targets [default: all in the labels].",
+            autocompletion=completion.targets,
+        ),
+    ] = "",
+    units: Units = None,
+    define: Define = None,
     combine: Annotated[
         bool, typer.Option("--combine", help="Fit joint intervals for several modules that predict the same targets.")
     ] = False,
@@ -34,12 +63,17 @@ def calibrate(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and print, but write nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing module in --out.")] = False,
 ) -> None:
-    """Calibrate a module's intervals.
+    """Calibrate a module's intervals and probabilities.
 
     Fits them on out-of-fold predictions and writes them into the manifest. The predictions must come from networks made
     like the module's: same settings, labels and number of networks per scan. Any difference is refused unless --accept
     names it. Binary targets get a calibrated probability.
+
+    At another site the intervals of a module may be too narrow. There, predict some scans that you have labels for and
+    that the module did not learn from (50 are enough for 95 % intervals, 19 the fewest), and fit again on them with
+    --labels: bodies and heads, volumes of outlined lesions too. Means and weights stay.
 
     If several modules predict the same target, calibrate each, then all of them with --combine, giving folders and
     modules in the same order; `predict` then uses the joint interval. Otherwise their intervals are too wide.
@@ -47,25 +81,39 @@ def calibrate(
     Example:
         ukb-infer calibrate cv --module my-module
 
+        ukb-infer calibrate run --module my-module --labels local.csv --out my-module-here
+
         ukb-infer calibrate cv-a cv-b --combine --module module-a --module module-b
     """
     from ukb_infer.errors import UsageError
     from ukb_infer.training.calibrate import run_calibrate, run_combine
+    from ukb_infer.training.recalibrate import RecalibrateConfig, run_recalibrate
 
     def tell(line: str) -> None:
         typer.echo(line, err=line.startswith("WARNING"))
 
-    if combine:
-        fitted = run_combine(folders, modules, method=method, accept=accept or (), dry_run=dry_run, say=tell)
-    elif len(folders) == len(modules) == 1:
-        fitted = run_calibrate(folders[0], modules[0], method=method, accept=accept or (), dry_run=dry_run, say=tell)
-    else:
+    if not combine and not len(folders) == len(modules) == 1:
         raise UsageError(
             f"got {len(folders)} folders and {len(modules)} modules, expected one of each; for several add --combine"
         )
+    if labels is not None:
+        if combine or accept:
+            raise UsageError("--combine and --accept are for folders of `cross-validate`; leave them out with --labels")
+        config = RecalibrateConfig(
+            run=folders[0], module=modules[0], labels=labels, out=out, targets=split_names(targets),
+            units=parse_units(units or []), define=define, method=method, overwrite=overwrite, dry_run=dry_run,
+        )  # fmt: skip
+        fitted = run_recalibrate(config, tell)
+    elif given := [n for n, v in (("out", out), ("targets", targets), ("unit", units), ("define", define)) if v]:
+        raise UsageError(f"--{given[0]} is for calibrating on the labels of a run; add --labels")
+    elif combine:
+        fitted = run_combine(folders, modules, method=method, accept=accept or (), dry_run=dry_run, say=tell)
+    else:
+        fitted = run_calibrate(folders[0], modules[0], method=method, accept=accept or (), dry_run=dry_run, say=tell)
     typer.echo(_table(fitted))
     done = f"calibrated {'together ' if combine else ''}by {method}"
-    typer.echo("nothing was written (--dry-run)" if dry_run else f"{', '.join(modules)}: {done}")
+    written = ", ".join(modules) if out is None else str(out)
+    typer.echo("nothing was written (--dry-run)" if dry_run else f"{written}: {done}")
 
 
 def _table(fitted: Sequence[CalibratedTarget]) -> str:

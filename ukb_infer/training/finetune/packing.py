@@ -282,11 +282,9 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> _Read | Reason:
         native = read_volume(case.label, labels=True)
         mask = preprocess_labels(native, grid)
         mask[mask > labels] = 0
-        voxel_ml = abs(float(np.linalg.det(native.affine[:3, :3]))) / 1000.0
-        counts = [float((native.data == k).sum()) * voxel_ml for k in range(1, labels + 1)]
     except ScanError as error:
         return error.reason
-    return _Read(image, mask, counts)
+    return _Read(image, mask, native.label_volumes_ml(labels))
 
 
 def _in_order(cases: Sequence[Case], work: Callable[[Case], _Read | Reason], workers: int) -> Iterator[_Read | Reason]:
