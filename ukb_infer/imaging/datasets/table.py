@@ -80,6 +80,9 @@ def read_images(path: Path) -> list[ImageRow]:
 
             return index_dataset(path)
         path = path / IMAGES_NAME
+    if not path.is_file():
+        expected = "a folder of images, or the table that `ukb-infer dataset` makes"
+        raise UsageError(field="data", got=f"{path}, which does not exist", expected=expected)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -89,7 +92,8 @@ def read_images(path: Path) -> list[ImageRow]:
                 raise UsageError(field="data", got=f"{path} without {', '.join(sorted(missing))}", expected=expected)
             return [_row(line, number, path) for number, line in enumerate(reader, start=2)]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read ({error}); make it with `ukb-infer dataset`", field="data") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} cannot be read ({why}); make it with `ukb-infer dataset`", field="data") from None
 
 
 def _row(line: dict[str, str], number: int, path: Path) -> ImageRow:

@@ -285,7 +285,10 @@ def _reference(module: InferenceModule, packed: Packed, say: Say) -> tuple[Outli
     """What the cases look like to the networks; None for too few."""
     images = packed.data.images
     if len(images) < MIN_SCANS:
-        say(f"no outlier reference: {len(images)} cases, {MIN_SCANS} are needed; ood_percentile stays empty")
+        say(
+            f"no outlier reference: {len(images)} cases, {MIN_SCANS} are needed; ood_percentile stays empty until "
+            "`ukb-infer modules fit-outliers` has seen some without labels"
+        )
         return None
     reference, count = fit_reference(module, (np.asarray(images[k]) for k in drawn_scans(len(images))))
     return reference, f"{count} training cases"
