@@ -9,7 +9,7 @@ from pathlib import Path
 from ukb_infer.execution import usable_cores
 from ukb_infer.imaging.datasets import index_dataset, write_images
 from ukb_infer.networks.pretrained import DECODER_NAME, ENCODER_NAME, FACTS_NAME
-from ukb_infer.phantom.heads import write_heads
+from ukb_infer.phantom.heads import SITES, write_heads
 from ukb_infer.training.pretrain.config import PretrainRequest, make_pretrain_config
 from ukb_infer.training.pretrain.pretrain import run_pretrain
 
@@ -48,9 +48,20 @@ def main() -> None:
     checkpoint = args.work / "brain-pretrained"
     run_pretrain(PretrainRequest(data=table, out=checkpoint, config=config, warning=WARNING))
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in (ENCODER_NAME, DECODER_NAME, "README.md", FACTS_NAME):
+    for name in (ENCODER_NAME, DECODER_NAME, FACTS_NAME):
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, args.out / name)
+    (args.out / "README.md").write_text((checkpoint / "README.md").read_text() + origin(args))
+
+
+def origin(args: argparse.Namespace) -> str:
+    """How the checkpoint was made, and which sites it has not seen."""
+    given = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in ("heads", "steps", "batch_size")]
+    command = " ".join(
+        ["python scripts/make_brain_pretrained.py --work WORK", *given, *(f"--site {s}" for s in args.site or ())]
+    )
+    unseen = sorted(set(SITES) - set(args.site or SITES))
+    return f"\nMade by `{command}`.\n" + (f"It has not seen a head of {', '.join(unseen)}.\n" if unseen else "")
 
 
 if __name__ == "__main__":

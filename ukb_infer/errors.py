@@ -43,11 +43,19 @@ class UsageError(UkbInferError):
 
 
 class RunError(UkbInferError):
-    """The run cannot be done: no inputs, unusable output folder (exit code 1)."""
+    """The run cannot be done: no scan in the inputs, a folder that cannot be written (exit code 1)."""
 
 
 class ModuleError(RunError):
-    """A module cannot be found, read, verified or imported; stops the run (exit code 1)."""
+    """A module cannot be read, verified or imported; stops the run (exit code 1)."""
+
+
+class NotARunError(RunError, UsageError):
+    """What was given as a run, or as predictions, does not exist or is something else (exit code 2)."""
+
+
+class UnknownModuleError(ModuleError, UsageError):
+    """No module of this name or in this folder, or none was named (exit code 2)."""
 
 
 class ScanError(UkbInferError):

@@ -67,7 +67,7 @@ def test_predict_runs_as_a_command(small_cohort: Path, tiny_module: Path, tmp_pa
 def test_without_modules_the_error_teaches(small_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UKB_INFER_MODULES", raising=False)
     done = run("predict", small_cohort, "--out", tmp_path / "run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "import-mimir" in done.stderr
     assert "set --modules to phantom-demo" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -83,8 +83,8 @@ def test_without_modules_the_error_teaches(small_cohort: Path, tmp_path: Path, m
         (["predict", ".", "--out", "x", "--device", "gpu"], 2, "--device"),
         (["project", ".", "--out", "x", "--workers", "-3"], 2, "--workers"),
         (["phantom", "--out", "x", "--anomaly", "slice_mising"], 2, "slice_missing"),
-        (["modules", "show", "nothing"], 1, "phantom-demo"),
-        (["modules", "import-mimir", ".", "--out", "x"], 1, "metadata.txt"),
+        (["modules", "show", "nothing"], 2, "phantom-demo"),
+        (["modules", "import-mimir", ".", "--out", "x"], 2, "metadata.txt"),
         (["frobnicate"], 2, "No such command"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ukb_infer.cli.app import main
 from ukb_infer.cli.common import Command
 from ukb_infer.errors import RunError, UkbInferError, UsageError
 
@@ -50,3 +51,52 @@ def test_the_library_names_its_argument() -> None:
 )
 def test_a_command_names_its_flags(error: UkbInferError, said: str) -> None:
     assert _work(error) == said
+
+
+NOT_THERE = (
+    "predict nowhere --out out",
+    "project nowhere --out out",
+    "stitch nowhere --out out",
+    "dataset nowhere --out out",
+    "volumetry nowhere.nii --scan nowhere.zip",
+    "pretrain --data nowhere --out out",
+    "embed nowhere --module phantom-demo --out a.csv",
+    "adapt --task fomo25-infarct --data nowhere --pretrained none --out out",
+    "probe nowhere.csv --labels a --target b --out out",
+    "train --projections nowhere --labels nowhere.csv --targets age --out out",
+    "modules import-mimir nowhere --out out",
+    "modules verify nowhere",
+    "modules fit-outliers nowhere --projections nowhere",
+    "calibrate nowhere --module nowhere",
+    "evaluate nowhere --labels nowhere.csv --out out",
+    "status nowhere",
+    "retry nowhere",
+    "merge nowhere --out out",
+    "export nowhere --out out",
+    "report nowhere --out a.html",
+    "explain nowhere --modules phantom-demo --target age --out out",
+    "explain {here} --modules nowhere --target age --out out",
+    "associate nowhere --labels a --phenotypes b --model liverFat~age --out out",
+    "changes nowhere",
+    "gwas-inputs nowhere --labels a --covariates nowhere --out out",
+    "zscores nowhere --phenotypes a --out a.csv",
+    "summary nowhere --phenotypes a --out out",
+    "benchmark predict --module phantom-demo --data nowhere --out out",
+    "benchmark score nowhere --labels nowhere --suite fomo25 --out out",
+    "benchmark rank nowhere.csv --out out",
+    "benchmark run-container true --data nowhere --task fomo25-infarct --out out",
+)
+
+
+@pytest.mark.parametrize("line", NOT_THERE)
+def test_what_is_not_there_is_named_and_ends_with_2(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ukb-infer", *line.format(here=tmp_path).split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err.replace("WARNING", "")
+    assert (ended.value.code, "Traceback" in said, "Errno" in said) == (2, False, False)
+    assert "nowhere" in said or "a: " in said, said
+    assert list(tmp_path.iterdir()) == []

@@ -76,7 +76,7 @@ def test_names_and_signs_that_the_terminal_lacks(run: Path, tmp_path: Path, enco
     line = f"{UKB} project {run}/in --out '{out}' --workers 1 --expected-stations 0 && exit 9; "
     line += f"{UKB} status '{out}' && {UKB} targets --csv && {UKB} predict --help && {UKB} status $'{tmp_path}/\\xff'"
     done = shell(line, **ENCODINGS[encoding])
-    assert done.returncode == 1, done.stderr  # of the last: no such folder
+    assert done.returncode == 2, done.stderr  # of the last: no such folder
     assert b"does not exist; check the path" in done.stderr
     assert b"Traceback" not in done.stdout + done.stderr
     assert b"1 ok, 0 flagged, 1 failed" in done.stdout

@@ -263,7 +263,7 @@ def test_modules_are_found_by_environment_path_and_name(
 
 def test_an_existing_module_is_not_overwritten_unasked(tiny_module: Path) -> None:
     module = load_module(tiny_module)
-    with pytest.raises(ModuleError, match="`overwrite`"):
+    with pytest.raises(UsageError, match="`overwrite`"):
         save_module(tiny_module, module.manifest, module.members)
 
 
@@ -400,10 +400,10 @@ def test_overwriting_replaces_the_whole_module_and_nothing_but_a_module(tiny_mod
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(ModuleError, match=r"not a module .*choose another folder"):
+    with pytest.raises(UsageError, match=r"not a module .*choose another folder"):
         save_module(mine, module.manifest, module.members, overwrite=True)
     assert (mine / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(ModuleError, match="is a file"):
+    with pytest.raises(UsageError, match="is a file"):
         save_module(mine / "thesis.txt", module.manifest, module.members, overwrite=True)
 
 

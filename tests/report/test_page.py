@@ -173,6 +173,16 @@ def test_enter_opens_a_scan_with_its_estimates_and_pictures(page: OpenPage, fold
     assert "script" in page.text("#scan-parts")  # the path, as text
 
 
+def test_a_click_soon_after_scrolling_opens_the_scan(page: OpenPage) -> None:
+    """The table used to be drawn again when scrolling ended, which took the row away before the button was released."""
+    page.tab.hover("#scan-body tr.row >> nth=4")  # waits until the panels above it are drawn
+    page.tab.evaluate("document.getElementById('scan-scroll').scrollTop = 3")
+    page.tab.mouse.down()
+    page.tab.wait_for_timeout(400)  # scrolling counts as ended after 150 ms
+    page.tab.mouse.up()
+    page.tab.wait_for_selector("#scan-view[open]", timeout=5000)
+
+
 def test_ratings_by_keys_are_exported_and_taken(page: OpenPage, folder: Path, tmp_path: Path) -> None:
     page.tab.evaluate("document.getElementById('mosaic').scrollIntoView({behavior: 'instant'})")
     page.tab.focus("[data-index='0']")
@@ -180,11 +190,14 @@ def test_ratings_by_keys_are_exported_and_taken(page: OpenPage, folder: Path, tm
     page.tab.keyboard.press("ArrowRight")
     page.tab.keyboard.press("u")
     page.tab.keyboard.press("ArrowDown")
-    page.tab.wait_for_timeout(100)
+    page.tab.wait_for_function(
+        "() => document.activeElement.closest('#mosaic') && document.activeElement.dataset.index > 1"
+    )
     page.tab.once("dialog", lambda dialog: dialog.accept('=odd, "quoted"'))
     page.tab.keyboard.press("n")
-    page.tab.wait_for_timeout(100)
-    assert page.text("#ratings-count") == "1 use, 1 exclude, 0 unsure"
+    page.tab.wait_for_function(
+        "() => document.getElementById('ratings-count').textContent === '1 use, 1 exclude, 0 unsure'"
+    )
     _shoot(page, "mosaic")
     with page.tab.expect_download() as waiting:
         page.tab.click("#ratings-export")

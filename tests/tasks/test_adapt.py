@@ -119,7 +119,7 @@ def test_other_settings_in_the_same_work_folder_are_refused(cases: Path, tmp_pat
     with pytest.raises(RunError, match=r"shots was all, now 6.*the cases have changed"):
         adapt(task, cases, tmp_path / "other", work=tmp_path / "work", shots=6)
     assert (tmp_path / "work/volumes.npy").stat().st_mtime_ns == packed
-    with pytest.raises(RunError, match="contains a finished module"):
+    with pytest.raises(UsageError, match="contains a finished module"):
         adapt(task, cases, tmp_path / "module", work=tmp_path / "work")
     adapt(task, cases, tmp_path / "module", work=tmp_path / "work", shots=6, overwrite=True)
     assert read_manifest(tmp_path / "module").training["shots"] == 6

@@ -157,7 +157,7 @@ def test_pretrain_ends_with_a_checkpoint_that_passes_on(heads: Path, tmp_path: P
     assert "objective mae, 3 steps of 4 on 10 images (5 t1, 5 t2) of 5 participants" in readme
     text = "\n".join(lines)
     assert "10 images of 5 participants (5 t1, 5 t2); 1 cannot be used" in text
-    with pytest.raises(RunError, match=r"finished pretraining.*`overwrite`"):
+    with pytest.raises(UsageError, match=r"finished pretraining.*`overwrite`"):
         run_pretrain(_request(heads, tmp_path / "c"), lines.append, show=False)
 
 
@@ -179,7 +179,7 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(heads
     assert run_pretrain(other, lambda _: None, show=False) is not None
     (tmp_path / "x").mkdir()
     (tmp_path / "x/mine.txt").write_text("kept")
-    with pytest.raises(RunError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty"):
         run_pretrain(_request(heads, tmp_path / "x"), lambda _: None, show=False)
 
 

@@ -183,10 +183,10 @@ def test_how_many_members_train_at_a_time_changes_nothing(data: Path, tmp_path: 
 
 def test_other_settings_are_refused_with_the_difference_spelled_out(data: Path, tmp_path: Path) -> None:
     run_train(_request(data, tmp_path / "mod"), _quiet)
-    with pytest.raises(RunError, match="finished result"):
+    with pytest.raises(UsageError, match="finished result"):
         run_train(_request(data, tmp_path / "mod"), _quiet)
     other = replace(_request(data, tmp_path / "mod2", config={"seed": 7}), work=tmp_path / "mod.work")
-    with pytest.raises(RunError, match=r"seed was 0, now 7.*`overwrite`"):
+    with pytest.raises(UsageError, match=r"seed was 0, now 7.*`overwrite`"):
         run_train(other, _quiet)
     again = run_train(replace(other, overwrite=True), _quiet)
     assert again is not None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import NotARunError, RunError, UsageError
 from ukb_infer.evaluation.cross_validation import is_cross_validation, read_cross_validation
 from ukb_infer.labels.ids import IdError, parse_id
 from ukb_infer.labels.numbers import NumberError, read_numbers
@@ -87,7 +87,7 @@ def read_predictions(path: Path, divisors: Mapping[str, float] | None = None) ->
     table = path / "predictions.csv" if path.is_dir() else path
     if table.is_file():
         return _from_mimir(table, divisors or {})
-    raise RunError(
+    raise NotARunError(
         f"{path}: no predictions; expected a folder of `predict` or `cross-validate`, or a predictions.csv with the "
         "columns name, <Name>_mean_in_<Unit>, <Name>_variance_in_<Unit>"
     )

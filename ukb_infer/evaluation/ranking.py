@@ -122,7 +122,8 @@ def read_leaderboard(path: Path) -> Leaderboard:
             reader = csv.DictReader(handle)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read as CSV table ({error})", field="table") from error
+        words = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read as CSV table ({words})", field="table") from error
     if "team" not in columns or not rows:
         raise UsageError(f"{path}: expected a header with the column team, and a row per team", field="table")
     metrics = _metrics_of(path, columns)

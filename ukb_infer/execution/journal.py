@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ukb_infer.errors import RunError
+from ukb_infer.errors import NotARunError, RunError
 from ukb_infer.records import Measures, ScanKey, ScanResult
 from ukb_infer.storage import from_plain
 
@@ -85,7 +85,7 @@ class Journal:
         self.path = folder / JOURNAL_NAME
         if read_only and not self.path.is_file():
             what = f"is not a run: it has no {JOURNAL_NAME}" if folder.is_dir() else "does not exist; check the path"
-            raise RunError(f"{folder} {what}")
+            raise NotARunError(f"{folder} {what}")
         options = ["mode=ro" if read_only else "mode=rwc", *([] if locks else ["nolock=1"])]
         uri = f"file:{quote(os.fsencode(self.path.absolute()))}?{'&'.join(options)}"
         try:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import NotARunError, RunError, UsageError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.inference.config import PredictConfig, ProjectConfig, StitchConfig
@@ -40,7 +40,7 @@ def run_retry(
             raise UsageError(f"unknown reason {code!r}{suggest(code, known)}", field="codes")
     wanted = frozenset(map(Reason, codes or known))
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a run; expected a folder written by `predict`, `project` or `stitch`")
+        raise NotARunError(f"{folder} is not a run; expected a folder written by `predict`, `project` or `stitch`")
     with RunLock(folder, lock) as held, Journal(folder, read_only=True, locks=held.locks_work) as journal:
         command = journal.get("command")
         if command is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ukb_infer.errors import ModuleError
+from ukb_infer.errors import UnknownModuleError
 from ukb_infer.modules.manifest import MANIFEST_NAME
 from ukb_infer.text import suggest
 
@@ -62,15 +62,15 @@ def default_modules() -> list[Path]:
     """Modules used if none is named: those in ``UKB_INFER_MODULES``, never the demonstration.
 
     Raises:
-        ModuleError: the variable is unset, or its folder has no module; says how to import modules and how to try the
-            demonstration.
+        UnknownModuleError: the variable is unset, or its folder has no module; says how to import modules and how to
+            try the demonstration.
     """
     folder = environment_folder()
     if folder is None:
-        raise ModuleError(f"no modules: {ENVIRONMENT} is not set and no `modules` were given; {_HOW_TO_IMPORT}")
+        raise UnknownModuleError(f"no modules: {ENVIRONMENT} is not set and no `modules` were given; {_HOW_TO_IMPORT}")
     found = [p for p in _modules_in(folder) if p.name != DEMO or p == folder]
     if not found:
-        raise ModuleError(
+        raise UnknownModuleError(
             f"no modules in {folder} ({ENVIRONMENT}): expected folders with {MANIFEST_NAME}; {_HOW_TO_IMPORT}"
         )
     return found
@@ -88,7 +88,7 @@ def find_module(name: str | Path) -> Path:
     """Folder of a module given by path or by name.
 
     Raises:
-        ModuleError: no such module; lists the available ones.
+        UnknownModuleError: no such module; lists the available ones.
     """
     path = _user_path(name)
     if str(name) and _is_module(path):
@@ -98,13 +98,13 @@ def find_module(name: str | Path) -> Path:
         return known[str(name)]
     inside = [p.name for p in _modules_in(path)] if str(name) else []
     if inside:
-        raise ModuleError(
+        raise UnknownModuleError(
             f"{path} is a folder of modules ({', '.join(inside)}); name one of them, or set {ENVIRONMENT} to it "
             "to use them all"
         )
     choices = ", ".join(p.name for p in list_modules()) or "none"
     similar = suggest(str(name), known)
-    raise ModuleError(
+    raise UnknownModuleError(
         f"no module {str(name)!r}: neither a folder with {MANIFEST_NAME} nor one of: {choices}"
         f"{similar or f'; {_HOW_TO_IMPORT}'}"
     )

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ukb_infer.errors import ModuleError
+from ukb_infer.errors import ModuleError, UnknownModuleError
 from ukb_infer.imaging.recipes.mimir1 import MIMIR_1
 from ukb_infer.labels.units import published_unit
 from ukb_infer.modules.calibration import Calibration
@@ -50,7 +50,7 @@ def _fail(path: Path, found: str, expected: str) -> NoReturn:
 def _rows(path: Path) -> list[list[str]]:
     """Rows below the header, cells stripped of spaces and quotes."""
     if not path.is_file():
-        raise ModuleError(
+        raise UnknownModuleError(
             f"{path.parent}: no {path.name}; a published MIMIR module has {SNAPSHOT}, {STANDARDIZATION}, "
             f"{CALIBRATION} and {METADATA}"
         )
@@ -137,7 +137,7 @@ def _module_target(target: _MimirTarget) -> ModuleTarget:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ModuleError(f"{path.parent}: no {path.name}; expected the folder of a published MIMIR module")
+        raise UnknownModuleError(f"{path.parent}: no {path.name}; expected the folder of a published MIMIR module")
     try:
         snapshot: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -404,16 +404,16 @@ def _check_destination(folder: Path, *, overwrite: bool) -> None:
     """Refuse what must not be replaced.
 
     Raises:
-        ModuleError: a file, a folder in use, or (even with ``overwrite``) a folder that is not a module.
+        UsageError: a file, a folder in use, or (even with ``overwrite``) a folder that is not a module.
     """
     if folder.is_file():
-        raise ModuleError(f"{folder} is a file, expected the folder of a new module; choose another name")
+        raise UsageError(f"{folder} is a file, expected the folder of a new module; choose another name")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ModuleError(f"{folder} exists and is not empty; choose another folder or pass `overwrite`")
+        raise UsageError(f"{folder} exists and is not empty; choose another folder or pass `overwrite`")
     if not (folder / MANIFEST_NAME).is_file():
-        raise ModuleError(
+        raise UsageError(
             f"{folder} is not empty and not a module (no {MANIFEST_NAME}), so it is kept; choose another folder"
         )
 
@@ -601,7 +601,8 @@ def save_module(
         The manifest as written.
 
     Raises:
-        ModuleError: the folder exists, cannot be written, or manifest and networks do not fit.
+        UsageError: the folder exists.
+        ModuleError: it cannot be written, or manifest and networks do not fit.
     """
     folder = folder.absolute()
     try:

@@ -73,7 +73,7 @@ def run_merge(folders: Sequence[Path], out: Path, *, overwrite: bool = False, lo
     open_run_folder(out, overwrite=overwrite, lock=lock)
     with RunLock(out, lock) as held, Journal(out, locks=held.locks_work) as journal:
         if journal.get("identity") is not None:
-            raise RunError(f"`out` {out} already contains a run; choose another folder or use `overwrite`")
+            raise UsageError(f"`out` {out} already contains a run; choose another folder or use `overwrite`")
         journal.set_inputs(inputs)
         journal.record(rows)
         if first.output is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import NotARunError, RunError, UsageError
 from ukb_infer.labels import IdList, read_id_list
 from ukb_infer.quality.registry import in_order, is_text
 from ukb_infer.reasons import Reason
@@ -236,7 +236,7 @@ def read_run(folder: Path) -> Run:
     has_estimates = (folder / ESTIMATES).is_file() and (folder / FACTS).is_file()
     if not has_estimates and not (folder / SCANS).is_file():
         found = "has no tables" if folder.is_dir() else "is not a folder"
-        raise RunError(f"{folder} {found}; expected a folder written by `ukb-infer predict` or `project`")
+        raise NotARunError(f"{folder} {found}; expected a folder written by `ukb-infer predict` or `project`")
     scans = read_scans(folder) if (folder / SCANS).is_file() else ()
     if not has_estimates:
         return Run(folder=folder, scans=scans)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.networks.build import Init
 from ukb_infer.training.config import TrainConfig
 
@@ -76,15 +76,14 @@ class TrainRequest:
             result: name of the file that a finished result has.
 
         Raises:
-            UsageError: ``out`` is a file.
-            RunError: it is not empty.
+            UsageError: ``out`` is a file, or not empty.
         """
         if self.out.is_file():
             raise UsageError(f"{self.out} is a file, expected a folder", field="out")
         if self.overwrite or not self.out.is_dir() or not any(self.out.iterdir()):
             return
         if (self.out / result).is_file():
-            raise RunError(
+            raise UsageError(
                 f"`out` {self.out} contains a finished result ({result}); choose another folder or use `overwrite`"
             )
-        raise RunError(f"`out` {self.out} is not empty; choose another folder")
+        raise UsageError(f"`out` {self.out} is not empty; choose another folder")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ukb_infer.errors import RunError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.storage import atomic_write_text, sha256_file
 from ukb_infer.training.packing import INDEX_NAME, Packed
 from ukb_infer.training.request import TrainRequest
@@ -31,7 +31,8 @@ def claim_work(request: TrainRequest, packed: Packed, threads: int) -> int:
         Threads per member: a resumed training keeps the first call's, because they affect the last bits.
 
     Raises:
-        RunError: the folder holds checkpoints of another training, or is damaged.
+        UsageError: the folder holds checkpoints of another training.
+        RunError: it is damaged.
     """
     work = request.work_folder
 
@@ -60,7 +61,8 @@ def claim(
         The settings, those of the first call where they do not count as different (threads).
 
     Raises:
-        RunError: the folder holds checkpoints of another training, or is damaged.
+        UsageError: the folder holds checkpoints of another training.
+        RunError: it is damaged.
     """
     path = work / SETTINGS_NAME
     if path.is_file():
@@ -72,7 +74,7 @@ def claim(
         if not differences:
             return before
         if not overwrite:
-            raise RunError(
+            raise UsageError(
                 f"{work} contains checkpoints of another training: {'; '.join(differences[:6])}. Repeat that command, "
                 f"choose another `{field}`, or use `overwrite` to start over"
             )

@@ -92,8 +92,8 @@ def read_images(path: Path) -> list[ImageRow]:
                 raise UsageError(field="data", got=f"{path} without {', '.join(sorted(missing))}", expected=expected)
             return [_row(line, number, path) for number, line in enumerate(reader, start=2)]
     except (OSError, UnicodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path} cannot be read ({why}); make it with `ukb-infer dataset`", field="data") from None
+        words = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} cannot be read ({words}); make it with `ukb-infer dataset`", field="data") from None
 
 
 def _row(line: dict[str, str], number: int, path: Path) -> ImageRow:

@@ -69,8 +69,9 @@ def run_finetune(
         The manifest; None for a dry run.
 
     Raises:
-        UsageError: no labelled cases, a checkpoint of another kind, or MONAI is missing.
-        RunError: another training in the work folder, no usable case, a loss that is not finite.
+        UsageError: no labelled cases, a checkpoint of another kind, another training in the work folder, or MONAI is
+            missing.
+        RunError: no usable case, a loss that is not finite.
     """
     need_monai()
     _check_out(request)
@@ -105,7 +106,7 @@ def _check_out(request: FinetuneRequest) -> None:
     if not request.overwrite and request.out.is_dir() and any(request.out.iterdir()):
         done = (request.out / MANIFEST_NAME).is_file()
         what = "contains a finished module; choose another folder or use `overwrite`" if done else "is not empty"
-        raise RunError(f"`out` {request.out} {what}")
+        raise UsageError(f"`out` {request.out} {what}")
 
 
 def _transferred(config: TrainConfig, request: FinetuneRequest, read: VolumeInput | None, say: Say) -> float:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.imaging.volumes.preprocess import VolumeSettings
 from ukb_infer.networks import InputScaling
 from ukb_infer.networks.encoder import EncoderSpec
@@ -220,14 +220,13 @@ class PretrainRequest:
         """Refuse to replace a finished checkpoint or to write among other files.
 
         Raises:
-            UsageError: ``out`` is a file.
-            RunError: it holds a finished checkpoint or something else.
+            UsageError: ``out`` is a file, or holds a finished checkpoint or something else.
         """
         if self.out.is_file():
             raise UsageError(f"{self.out} is a file, expected a folder", field="out")
         if self.overwrite or not self.out.is_dir() or not any(self.out.iterdir()):
             return
         if (self.out / FACTS_NAME).is_file():
-            raise RunError(f"`out` {self.out} holds a finished pretraining; choose another folder or use `overwrite`")
+            raise UsageError(f"`out` {self.out} holds a finished pretraining; choose another folder or use `overwrite`")
         if not self.work.is_dir():
-            raise RunError(f"`out` {self.out} is not empty; choose another folder")
+            raise UsageError(f"`out` {self.out} is not empty; choose another folder")

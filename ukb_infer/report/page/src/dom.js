@@ -48,3 +48,19 @@ export function download(name, text) {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
+
+/** Leaves an element only children of these keys (text, in order), and makes what is missing. Those that stay are not
+    touched: a child replaced between pressing and releasing the button would lose the click. */
+export function keepChildren(parent, keys, make) {
+  const wanted = new Set(keys);
+  for (const child of [...parent.children]) if (!wanted.has(child.dataset.key)) child.remove();
+  let at = parent.firstElementChild;
+  keys.forEach((key, k) => {
+    if (at?.dataset.key === key) at = at.nextElementSibling;
+    else {
+      const made = make(k);
+      made.dataset.key = key;
+      parent.insertBefore(made, at);
+    }
+  });
+}

@@ -1,6 +1,6 @@
 // All chosen scans as pictures, rated by keys.
 
-import { byId, h } from "./dom.js";
+import { byId, h, keepChildren } from "./dom.js";
 import { whole } from "./store.js";
 import { virtualize } from "./table.js";
 
@@ -8,18 +8,18 @@ const GAP = 8, CAPTION = 22;
 
 export class Mosaic {
   constructor(head, store, selection, pictures, ratings, open) {
-    Object.assign(this, { head, store, selection, pictures, ratings, open, at: 0, channel: 0, size: 128 });
+    Object.assign(this, { head, store, selection, pictures, ratings, open, at: 0, channel: 0, size: 128, version: 0 });
     this.scroller = byId("mosaic-scroll");
     this.canvas = byId("mosaic-canvas");
     this.virtual = virtualize(this.scroller, { size: this.size + CAPTION + GAP, overscan: 2 }, () => this.draw());
     const channel = byId("mosaic-channel");
     channel.append(...head.pictures.channels.map((name, k) => h("option", { value: k }, name)));
-    channel.addEventListener("change", () => { this.channel = Number(channel.value); this.draw(); });
+    channel.addEventListener("change", () => { this.channel = Number(channel.value); this.drawAgain(); });
     byId("ratings-export").addEventListener("click", () => ratings.export());
     this.scroller.addEventListener("keydown", (event) => this.onKey(event));
     new ResizeObserver(() => this.refresh()).observe(this.scroller);
     selection.addEventListener("change", () => { this.at = 0; this.refresh(); });
-    ratings.addEventListener("change", () => this.draw());
+    ratings.addEventListener("change", () => this.drawAgain());
     pictures.load().then(() => store.load("scan")).then(() => this.refresh());
   }
 
@@ -27,6 +27,12 @@ export class Mosaic {
 
   refresh() {
     this.virtual.setCount(Math.ceil(this.selection.chosen.length / this.across));
+    this.drawAgain();
+  }
+
+  /** Makes the tiles in view anew. */
+  drawAgain() {
+    this.version += 1;
     this.draw();
   }
 
@@ -37,9 +43,11 @@ export class Mosaic {
     const focused = this.canvas.contains(document.activeElement);
     const tiles = this.virtual.items().flatMap((item) => {
       const first = item.index * across;
-      return Array.from(chosen.subarray(first, first + across), (row, k) => this.tile(row, first + k, item.start, k));
+      return Array.from(chosen.subarray(first, first + across), (row, k) => ({ row, index: first + k, top: item.start, k }));
     });
-    this.canvas.replaceChildren(...tiles);
+    keepChildren(this.canvas, tiles.map(({ index }) => `${this.version} ${index}`),
+      (n) => this.tile(tiles[n].row, tiles[n].index, tiles[n].top, tiles[n].k));
+    this.markReached();
     if (focused) this.focus();
     const counts = this.ratings.counts();
     byId("ratings-count").textContent = Object.entries(counts).map(([name, count]) => `${whole(count)} ${name}`).join(", ");
@@ -54,7 +62,7 @@ export class Mosaic {
       picture.classList.add("none");
       picture.textContent = "no picture";
     }
-    return h("button", { type: "button", class: `mosaic-tile ${rating}`, tabindex: index === this.at ? "0" : "-1", "data-index": index,
+    return h("button", { type: "button", class: `mosaic-tile ${rating}`, "data-index": index,
       style: `top:${top}px;left:${GAP + column * (this.size + GAP)}px;width:${this.size}px`,
       "aria-label": `${name}${rating ? `, ${rating}` : ", not rated"}${note ? `, note: ${note}` : ""}`,
       onclick: () => { this.at = index; this.open(row); }, onfocus: () => this.take(index) },
@@ -65,7 +73,11 @@ export class Mosaic {
   take(index) {
     if (index === this.at) return;
     this.at = index;
-    for (const tile of this.canvas.children) tile.tabIndex = Number(tile.dataset.index) === index ? 0 : -1;
+    this.markReached();
+  }
+
+  markReached() {
+    for (const tile of this.canvas.children) tile.tabIndex = Number(tile.dataset.index) === this.at ? 0 : -1;
   }
 
   focus() { this.canvas.querySelector(`[data-index="${this.at}"]`)?.focus({ preventScroll: true }); }

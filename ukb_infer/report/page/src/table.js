@@ -1,7 +1,7 @@
 // The table of scans: real rows of what is in view, between two empty ones as tall as the rest.
 
 import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
-import { byId, h } from "./dom.js";
+import { byId, h, keepChildren } from "./dom.js";
 import { whole } from "./store.js";
 
 const ROW_PX = 34;
@@ -29,7 +29,7 @@ export function virtualize(element, options, draw) {
 
 export class ScanTable {
   constructor(store, selection, open) {
-    Object.assign(this, { store, selection, open });
+    Object.assign(this, { store, selection, open, version: 0 });
     const first = ["status", "level", "reasons", "sex", "age", "ood"].filter((name) => store.has(name));
     const estimates = [...store.columns.keys()].filter((name) => name.startsWith("t:"));
     const measures = [...store.columns.keys()].filter((name) => name.startsWith("m:"));
@@ -68,6 +68,7 @@ export class ScanTable {
     const { chosen } = this.selection;
     byId("scan-count").textContent = `${whole(chosen.length)} of ${whole(this.store.rows)} scans`;
     byId("scan-table").setAttribute("aria-rowcount", chosen.length + 1);
+    this.version += 1;
     this.virtual.setCount(chosen.length);
     this.markSorting();
     this.draw();
@@ -105,11 +106,15 @@ export class ScanTable {
     const span = this.shown.length + 1;
     const gap = (px) => h("tr", { "aria-hidden": "true", class: "gap" },
       h("td", { colspan: span, style: `height:${px}px` }));
+    const shown = items.filter((item) => item.index < chosen.length).map((item) => item.index);
     const focused = this.scroller.contains(document.activeElement) ? document.activeElement.dataset.row : null;
-    const rows = items.filter((item) => item.index < chosen.length).map((item) => this.makeRow(item.index, chosen[item.index]));
     const before = items.length ? items[0].start : 0;
     const after = items.length ? this.virtual.total() - items.at(-1).end : 0;
-    byId("scan-body").replaceChildren(gap(before), ...rows, gap(after));
+    const keys = [`before ${before} ${span}`, ...shown.map((index) => `${this.version} ${index}`), `after ${after} ${span}`];
+    keepChildren(byId("scan-body"), keys, (k) => {
+      if (k === 0) return gap(before);
+      return k > shown.length ? gap(after) : this.makeRow(shown[k - 1], chosen[shown[k - 1]]);
+    });
     if (focused !== null && focused !== undefined) {
       this.scroller.querySelector(`button[data-row="${focused}"]`)?.focus({ preventScroll: true });
     }
