@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.pretraining import write_heads
 from ukb_infer.cli.app import app
-from ukb_infer.errors import ModuleError, RunError, UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference.embed import EmbedConfig, EmbedSummary, run_embed
@@ -101,7 +101,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_read(heads: Path, checkp
     (tmp_path / "f.csv").write_text("mine")
     with pytest.raises(UsageError, match="`overwrite`"):
         _embed(heads, module=checkpoint, out=tmp_path / "f.csv")
-    with pytest.raises(ModuleError, match=r"no encoder 'brain-pretraind': .* nor one of: brain-pretrained") as caught:
+    with pytest.raises(UsageError, match=r"no encoder 'brain-pretraind': .* nor one of: brain-pretrained") as caught:
         _embed(heads, module=Path("brain-pretraind"), out=tmp_path / "g.csv")
     assert "MIMIR" not in str(caught.value)
     with pytest.raises(RunError, match=r"no scan could be embedded \(1 unreadable_nifti\)"):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.support.head_files import make_module, write_session
 from tests.support.tiny_module import make_tiny_module
 from ukb_infer.cli.app import app
-from ukb_infer.errors import ModuleError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.modules import read_manifest, update_manifest, verify_module
@@ -115,7 +115,7 @@ def test_what_cannot_be_fitted_on_is_refused(bodies: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="expected a table, as the module takes bodies"):
         run_recalibrate(RecalibrateConfig(run=tmp_path / "run", module=module, labels=tmp_path), str)
     pd.DataFrame({"scan": table["scan"], "weight": table["weight_mean"] + 5}).to_csv(labels, index=False)
-    with pytest.raises(ModuleError, match="exists and is not empty"):
+    with pytest.raises(UsageError, match="exists and is not empty"):
         run_recalibrate(RecalibrateConfig(run=tmp_path / "run", module=module, labels=labels, out=other), str)
     run_recalibrate(config, str)
     with pytest.raises(UsageError, match=r"mod as it is, in another state \(calibrated since\?\)"):

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ukb_infer.errors import ModuleError, RunError, ScanError, UsageError
+from ukb_infer.errors import RunError, ScanError, UnknownModuleError, UsageError
 from ukb_infer.execution import Failure, run_in_workers, usable_cores
 from ukb_infer.imaging.datasets.names import MODALITIES
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
@@ -286,22 +286,20 @@ def load_embedder(name: str, device: torch.device) -> Embedder:
         device: they run on.
 
     Raises:
-        ModuleError: neither.
+        UnknownModuleError: neither.
     """
     for folder in (Path(name).expanduser(), shipped_modules_folder() / name):
         if name and (folder / FACTS_NAME).is_file():
             return PretrainedEmbedder(load_pretrained(folder), device)
     try:
         home = find_module(name)
-    except ModuleError:
-        home = None
-    if home is None:
+    except UnknownModuleError:
         shipped = [path.parent.name for path in sorted(shipped_modules_folder().glob(f"*/{FACTS_NAME}"))]
         known = [*shipped, *(folder.name for folder in list_modules())]
-        raise ModuleError(
+        raise UnknownModuleError(
             f"no encoder {name!r}: neither a folder written by `pretrain`, `adapt` or `train` nor one of: "
             f"{', '.join(known) or 'none'}{suggest(name, known)}"
-        )
+        ) from None
     return ModuleEmbedder(load_module(home, device))
 
 

@@ -522,7 +522,8 @@ def copy_module(source: Path, folder: Path, manifest: ModuleManifest, *, note: s
         overwrite: replace an existing module.
 
     Raises:
-        ModuleError: the folder exists or cannot be written, or the source is damaged.
+        UsageError: the folder exists.
+        ModuleError: it cannot be written, or the source is damaged.
     """
     folder = folder.absolute()
     for member in manifest.files:

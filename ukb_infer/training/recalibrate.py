@@ -70,9 +70,10 @@ def run_recalibrate(config: RecalibrateConfig, say: Callable[[str], None] = prin
         What was fitted.
 
     Raises:
-        UsageError: the run is of other modules, no scan has a label, or too few for every target.
+        UsageError: the run is of other modules, no scan has a label, or too few for every target; no such module, or
+            ``out`` exists.
         RunError: the run has no estimates.
-        ModuleError: no module, or it cannot be written.
+        ModuleError: it cannot be written.
     """
     check_method(config.method)
     home = find_module(config.module)
