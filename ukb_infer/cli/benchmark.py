@@ -28,7 +28,8 @@ def predict(
 ) -> None:
     """Apply a module to every case of a suite.
 
-    Writes the files that `score` reads, and predicted.csv with what failed; exit code 3 if anything did.
+    Writes the files that `score` reads, and predicted.csv with what failed; exit code 3 if anything did. Of a
+    pretrained encoder these are embeddings, <sub>.npy, which `ukb-infer probe` reads.
 
     Example:
         ukb-infer benchmark predict --module modules/infarct --data cases --out outputs
