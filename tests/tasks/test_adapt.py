@@ -307,7 +307,7 @@ def test_tasks_of_fomo26_from_heads_to_scores(name: str, tmp_path: Path) -> None
     scores = pd.read_csv(tmp_path / "scores/scores.csv").set_index("metric")
     assert (scores["n"] == 4).all()
     assert (scores["missing"] == 0).all()
-    assert scores["value"].between(0, 1).all()
+    assert scores.drop(index="fairness", errors="ignore")["value"].between(0, 1).all()
     assert ("AUROC" in said) == (name == "polymicrogyria")
     labels = {target.label for target in manifest.targets}
     assert labels == ({1, 2} if name == "trigeminal" else {None})
