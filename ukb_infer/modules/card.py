@@ -121,6 +121,7 @@ def updated_card(text: str, before: ModuleManifest, after: ModuleManifest) -> st
     gone = {f"- {limit}" for limit in limits_of_module(before)} - {f"- {limit}" for limit in limits_of_module(after)}
     added = [f"- {limit}" for limit in limits_of_module(after) if limit not in limits_of_module(before)]
     lines = [swapped.get(line, line) for line in _without_section(text.splitlines(), CALIBRATION) if line not in gone]
+    lines[:1] = [line.replace(before.name, after.name) for line in lines[:1]]
     if f"**{before.warning}**" in lines and before.warning != after.warning:
         at = lines.index(f"**{before.warning}**")
         lines[at : at + (1 if after.warning else 2)] = [f"**{after.warning}**"] if after.warning else []
