@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ukb_infer.cli import completion, options
+from ukb_infer.cli import completion, epidemiology_options, options
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.show import table
 
@@ -50,6 +50,7 @@ def show(name: Name) -> None:
         ukb-infer modules show phantom-demo
     """
     from ukb_infer.modules import find_module, read_manifest
+    from ukb_infer.modules.visits import described_visits
 
     m = read_manifest(folder := find_module(name))
     for label, value in (
@@ -63,6 +64,7 @@ def show(name: Name) -> None:
         ("backbone", m.network.encoder),
         ("members", len(m.members)),
         ("outliers", m.outputs.outliers.fitted_on if m.outputs.outliers else "not available"),
+        ("visits", described_visits(folder, m.made_by)),
         ("hash", m.hash),
     ):
         typer.echo(f"{label:13} {value}")
@@ -91,8 +93,14 @@ def import_mimir(
 @app.command("fit-outliers", cls=Command)
 def fit_outliers(
     name: Name,
-    projections: Annotated[
-        Path, typer.Option("--projections", metavar="FOLDER", help="Projections of ordinary scans; no labels needed.")
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--projections",
+            "--data",
+            metavar="FOLDER",
+            help="Projections of ordinary scans, or for a module of heads sessions of ordinary ones; no labels needed.",
+        ),
     ],
     device: options.Device = "auto",
 ) -> None:
@@ -100,19 +108,44 @@ def fit_outliers(
 
     Writes a reference of the networks' features into the module's folder. Estimates and intervals do not change. Best
     use some hundred scans from the same scanners as the scans to come, none of which the module was trained on; at
-    least 40. `train` does this with its own scans.
+    least 40. `train` does this with its own scans, and `adapt` where it has 40 cases.
 
     Example:
         ukb-infer project /data/20201 --out projections
 
         ukb-infer modules fit-outliers my-module --projections projections
+
+        ukb-infer modules fit-outliers meningioma --data heads
     """
     from ukb_infer.cli.common import ProgressDisplay
     from ukb_infer.training.fit_outliers import run_fit_outliers
 
     with ProgressDisplay("fit-outliers") as progress:
-        for line in run_fit_outliers(name, projections, device, progress):
+        for line in run_fit_outliers(name, data, device, progress):
             typer.echo(line)
+
+
+@app.command("fit-visits", cls=Command)
+def fit_visits(
+    name: Name,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Run of this module with imaging visits 2 and 3.")],
+    labels: Annotated[Path, typer.Option(metavar="FILE", help="Measurements at both visits of some participants.")],
+    quality: epidemiology_options.QualityOf = "use",
+) -> None:
+    """Teach a module how its errors at two visits go together, so that `changes` knows how wide intervals are.
+
+    Writes visits.json into the module's folder. The labels are of at least 20 participants whom the module never saw;
+    from 100 on they also give the widths of intervals. Estimates do not change. After `calibrate`, fit again.
+
+    Example:
+        ukb-infer predict /data/20201 --out run --modules my-module
+
+        ukb-infer modules fit-visits my-module --run run --labels both_visits.csv
+    """
+    from ukb_infer.epidemiology.changes import run_fit_visits
+
+    checked = epidemiology_options.checked_quality(quality)
+    typer.echo(f"  {run_fit_visits(name, run, labels, checked, lambda line: typer.echo(line, err=True))}")
 
 
 @app.command(cls=Command)

@@ -140,11 +140,12 @@ Level = Annotated[
     float, After("workers"), typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")
 ]
 Targets = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
-        metavar="A,B,...", help="Targets to write [default: all of the modules].", autocompletion=completion.targets
+        "--targets", "--target", metavar="A,B,...", help="Targets to write [default: all of the modules]; repeatable.",
+        autocompletion=completion.targets,
     ),
-]
+]  # fmt: skip
 Projections = Annotated[
     Path | None, After("exclude"), typer.Option(metavar="FOLDER", help="Also keep the projections in this folder.")
 ]
@@ -213,6 +214,7 @@ Spacing = Annotated[
 ]
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Split ``A,B,...`` into names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def split_names(given: str | list[str] | None) -> tuple[str, ...]:
+    """Split ``A,B,...``, perhaps given several times, into different names."""
+    texts = [given] if isinstance(given, str) else given or []
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
+from ukb_infer.demo.visits import PAIRS, fit_demo_visits
+from ukb_infer.demo.visits import SEED as VISITS_SEED
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
 from ukb_infer.modules.module import add_outliers
@@ -47,6 +49,7 @@ class DemoConfig:
         members: networks.
         iterations: of each member.
         workers: processes.
+        visits: pairs of visits of further phantoms, which show how the errors of two visits go together; 0 for none.
     """
 
     training: int = 5000
@@ -55,6 +58,7 @@ class DemoConfig:
     members: int = 5
     iterations: int = 3000
     workers: int = 2
+    visits: int = PAIRS
 
     def train_config(self) -> TrainConfig:
         """Configuration of the members: small networks on averaged pixels, fast on a CPU."""
@@ -143,7 +147,9 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths. "
         "Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first "
-        f"{REFERENCE_SCANS} of them.",
+        f"{REFERENCE_SCANS} of them. How its errors at two visits go together "
+        f"([changes](../../docs/reference-curves.md)) comes from {config.visits} phantoms scanned twice "
+        f"(seed {VISITS_SEED}).",
         "",
         f"Made by `{COMMAND}` in {seconds / 60:.0f} minutes on {machine}.",
         "",
@@ -235,4 +241,7 @@ def make_demo(
     atomic_write_text(work / "seconds.txt", f"{seconds:.0f}\n")
     readme = _readme(config, rows, seconds)
     extra = {"README.md": readme}
-    return save_module(out, manifest, networks, half=True, overwrite=overwrite, extra=extra, outliers=outliers)
+    manifest = save_module(out, manifest, networks, half=True, overwrite=overwrite, extra=extra, outliers=outliers)
+    if config.visits:
+        fit_demo_visits(out, work / "visits", pairs=config.visits, workers=config.workers, say=say)
+    return manifest

@@ -18,7 +18,7 @@ from scipy.ndimage import map_coordinates
 
 from ukb_infer.errors import RunError
 from ukb_infer.records import ScanKey
-from ukb_infer.storage import atomic_path
+from ukb_infer.storage import save_array
 
 if TYPE_CHECKING:
     from ukb_infer.explain.explain import ExplainConfig
@@ -162,8 +162,7 @@ def write_averages(config: ExplainConfig, sexes: Labels | None = None) -> list[P
         for group, total in sorted(sums.items()):
             path = config.out / f"cohort_{target}{'_' if group else ''}{group}.npy"
             mean = (total / total.sum()).astype(np.float32)
-            with atomic_path(path) as partial, partial.open("wb") as file:
-                np.save(file, mean)
+            save_array(path, mean)
             save_overlay(mean, body, path.with_suffix(".png"))
             written += [path, path.with_suffix(".png")]
     return written

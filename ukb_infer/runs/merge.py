@@ -13,7 +13,14 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.records import ScanResult
-from ukb_infer.runs.files import BIDS_FILES, UNCORRECTED_FOLDER, fused_files, open_run_folder, projection_files
+from ukb_infer.runs.files import (
+    BIDS_FILES,
+    UNCORRECTED_FOLDER,
+    fused_files,
+    mask_path,
+    open_run_folder,
+    projection_files,
+)
 from ukb_infer.runs.identity import identity_differences
 from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.read import PackedMeasures
@@ -203,10 +210,11 @@ def _bring_files(shards: Sequence[_ShardRun], out: Path) -> None:
 
 def _files_of(shard: _ShardRun) -> Iterator[Path]:
     """What a run may have written besides its tables."""
-    contrasts = shard.identity.get("contrasts")
     if shard.output is not None:
+        yield from (mask_path(shard.folder, scan) for scan in shard.rows)
         yield from (shard.folder / UNCORRECTED_FOLDER).glob("[!.]*")
         return
+    contrasts = shard.identity.get("contrasts")
     if contrasts is None:
         for scan in shard.rows:
             yield from projection_files(shard.folder, scan)
