@@ -73,7 +73,8 @@ def rescale_rules(
     """
     scaled = dict(limits)
     for rule in rules_of(names):
-        if len(own := limits.get(rule.words, ())) == len(COLUMNS):
+        own = limits.get(rule.words)
+        if own is not None and len(own) == len(COLUMNS):
             old, new = (float(rule.standard_deviation(names, v[None])[0]) for v in (before, after))
             scaled[rule.words] = own * np.array([1.0, old / new, new / old, 1.0], np.float32)
     return scaled
