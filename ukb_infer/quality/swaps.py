@@ -77,6 +77,8 @@ RAGGED = 0.01
 #: Lines with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter,
 #: and what noise in a gap makes of it.
 WIDER, TIE, NOISE = 1.5, 1e-3, 3e-3
+#: Between legs at most this part touches of what does at the ends of the reach.
+CLEFT = 0.8
 
 Kind = Literal["none", "whole", "left", "right", "both", "part"]
 
@@ -426,10 +428,12 @@ def _find_border(sample: Sample, kind: Kind, border_mm: float) -> NDArray[np.int
     most = LEAN * float(station.spacing_mm[2]) * (station.shape[2] - 1) / spacing
     lines, leaning = _lines(last - first, station.shape[2], most)
     seen = np.arange(len(body)), lines
-    touching = (body[..., :-1] & body[..., 1:]).sum(axis=1)[seen].sum(axis=1)
+    touch = (body[..., :-1] & body[..., 1:]).sum(axis=1)
+    legs = touch.min(axis=1) <= CLEFT * touch[:, [0, -1]].max(axis=1)  # not where they have become the trunk
+    touching = touch[seen].sum(axis=1)
     steps = (np.abs(one + other) - np.abs(one - other)).sum(axis=1)[seen].sum(axis=1)
     fat_there = np.where((one != 0.0) & (other != 0.0), one - other if kind == "left" else other - one, 0.0)
-    fatty, size = fat_there.sum(axis=1)[seen].sum(axis=1), body[..., 0].size
+    fatty, size = (fat_there.sum(axis=1) * legs[:, None])[seen].sum(axis=1), body[..., 0].size
     close = touching <= WIDER * touching[leaning == 0.0].min() + TIE * size
     cost = np.where(close, steps - fatty, np.inf)
     best = np.flatnonzero(cost <= cost.min() + NOISE * size)
