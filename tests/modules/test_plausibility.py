@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny_module import make_tiny_module
 from ukb_infer.inference import PredictConfig, run_predict
-from ukb_infer.modules import load_module
+from ukb_infer.modules import load_module, read_manifest, update_manifest
 from ukb_infer.modules.module import add_outliers
 from ukb_infer.modules.outliers import fit_outliers, read_outliers
 from ukb_infer.modules.plausibility import MIN_FOR_RULES, RATE, contradictions, fit_rules
@@ -101,12 +101,35 @@ def test_limits_of_earlier_modules_are_in_natural_units(tmp_path: Path) -> None:
     for rules in ({SUM: np.array([0.1, 0.3], np.float32)}, fit_rules(ARMS, _arms(300, 1))):
         path = tmp_path / "outliers.safetensors"
         path.write_bytes(replace(plain, rules=rules).to_bytes())
-        read = read_outliers(path, 8).rules
+        read = read_outliers(path, 8, 3).rules
         assert {words: limits.tolist() for words, limits in read.items()} == {w: v.tolist() for w, v in rules.items()}
     earlier = {SUM: np.array([0.1, 0.3], np.float32)}
     for sd in (0.01, 10.0):
         assert contradictions(earlier, ARMS, _one((3.3, 1.5, 1.5), sd)) == []
         assert contradictions(earlier, ARMS, _one((3.6, 1.5, 1.5), sd)) == [f"{SUM} is off by +0.5 (limit 0.3)"]
+
+
+def test_limits_follow_when_the_module_is_calibrated_again(tmp_path: Path) -> None:
+    module = make_tiny_module(tmp_path / "arms", targets=ARMS)
+    width = sum(member.width for member in load_module(module).members)
+    plain = fit_outliers(np.random.default_rng(0).uniform(size=(1, 50, width)))
+    limits = fit_rules(ARMS, _arms(1000, 1))
+    add_outliers(module, replace(plain, rules=limits, calibration=np.ones(3, np.float32)), "made up")
+    manifest = read_manifest(module)
+    wider = [replace(t, calibration=replace(t.calibration, factor=4.0)) for t in manifest.targets]
+    update_manifest(module, manifest.with_targets(wider))
+    read = load_module(module).outliers
+    assert read is not None
+    assert read.rules[SUM] == pytest.approx(limits[SUM] * [1.0, 0.5, 2.0, 1.0])
+    for k in range(0, 300, 7):
+        before, after = (_row(estimates, k) for estimates in (_arms(300, 2), _wider(_arms(300, 2))))
+        assert len(contradictions(limits, ARMS, before)) == len(contradictions(read.rules, ARMS, after))
+    one = [replace(t, calibration=replace(t.calibration, factor=1.0 + 3.0 * (k == 0))) for k, t in enumerate(wider)]
+    update_manifest(module, manifest.with_targets(one))
+    again = load_module(module).outliers
+    assert again is not None
+    assert again.rules[SUM][1] == pytest.approx(limits[SUM][1] / np.sqrt(2.0))  # variances 1, 1, 1 become 4, 1, 1
+    assert again.rules[SIDES] == pytest.approx(limits[SIDES])
 
 
 def test_predict_flags_them_and_names_rule_value_and_limit(projections: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ukb_infer.cli.app import app
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, write_cross_validation
 from ukb_infer.inference import PredictConfig, run_predict
-from ukb_infer.modules import half_width_of, load_module, read_manifest, update_manifest
+from ukb_infer.modules import half_width_of, read_manifest, update_manifest
 from ukb_infer.modules.calibration import labels_needed
 from ukb_infer.modules.card import (
     CALIBRATION,
@@ -30,8 +29,7 @@ from ukb_infer.modules.card import (
     updated_card,
 )
 from ukb_infer.modules.combination import combination_key, read_combinations
-from ukb_infer.modules.module import add_outliers
-from ukb_infer.modules.outliers import MIN_SCANS, fit_outliers
+from ukb_infer.modules.outliers import MIN_SCANS
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.training.calibrate import run_calibrate, run_combine
@@ -141,39 +139,6 @@ def test_a_binary_target_has_a_probability_and_no_interval(projections: Path, tm
     assert set(table["type2Diabetes_set"].fillna("")) <= {"", "0", "1", "0;1"}
     words = pd.read_csv(tmp_path / "run/dictionary.csv").set_index("column")["meaning"]
     assert "calibrated (platt on 400 out-of-fold predictions" in words["type2Diabetes_probability"]
-
-
-def test_limits_on_contradictions_are_set_anew_in_calibrated_standard_deviations(tmp_path: Path) -> None:
-    names = ("DxaArmFatMassLeft", "DxaArmFatMassRight")
-    module = make_tiny_module(tmp_path / "mod", targets=names)
-    width = sum(member.width for member in load_module(module).members)
-    old = replace(
-        fit_outliers(np.random.default_rng(0).uniform(size=(1, 50, width))),
-        rules={"DxaArmFatMassLeft = DxaArmFatMassRight": np.array([0.0, 1.0, 1.0, 9.0], np.float32)},
-    )
-    add_outliers(module, old, "50 scans")
-    rng = np.random.default_rng(1)
-    truth = rng.uniform(0.8, 2.0, 400)
-    values = {name: (truth, truth + 0.1 * rng.normal(size=400), 0.02) for name in names}  # errors five times the sd
-    said: list[str] = []
-    few = {name: tuple(np.broadcast_to(v, 400)[:100] for v in columns) for name, columns in values.items()}
-    again = Path(shutil.copytree(module, tmp_path / "few"))
-    run_calibrate(_write(tmp_path / "cv", module, 400, values), module, accept=("recipe",), say=said.append)
-    assert not any("contradict" in line for line in said)
-    after = load_module(module)
-    assert after.outliers is not None
-    assert after.manifest.outputs.outliers is not None
-    assert after.manifest.outputs.outliers.fitted_on == "50 scans; contradictions: out-of-fold predictions"
-    assert np.array_equal(after.outliers.scores, old.scores)
-    ((centre, factor, _, limit),) = after.outliers.rules.values()
-    assert abs(centre) < 0.02
-    assert factor == pytest.approx(1.0, abs=0.15)  # the calibrated sd is that of the errors
-    assert 2.3 < limit < 4.5
-    run_calibrate(_write(tmp_path / "cv100", again, 100, few), again, accept=("recipe",), say=said.append)
-    assert "100 scans are too few for limits on estimates that contradict each other, expected 200" in said[-1]
-    left = load_module(again).outliers
-    assert left is not None
-    assert left.rules == {}
 
 
 # -- several modules together ------------------------------------------------------------------------------------------

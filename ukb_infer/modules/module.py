@@ -38,6 +38,7 @@ from ukb_infer.modules.manifest import (
     read_manifest,
 )
 from ukb_infer.modules.outliers import OutlierReference, read_outliers
+from ukb_infer.modules.plausibility import rescale_rules
 from ukb_infer.modules.visits import VISITS_NAME
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
 from ukb_infer.networks.build import PROJECTION
@@ -348,7 +349,13 @@ def _load_outliers(folder: Path, manifest: ModuleManifest, members: Sequence[Mem
     if manifest.outputs.outliers is None:
         return None
     width = sum(member.width for member in members)
-    return read_outliers(folder / manifest.outputs.outliers.file, width)
+    reference = read_outliers(folder / manifest.outputs.outliers.file, width, len(manifest.targets))
+    if reference.calibration is None:
+        return reference
+    factors = np.array([target.calibration.factor for target in manifest.targets])
+    spread = np.array([target.sd / target.divisor for target in manifest.targets]) ** 2
+    rules = rescale_rules(reference.rules, manifest.target_names, reference.calibration * spread, factors * spread)
+    return replace(reference, rules=rules, calibration=factors.astype(np.float32))
 
 
 def load_module(
@@ -554,16 +561,13 @@ def copy_module(source: Path, folder: Path, manifest: ModuleManifest, *, note: s
         ) from error
 
 
-def add_outliers(
-    folder: Path, reference: OutlierReference, fitted_on: str, manifest: ModuleManifest | None = None
-) -> ModuleManifest:
+def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> ModuleManifest:
     """Give a module an outlier reference, in place of an earlier one; the manifest is written last.
 
     Args:
         folder: of the module.
         reference: of its networks' features.
         fitted_on: what the reference scans were, for the manifest.
-        manifest: to write in place of the folder's, with the same members.
 
     Returns:
         The manifest as written, in the newest version.
@@ -571,7 +575,7 @@ def add_outliers(
     Raises:
         ModuleError: the module cannot be read or written.
     """
-    manifest = manifest or read_manifest(folder)
+    manifest = read_manifest(folder)
     try:
         outputs = _write_outliers(folder, manifest, reference, fitted_on)
         changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)

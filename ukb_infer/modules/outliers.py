@@ -50,7 +50,7 @@ _SEED = 20_201
 _BATCH = 16
 #: Arrays of the file and their dimensions; rules follow under names with this prefix.
 _SHAPES, _RULE = {"mean": 1, "components": 2, "variances": 1, "rest": 0, "scores": 1}, "rule "
-_PICTURE = "picture"
+_PICTURE, _CALIBRATION = "picture", "calibration"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class OutlierReference:
         scores: (n,) rising: scores of reference scans that had no part in their fit.
         rules: limits of the rules, as ``plausibility.fit_rules`` gives them; in modules made before, the median and the
             largest deviation of each residual in natural units. Empty where the reference scans are too few.
+        calibration: (T,) factors on the targets' variances that the rules were fitted with; None in modules made
+            before they were kept.
         picture: (channels, rows, cols) mean of the reference scans, rounded to the recipe's type; None in modules
             made before it was kept.
     """
@@ -75,6 +77,7 @@ class OutlierReference:
     rest: NDArray[np.float32]
     scores: NDArray[np.float32]
     rules: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    calibration: NDArray[np.float32] | None = None
     picture: NDArray[Any] | None = None
 
     def score(self, features: NDArray[Any]) -> Float64:
@@ -88,8 +91,9 @@ class OutlierReference:
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
         arrays = {name: np.asarray(getattr(self, name), order="C") for name in _SHAPES}
-        picture = {} if self.picture is None else {_PICTURE: np.asarray(self.picture, order="C")}
-        return bytes(to_bytes(arrays | picture | {_RULE + words: limits for words, limits in self.rules.items()}))
+        for name, more in ((_PICTURE, self.picture), (_CALIBRATION, self.calibration)):
+            arrays |= {} if more is None else {name: np.asarray(more, order="C")}
+        return bytes(to_bytes(arrays | {_RULE + words: limits for words, limits in self.rules.items()}))
 
 
 def join_features(features: NDArray[Any]) -> Float64:
@@ -191,8 +195,10 @@ def fit_reference(
     """
     seen = _MeanPicture(module.recipe)
     features, estimates = features_of(module, seen.watch(images), report)
-    reference = replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, estimates))
-    return replace(reference, picture=seen.mean), len(estimates.mean)
+    reference, manifest = fit_outliers(features), module.manifest
+    rules = fit_rules(manifest.target_names, estimates)
+    factors = np.array([target.calibration.factor for target in manifest.targets], np.float32)
+    return replace(reference, rules=rules, calibration=factors, picture=seen.mean), len(estimates.mean)
 
 
 class _MeanPicture:
@@ -239,12 +245,13 @@ def features_of(
     return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32), joined
 
 
-def read_outliers(path: Path, width: int) -> OutlierReference:
+def read_outliers(path: Path, width: int, targets: int) -> OutlierReference:
     """Read and check the reference of a module.
 
     Args:
         path: of ``outliers.safetensors``.
         width: members x features of the module.
+        targets: number of its targets.
 
     Raises:
         ModuleError: unreadable, or of another shape than the module's features.
@@ -253,9 +260,10 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
-    picture = found.pop(_PICTURE, None)
+    picture, calibration = found.pop(_PICTURE, None), found.pop(_CALIBRATION, None)
     rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
     right = set(found) == set(_SHAPES) and all(v.shape in ((2,), (4,)) for v in rules.values())
+    right = right and (calibration is None or (calibration.shape == (targets,) and bool((calibration > 0).all())))
     right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
     right = right and all(v.dtype == np.float32 and np.isfinite(v).all() for v in (*found.values(), *rules.values()))
     if right:
@@ -268,4 +276,4 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
             f"{path}: does not hold the reference of {width} features; make it again with "
             "`ukb-infer modules fit-outliers`"
         )
-    return OutlierReference(**found, rules=rules, picture=picture)
+    return OutlierReference(**found, rules=rules, calibration=calibration, picture=picture)

@@ -26,6 +26,8 @@ MIN_FOR_RULES = 200
 #: Quantiles of ordinary scans: of the residual what counts as one standard deviation, and how long the tail is; and of
 #: the standard deviation the largest that excuses a scan, for networks are unsure of what they do not know.
 ONE_SD, TAIL, UNSURE = 0.683, 0.99, 0.95
+#: What is stored of a rule.
+COLUMNS = ("centre", "factor", "widest", "limit")
 #: Smallest number that is divided by, natural units.
 SMALLEST = 1e-12
 
@@ -56,6 +58,26 @@ def fit_rules(names: Sequence[str], estimates: Mixture) -> dict[str, Float32]:
     limits = np.sort((sizes / tails[:, None]).max(axis=0))[place] * tails / factors
     columns = np.stack([centres, factors, widest, limits], axis=1).astype(np.float32)
     return dict(zip((rule.words for rule in rules), columns, strict=True))
+
+
+def rescale_rules(
+    limits: Mapping[str, Float32], names: Sequence[str], before: Float64, after: Float64
+) -> dict[str, Float32]:
+    """The same limits for variances that were calibrated since.
+
+    Args:
+        limits: of :func:`fit_rules`; those in natural units stay.
+        names: of T targets.
+        before: (T,) typical variances of the targets when the limits were fitted, natural units squared.
+        after: (T,) the same now.
+    """
+    scaled = dict(limits)
+    for rule in rules_of(names):
+        own = limits.get(rule.words)
+        if own is not None and len(own) == len(COLUMNS):
+            old, new = (float(rule.standard_deviation(names, v[None])[0]) for v in (before, after))
+            scaled[rule.words] = own * np.array([1.0, old / new, new / old, 1.0], np.float32)
+    return scaled
 
 
 def contradictions(limits: Mapping[str, Float32], names: Sequence[str], estimate: Mixture) -> list[str]:
