@@ -64,6 +64,9 @@ def test_intervals_too_narrow_at_a_site_are_right_after_a_fit_on_its_labels(bodi
     pd.DataFrame({"eid": table["eid"], "weight": label})[here].to_csv(tmp_path / "labels.csv", index=False)
     before = (module / "module.json").read_bytes()
     given = ["calibrate", str(tmp_path / "run"), "--module", str(module), "--labels", str(tmp_path / "labels.csv")]
+    result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "here"), "--dry-run"])
+    assert "nothing was written" in result.output
+    assert not (tmp_path / "here").exists()
     result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "here")])
     assert result.exit_code == 0, result.output
     assert "of 30 labels within the 95 % interval before; intervals become" in result.output
