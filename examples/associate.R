@@ -64,9 +64,13 @@ people$measured <- labels[[outcome]][match(people$eid, labels$eid)]
 people <- people[complete.cases(people[, c("estimate", covariates)]), ]
 x <- cbind(Intercept = 1, as.matrix(people[, covariates, drop = FALSE]))
 found <- chen_chen(x, people$estimate, people$measured)
-df <- sum(!is.na(people$measured)) - ncol(x)
+few <- sum(!is.na(people$measured))
 for (name in names(found)) {
   se <- sqrt(colSums(found[[name]]$parts^2))
+  df <- rep(few - ncol(x), ncol(x))
+  if (name == "chen_chen") { # degrees of freedom of the variance itself (Bell and McCaffrey)
+    df <- pmin(df, 3 * se^4 / colSums(found[[name]]$parts^4))
+  }
   beta <- found[[name]]$beta
   rows <- data.frame(
     term = colnames(x), estimator = name, estimate = beta, se = se, lower = beta - qt(0.975, df) * se,

@@ -14,6 +14,8 @@ from ukb_infer.quality.page import with_tables
 from ukb_infer.reasons import reason_table
 
 ROOT = Path(__file__).parents[2]
+#: Arguments of examples that are not small by themselves.
+SMALLER = {"epidemiology.py": ("--scans", "54", "--work", "work")}
 
 
 def test_the_reason_table_is_made_from_the_codes() -> None:
@@ -83,7 +85,7 @@ def test_the_readmes_commands_run_as_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_every_example_runs(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(example)],
+        [sys.executable, str(example), *SMALLER.get(example.name, ())],
         cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -101,8 +103,13 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "gwas_study.py": "| combined |",
         "zscores_study.py": "| liverFat | log-normal",
         "changes_study.py": "| phantoms | 44 |",
+        "epidemiology.py": "to be reported: chen_chen",
     }
     assert expected[example.name] in done.stdout
+    if example.name == "epidemiology.py":
+        results = tmp_path / "work" / "association"
+        assert len((results / "associations.csv").read_text().splitlines()) == 1 + 3 * 4  # terms, estimators
+        assert (results / "associations.png").stat().st_size > 10_000
 
 
 def test_nothing_committed_looks_like_a_participant() -> None:

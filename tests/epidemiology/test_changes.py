@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from tests.support.made_run import make_run
 from ukb_infer.cli.app import app
 from ukb_infer.epidemiology.changes import ChangesConfig, run_changes
 from ukb_infer.errors import UsageError
+from ukb_infer.modules import find_module, load_module, read_manifest, update_manifest
+from ukb_infer.modules.visits import VISITS_NAME, read_visits
 
 PAIRS, SD, CORRELATION = 2000, 2.0, 0.6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with two visits of most and one of some; true values as labels."""
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_module: Path) -> Path:
+    """A module, and a run of it with two visits of most and one of some; true values as labels."""
     where, rng = tmp_path_factory.mktemp("changes"), np.random.default_rng(8)
     true = rng.normal(75, 12, PAIRS) + rng.normal(0, 4, (2, PAIRS))
     shared = rng.normal(size=PAIRS)
@@ -31,11 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     height[1, 3] += 4.5
     eids = [f"{k:07d}" for k in range(1, PAIRS + 1)]
     scans = [f"{eid}_20201_{visit}_0" for visit in (2, 3) for eid in eids]
+    shutil.copytree(tiny_module, where / "tiny")
+    made = read_manifest(where / "tiny").made_by
     alone = ["0999999_20201_2_0", "phantom"]
     make_run(
         where / "run", scans + alone,
         {"weight": np.append(true + errors, [70.0, 80.0]), "height": np.append(height, [160.0, 170.0])},
-        sd=SD,
+        sd=SD, made_by=(made.name, made.sha256),
     )  # fmt: skip
     pd.DataFrame({"scan": scans, "weight": true.ravel()}).to_csv(where / "labels.csv", index=False)
     return where
@@ -120,3 +125,57 @@ def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path) -> None:
         run_changes(ChangesConfig(run=tmp_path / "one"), lambda _: None)
     arguments = ["changes", str(folder / "run"), "--out", str(tmp_path / "c.csv"), "--correlations", "1.5"]
     assert "a number between -1 and 1" in str(CliRunner().invoke(app, arguments).exception)
+
+
+def test_a_module_keeps_how_its_errors_go_together(folder: Path, tmp_path: Path) -> None:
+    """Fitted by the command, used without asking, shown, verified, and not believed after a calibration."""
+    shutil.copytree(folder / "tiny", tmp_path / "tiny")
+    module, run = str(tmp_path / "tiny"), str(folder / "run")
+
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(app, list(arguments))
+        return result.output + str(result.exception or "")
+
+    assert "visits        not available" in call("modules", "show", module)
+    fitted = call("modules", "fit-visits", module, "--run", run, "--labels", str(folder / "labels.csv"))
+    assert "weight: correlation of errors 0.59 from 2000 pairs" in fitted
+    assert "visits        2000 pairs of visits with labels" in call("modules", "show", module)
+    assert "complete" in call("modules", "verify", module)
+    assert load_module(module).manifest.hash == read_manifest(folder / "tiny").hash
+    table, said = changes(folder, tmp_path / "c.csv", module=module)
+    assert "correlations of errors: of module tiny, from 2000 pairs of visits with labels (1 targets)" in said
+    assert not any("WARNING" in line for line in said)
+    assert 0.94 < covered(folder, table) < 0.96
+    given, _ = changes(folder, tmp_path / "g.csv", correlations=f"{module}/{VISITS_NAME}")
+    pd.testing.assert_frame_equal(given, table)
+
+    manifest = read_manifest(tmp_path / "tiny")
+    scaled = tuple(replace(t, calibration=replace(t.calibration, factor=2.0)) for t in manifest.targets)
+    update_manifest(tmp_path / "tiny", manifest.with_targets(scaled))
+    assert "before it was calibrated" in call("modules", "show", module)
+    assert "is not in the state that made this run" in call("changes", run, "--module", module, "--out", "o.csv")
+    assert "not by tiny alone as it is now" in call(
+        "modules", "fit-visits", module, "--run", run, "--labels", str(folder / "labels.csv")
+    )
+    (tmp_path / "tiny" / VISITS_NAME).write_text('{"modules": [], "targets": {"weight": {"correlation": 2}}}')
+    assert "targets.weight.correlation is 2, expected a number between -1 and 1" in call("modules", "verify", module)
+
+
+def test_a_module_is_found_by_its_name(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder / "tiny", tmp_path / "modules" / "tiny")
+    monkeypatch.setenv("UKB_INFER_MODULES", str(tmp_path / "modules"))
+    _, said = changes(folder, tmp_path / "c.csv")
+    assert "module tiny has no visits.json" in said
+    monkeypatch.delenv("UKB_INFER_MODULES")
+    _, said = changes(folder, tmp_path / "c.csv")
+    assert any("its correlations of errors are unknown" in line for line in said)
+
+
+def test_the_demonstration_has_visits_of_its_present_state() -> None:
+    folder = find_module("phantom-demo")
+    visits = read_visits(folder / VISITS_NAME)
+    assert visits.modules == (read_manifest(folder).made_by,)
+    assert "synthetic phantoms" in visits.fitted_on
+    continuous = {t.name for t in read_manifest(folder).targets if t.kind == "continuous"}
+    assert set(visits.targets) == continuous
+    assert all(errors.pairs >= 1000 for errors in visits.targets.values())

@@ -195,6 +195,16 @@ def test_every_programs_results_are_read_for_the_same_allele(tmp_path: Path, *, 
     np.testing.assert_allclose(written["n"], 500 * (0.02 / expected.se) ** 2, rtol=1e-3)
 
 
+def test_the_omitted_allele_of_plink_is_the_other_one(tmp_path: Path) -> None:
+    """With several alternative alleles, ALT lists them all."""
+    rows = {"#CHROM": 1, "POS": [5, 6], "ID": "rs", "REF": "C", "ALT": "T,G", "PROVISIONAL_REF?": "N",
+            "A1": ["G", "C"], "OMITTED": ["C", "T,G"], "A1_FREQ": 0.3, "TEST": "ADD", "OBS_CT": 500,
+            "BETA": [0.1, "NA"], "SE": [0.02, "NA"], "T_STAT": 5, "P": 0.1, "ERRCODE": "."}  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "a.glm.linear", sep="\t", index=False)
+    found = read_summary(tmp_path / "a.glm.linear", "observed")
+    assert found[["effect_allele", "other_allele"]].to_numpy().tolist() == [["G", "C"]]
+
+
 def test_the_command_takes_the_correlation_of_gwas_inputs(tmp_path: Path) -> None:
     found = summary_statistics(1200)
     paths = [write(tmp_path / f"{n}.txt", "plink", found[n]) for n in ("observed", "estimated", "unlabelled")]

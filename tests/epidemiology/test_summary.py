@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from typer.testing import CliRunner
 from tests.support import attacks
 from tests.support.made_run import make_run
 from ukb_infer.cli.app import app
-from ukb_infer.epidemiology import disclosure
+from ukb_infer.epidemiology import curves, disclosure, summary_models
+from ukb_infer.epidemiology.cohort import Cohort, Sources
+from ukb_infer.epidemiology.curves import TargetCurves, Term, design, transformed
 from ukb_infer.epidemiology.summary import ALL, COUNTS, QUANTILES, STATISTICS, SummaryConfig, run_summary, summarize
+from ukb_infer.epidemiology.summary_models import SharedModel, association_rows
+from ukb_infer.epidemiology.zscores import read_reference
 from ukb_infer.errors import UsageError
 
 UNITS = {"liverFat": "%", "weight": "kg"}
@@ -180,7 +185,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_name_no_person_and_no_path(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    config = SummaryConfig(run=folder / "run", phenotypes=folder / "phenotypes.csv", out=tmp_path, by="centre")
+    sources = Sources(run=folder / "run", phenotypes=folder / "phenotypes.csv")
+    config = SummaryConfig(sources=sources, out=tmp_path, by="centre")
     files = run_summary(config, said.append)
     assert {p.name for p in files} == {"counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv", "summary.json"}
     text = "\n".join([*(p.read_text() for p in files), *said])
@@ -210,6 +216,210 @@ def test_free_text_is_refused(folder: Path, tmp_path: Path, by: str, said: str) 
 
 
 def test_a_smallest_count_below_five_is_refused(folder: Path, tmp_path: Path) -> None:
-    config = SummaryConfig(run=folder / "run", phenotypes=folder / "phenotypes.csv", out=tmp_path, min_count=4)
+    sources = Sources(run=folder / "run", phenotypes=folder / "phenotypes.csv")
+    config = SummaryConfig(sources=sources, out=tmp_path, min_count=4)
     with pytest.raises(UsageError, match="`min_count`: got 4, expected at least 5"):
         run_summary(config)
+
+
+# -- associations and reference curves ---------------------------------------------------------------------------------
+
+MODEL = "weight ~ age + sex + C(by)"
+
+
+def measured_cohort(people: pd.DataFrame, seed: int) -> Cohort:
+    """Estimated weights of everyone, and measured ones of two in five; every third cohort has a rare category."""
+    rng = np.random.default_rng([seed, 1])
+    weight = people["weight"].to_numpy()
+    estimate = 8 + 0.9 * weight + 2 * people["sex"].to_numpy() + rng.normal(0, 4, len(people))
+    measured = np.where(rng.random(len(people)) < 0.4, weight, np.nan)
+    frame = (
+        people[["age", "sex", "by"]]
+        if seed % 3 == 0
+        else people[["age", "sex"]].assign(by=people["by"].replace("rare", "C"))
+    )
+    return Cohort({"weight": estimate}, {"weight": measured}, frame, np.arange(len(people)))
+
+
+def associations_of(cohort: Cohort) -> pd.DataFrame | None:
+    """The table of one model as in associations.csv; None if it is refused."""
+    try:
+        return pd.DataFrame(association_rows(SharedModel.of(MODEL), cohort, SMALLEST)[0])
+    except UsageError:  # of a small group
+        return None
+
+
+def recovered_from_associations(seed: int) -> set[str]:
+    """Names of the attacks on associations that succeed, and "shown" if both tables were written."""
+    people = cohort(seed)
+    whole = measured_cohort(people, seed)
+    labelled = np.flatnonzero(whole.labelled)
+    rng = np.random.default_rng(seed)
+    person = int(people["weight"][labelled].idxmax() if seed % 2 else rng.choice(labelled))
+    tables = [associations_of(c) for c in (whole, whole.at(np.arange(len(people)) != person))]
+    found = set()
+    for table, out in zip(tables, (None, person), strict=True):
+        if table is None:
+            continue
+        rows = [k for k in labelled if k != out]
+        if whole.phenotypes["by"][rows].value_counts().min() < SMALLEST:
+            found.add("small groups")
+        if set(table["n_labelled"]) != {5 * round(len(rows) / 5)}:
+            found.add("counts")
+    if tables[0] is None or tables[1] is None:
+        return found
+    values = {*people["weight"], *whole.estimates["weight"]}
+    if values & set(tables[0][["estimate", "se", "lower", "upper"]].to_numpy().ravel()):
+        found.add("a value itself")
+    found.add("shown")
+    level = pd.get_dummies(whole.phenotypes["by"], drop_first=True).to_numpy(float)
+    design = np.column_stack([np.ones(len(people)), people["age"], people["sex"], level])
+    sd = float(people["weight"].std())
+    for estimator, rows, truth in (("labels_only", labelled, people["weight"]),
+                                   ("naive", np.arange(len(people)), whole.estimates["weight"])):  # fmt: skip
+        guess = attacks.value_by_coefficients(*tables, estimator, design[rows], int(np.flatnonzero(rows == person)[0]))
+        if guess.high - guess.low < sd and abs((guess.high + guess.low) / 2 - truth[person]) < 0.5 * sd:
+            found.add(f"one person's value ({estimator})")
+    return found
+
+
+@pytest.mark.slow
+def test_nothing_is_recovered_from_associations_of_200_random_cohorts() -> None:
+    shown = 0
+    for seed in range(COHORTS):
+        found = recovered_from_associations(seed)
+        assert found <= {"shown"}, seed
+        shown += len(found)
+    assert shown > 0.5 * COHORTS  # the others have a rare category or few labelled
+
+
+@pytest.mark.parametrize(
+    ("weakness", "attack"),
+    [
+        ("small groups left in", "small groups"),
+        ("coefficients not rounded", "one person's value (labels_only)"),
+        ("coefficients not rounded", "one person's value (naive)"),
+        ("counts not rounded", "counts"),
+    ],
+)
+def test_the_same_attacks_find_weakened_associations(
+    weakness: str, attack: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if weakness == "small groups left in":
+        monkeypatch.setattr(summary_models, "smallest_group", lambda _: 1e9)
+    if weakness == "coefficients not rounded":
+        monkeypatch.setattr(disclosure, "one_digit_up", lambda _: 1e-9)
+    if weakness == "counts not rounded":
+        monkeypatch.setattr(disclosure, "rounded_count", lambda n, _: n)
+    assert any(attack in recovered_from_associations(seed) for seed in range(20))
+
+
+def guess_from_curves(seed: int) -> tuple[float, float]:
+    """A guess of one person's residual from two reference curves, and the truth, in sds."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(210, 900))
+    table = pd.DataFrame({"age": rng.uniform(45, 82, count), "height": rng.normal(163, 6, count)})
+    weight = 20 + 0.3 * table["height"].to_numpy() + 0.1 * table["age"].to_numpy() + 10 * rng.standard_t(6, count)
+    person = int(np.argmax(weight) if seed % 2 else rng.integers(count))
+    kept = np.arange(count) != person
+    terms = [Term.of(name, table[name]) for name in table]
+    columns = design(terms, table)
+    curves = [TargetCurves.fit({"0": columns[rows]}, {"0": weight[rows]}) for rows in (kept | True, kept)]
+    truth = transformed(weight, curves[1].power) - columns @ curves[1].sexes["0"].first.mean
+    scale = np.exp(0.5 * columns @ curves[1].sexes["0"].first.log_variance)
+    if curves[0].power != curves[1].power:
+        return np.nan, float((truth / scale)[person])
+    guess = attacks.residual_by_curves(curves[0].sexes["0"], curves[1].sexes["0"], columns, person)
+    return guess, float((truth / scale)[person])
+
+
+def share_of_hits(seeds: int) -> tuple[float, float]:
+    """Shares of people whose residual is guessed within a quarter of an sd, from curves and as zero."""
+    pairs = np.array([guess_from_curves(seed) for seed in range(seeds)])
+    return float((np.abs(pairs[:, 0] - pairs[:, 1]) < 0.25).mean()), float((np.abs(pairs[:, 1]) < 0.25).mean())
+
+
+@pytest.mark.slow
+def test_nothing_is_recovered_from_reference_curves_of_200_random_cohorts() -> None:
+    attack, mean = share_of_hits(COHORTS)
+    assert attack <= mean + 0.05
+
+
+def test_the_same_attack_finds_curves_that_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "step_of", lambda _: 1e-12)
+    attack, mean = share_of_hits(20)
+    assert attack > mean + 0.4
+
+
+def test_no_end_or_knot_of_a_reference_is_one_persons_value() -> None:
+    for seed in range(20):
+        values = pd.Series(np.random.default_rng(seed).normal(170, 9, 400))
+        term = Term.of("height", values)
+        assert not {*term.knots, *term.ends} & set(values)
+        assert term.ends[0] > values.min() + 0.5
+        assert term.ends[1] < values.max() - 0.5
+
+
+def test_a_summary_has_reference_curves_and_associations(tmp_path: Path) -> None:
+    rng, count = np.random.default_rng(5), 1200
+    eids = [f"{k:07d}" for k in range(1, count + 1)]
+    sex, age, height = rng.integers(0, 2, count), rng.uniform(45, 82, count), rng.normal(168, 8, count)
+    fat = np.exp(1.0 + 0.4 * sex + 0.01 * (age - 60) + rng.normal(0, 0.4, count))
+    make_run(tmp_path / "run", [f"{e}_20201_2_0" for e in eids], {"liverFat": 0.5 + 0.9 * fat}, sd=0.2)
+    frame = pd.DataFrame({"eid": eids, "sex": sex, "age": age, "height": height})
+    frame.to_csv(tmp_path / "phenotypes.csv", index=False)
+    frame.assign(liverFat=fat)[["eid", "liverFat"]].sample(400, random_state=1).to_csv(
+        tmp_path / "fat.csv", index=False
+    )
+    arguments = ["summary", str(tmp_path / "run"), "--phenotypes", str(tmp_path / "phenotypes.csv"), "--labels",
+                 str(tmp_path / "fat.csv"), "--trained-on", "none", "--model", "liverFat ~ age + sex", "--model",
+                 "logistic: {liverFat > 3} ~ sex", "--out", str(tmp_path / "s")]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "s/associations.csv")
+    assert set(table["family"]) == {"linear", "logistic"}
+    row = table[table["recommended"] & (table["term"] == "sex") & (table["family"] == "linear")].iloc[0]
+    assert row["estimator"] == "chen_chen"
+    assert row["lower"] < (fat[sex == 1].mean() - fat[sex == 0].mean()) < row["upper"]
+    assert (row["n_labelled"], row["n_estimated"]) == (400, 1200)
+    assert row["estimate"] == pytest.approx(row["estimate_step"] * round(row["estimate"] / row["estimate_step"]))
+    facts = json.loads((tmp_path / "s/summary.json").read_text())
+    assert [m["report"] for m in facts["associations"]] == ["chen_chen", "chen_chen"]
+    reference = read_reference(tmp_path / "s/reference.json")
+    assert set(reference.targets) == {"liverFat"}
+    text = "".join(path.read_text() for path in (tmp_path / "s").iterdir())
+    assert not [word for word in (*eids, str(tmp_path)) if word in text]
+    frame.drop(columns="height").to_csv(tmp_path / "phenotypes.csv", index=False)
+    fewer = CliRunner().invoke(app, [*arguments[:4], "--out", str(tmp_path / "s")])
+    assert fewer.exit_code == 0
+    assert "no reference curves" in fewer.output
+    assert not {"associations.csv", "reference.json"} & {path.name for path in (tmp_path / "s").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("quantile: liverFat ~ age", "quantile lines pass through people"),
+        ("liverFat ~ C(code)", "rests on about 6 labelled people"),
+        ("logistic: {liverFat > 6} ~ rare", "without the outcome"),
+        ("liverFat ~ C(ward)", "one like a number, path or address"),
+    ],
+)
+def test_models_of_small_groups_are_refused(model: str, said: str) -> None:
+    rng, count = np.random.default_rng(7), 600
+    rare = np.arange(count) < 60
+    fat = rng.normal(4, 0.5, count) + 4.0 * rare
+    fat[:4] = 4.0
+    frame = pd.DataFrame({"age": rng.uniform(45, 82, count), "rare": rare.astype(float)})
+    frame["ward"] = np.where(rare, "ward/7", "other")
+    frame["code"] = np.where(np.arange(count) % 50 == 1, "b", "a")
+    measured = np.where(np.arange(count) < 300, fat, np.nan)
+    everyone = Cohort({"liverFat": fat + 0.1}, {"liverFat": measured}, frame, np.arange(count))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        association_rows(SharedModel.of(model), everyone)
+
+
+def test_models_need_labels(folder: Path, tmp_path: Path) -> None:
+    sources = Sources(run=folder / "run", phenotypes=folder / "phenotypes.csv")
+    with pytest.raises(UsageError, match="`model` needs `labels`"):
+        run_summary(SummaryConfig(sources=sources, out=tmp_path, models=("weight ~ age",)))

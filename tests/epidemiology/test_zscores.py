@@ -60,6 +60,21 @@ def test_known_z_scores_are_recovered(folder: Path, tmp_path: Path) -> None:
         assert np.allclose(found[f"{name}_percentile"], 100 * norm.cdf(z), atol=1e-3)
 
 
+def test_the_first_visit_of_everyone_makes_the_curve(folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(folder / "phenotypes.csv", dtype={"eid": str}).head(900)
+    scans = [f"{eid}_20201_{visit}_0" for eid in frame["eid"] for visit in (2, 3)]
+    volume = np.repeat(1.5 + 0.2 * frame["true"].to_numpy(), 2)
+    volume[1::2] += 5.0  # second visits are not like the first
+    make_run(tmp_path / "run", scans, {"liverVolume": volume}, sd=0.1)
+    said: list[str] = []
+    found = table(run_zscores(config(folder, run=tmp_path / "run", out=tmp_path / "z.csv"), said.append))
+    women, men = (round(int((frame["sex"] == sex).sum()), -1) for sex in (0, 1))
+    assert any(f"reference of about {women} women, {men} men" in line for line in said)
+    first = found["liverVolume_z"][found["instance"] == 2]
+    assert (first.mean(), first.std()) == pytest.approx((0, 1), abs=0.05)
+    assert (found["liverVolume_z"][found["instance"] == 3] > 4).all()
+
+
 def test_the_interval_is_that_of_the_estimate_widened_by_the_curve(folder: Path, tmp_path: Path) -> None:
     found = table(run_zscores(config(folder, out=tmp_path / "z.csv"), lambda _: None))
     frame = pd.read_csv(folder / "phenotypes.csv")

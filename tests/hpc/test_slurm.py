@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.faults import command, finished_scans, make_inputs, run, tables
 from ukb_infer.runs.merge import run_merge
+from ukb_infer.runs.read import read_run
 
 ROOT = Path(__file__).parents[2]
 SLURM = all(shutil.which(name) for name in ("slurmctld", "slurmd", "sbatch", "munged")) and os.geteuid() == 0
@@ -257,3 +261,61 @@ def test_the_platform_script_marks_batches_and_leaves_marked_ones_alone(tiny_mod
     formed = run(script, SHARD="1/1", **(environment | listed | {"MOUNT": "", "TARGET": "/others"}))
     assert formed.returncode == 0, formed.stderr
     assert len((tmp_path / "project/others/batch-00001/estimates.csv").read_text().splitlines()) == 5
+
+
+DX = """#!/bin/bash
+# A stand-in for the platform's dx: its project is the folder $PROJECT.
+set -eu
+command=$1; shift
+folder=; recursive=; files=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --path | --output) folder=$2; shift 2 ;;
+        --recursive) recursive=-r; shift ;;
+        --brief | --parents | --overwrite | --no-progress) shift ;;
+        -*) echo "unknown option $1" >&2; exit 3 ;;
+        *) files+=("$1"); shift ;;
+    esac
+done
+case $command in
+    upload) mkdir -p "$PROJECT$folder"; cp "${files[@]}" "$PROJECT$folder" ;;
+    download) mkdir -p "$folder"; cp $recursive "$PROJECT${files[0]}" "$folder" ;;
+    *) exit 3 ;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_the_platform_script_downloads_modules_and_merges_batches_with_dx(tiny_module: Path, tmp_path: Path) -> None:
+    scans, project = make_inputs(tmp_path, 6), tmp_path / "project"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dx").write_text(DX)
+    (tmp_path / "bin/dx").chmod(0o755)
+    project.mkdir()
+    with tarfile.open(project / "modules.tar.gz", "w:gz") as archive:
+        archive.add(tiny_module, "tiny")
+    environment = {
+        "MOUNT": str(scans), "TARGET": "/results", "DONE": str(project / "results"), "BATCH": "4", "DEVICE": "cpu",
+        "PROJECT": str(project), "MODULES_TAR": "/modules.tar.gz", "OPTIONS": "--expected-stations 0 --batch-size 4",
+        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}", "SHARD": "1/1",
+    }  # fmt: skip
+    script = ["bash", str(ROOT / "scripts/hpc/rap_applet.sh")]
+    early = run(script, **(environment | {"MERGE": "1"}))
+    assert early.returncode == 2
+    assert "no marked batches" in early.stderr
+    first = run(script, **environment)
+    assert first.returncode == 0, first.stderr
+    merged = run(script, **(environment | {"MERGE": "1"}))
+    assert merged.returncode == 0, merged.stderr
+    whole = pd.read_parquet(project / "results/merged/estimates.parquet")
+    assert len(whole) == 6
+    assert_spark_reads_all_columns(project / "results/merged/estimates.parquet")
+    assert read_run(project / "results/merged").usable().table is not None
+
+
+def assert_spark_reads_all_columns(path: Path) -> None:
+    """Spark knows no unsigned integers, halves, nanoseconds or dictionaries without values, and few column names."""
+    schema = pq.read_schema(path)
+    kinds = {str(kind) for kind in schema.types}
+    assert kinds <= {"string", "large_string", "int32", "int64", "float", "double", "bool"}, kinds
+    assert not [name for name in schema.names if set(name) & set(" ,;{}()=\t\n")]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+#: For a quick look: number of cohorts or pairs instead of all, and a folder that keeps phantoms from an earlier call.
+FEWER, KEPT = int(os.environ.get("UKB_INFER_SOAK_FEWER", "0")), os.environ.get("UKB_INFER_SOAK_WORK", "")
 
 
 def _study(name: str, *arguments: str) -> list[list[str]]:
@@ -29,16 +31,18 @@ def _study(name: str, *arguments: str) -> list[list[str]]:
 @pytest.mark.soak
 @pytest.mark.timeout(14400)
 def test_recommended_intervals_cover_94_to_96_percent_and_naive_ones_do_not(tmp_path: Path) -> None:
-    rows = _study("valid_use_study.py", "--work", str(tmp_path))
+    fewer = ("--cohorts", str(FEWER)) if FEWER else ()
+    rows = _study("valid_use_study.py", "--work", KEPT or str(tmp_path), *fewer)
+    slack = 200.0 * (0.05 * 0.95 / FEWER) ** 0.5 if FEWER else 0.0  # two standard errors of fewer cohorts
     naive = []
     for model, share, r2, estimator, covered, width in rows:
         coverage = float(covered.split()[0])
         if "**" in estimator or estimator == "chen_chen":
-            assert 94.0 <= coverage <= 96.0, (model, share, r2)
+            assert 94.0 - slack <= coverage <= 96.0 + slack, (model, share, r2)
             if "**" in estimator and share == "2.5 %" and (r2 == "0.99" or model != "outcome, logistic"):
                 assert float(width.strip(")").split("–")[1]) <= 0.45, (model, share, r2)  # the widest slope
         naive += [coverage] if estimator == "naive" else []
-    assert max(naive) < 94.0
+    assert max(naive) < 94.0 + slack
 
 
 @pytest.mark.soak
@@ -67,7 +71,7 @@ def test_z_scores_of_a_fresh_cohort_are_standard_in_every_cell() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_intervals_of_changes_cover_93_to_97_percent(tmp_path: Path) -> None:
-    rows = _study("changes_study.py", "--work", str(tmp_path))
+    rows = _study("changes_study.py", "--work", KEPT or str(tmp_path), *(("--pairs", str(FEWER)) if FEWER else ()))
     assert {row[0] for row in rows} == {"simulated", "phantoms"}
     for kind, _, _, _, covered, width, uncorrelated in rows:
         assert 93.0 <= float(covered.split()[0]) <= 97.0, kind

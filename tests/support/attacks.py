@@ -1,4 +1,7 @@
-"""Attacks on the tables of a summary: what someone who has one or two of them can learn about a person."""
+"""Attacks on the tables of a summary: what someone who has one or two of them can learn about a person.
+
+Those on coefficients assume more than anyone should know: the covariates of everyone.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from ukb_infer.epidemiology.curves import Curve
 from ukb_infer.epidemiology.summary import ALL, COUNTS, QUANTILES, STATISTICS
 
 Tables = Mapping[str, pd.DataFrame]
+Float64 = NDArray[np.float64]
 Cell = tuple[str, ...]
 
 
@@ -107,3 +113,48 @@ def numbers_of(tables: Tables) -> Iterator[float]:
     for name in (STATISTICS, QUANTILES):
         table = tables[name].select_dtypes("number").drop(columns=["n"], errors="ignore")
         yield from table.to_numpy(float).ravel()
+
+
+def value_by_coefficients(
+    with_one: pd.DataFrame, without: pd.DataFrame, estimator: str, design: Float64, person: int
+) -> Interval:
+    """The outcome of the person by whom two linear models differ, from the shift of each coefficient.
+
+    Leaving a person out moves the coefficients by ``inverse(X'X) x e / (1 - h)``, of which only e is unknown.
+
+    Args:
+        with_one: rows of associations of everyone; ``without``: of all but one.
+        estimator: whose rows to use.
+        design: (N, p) of the people behind the first.
+        person: row of the design.
+    """
+    both = [t[t["estimator"] == estimator].set_index("term") for t in (with_one, without)]
+    inverse = np.linalg.inv(design.T @ design)
+    own = design[person]
+    weight = inverse @ own / (1.0 - own @ inverse @ own)
+    low, high = -np.inf, np.inf
+    for factor, term in zip(weight, both[0].index, strict=True):
+        moved = both[0]["estimate"][term] - both[1]["estimate"][term]
+        slack = (both[0]["estimate_step"][term] + both[1]["estimate_step"][term]) / 2
+        ends = sorted(((moved - slack) / factor, (moved + slack) / factor))
+        if np.isfinite(ends).all():
+            low, high = max(low, ends[0]), min(high, ends[1])
+    fitted = float(own @ both[1]["estimate"].fillna(0.0).to_numpy())
+    return Interval(fitted + low, fitted + high)
+
+
+def residual_by_curves(with_one: Curve, without: Curve, columns: Float64, person: int) -> float:
+    """The residual, in sds, of the person by whom two curves differ, from the shift of the mean's coefficients.
+
+    Args:
+        with_one: curve of everyone; ``without``: of all but one.
+        columns: (N, p) design of the people behind the first.
+        person: row of the design.
+    """
+    own = columns[person]
+    inverse = np.linalg.inv(columns.T @ columns)
+    spread = np.sqrt(np.diag(inverse))
+    scale = np.exp(0.5 * own @ without.first.log_variance)
+    weight = inverse @ own / (1.0 - own @ inverse @ own) / spread
+    moved = (np.array(with_one.first.mean) - np.array(without.first.mean)) / scale / spread
+    return float(weight @ moved / (weight @ weight))

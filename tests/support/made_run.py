@@ -22,6 +22,7 @@ def make_run(
     estimates: Mapping[str, NDArray[np.float64]],
     sd: float = 1.0,
     training: Mapping[str, Any] | None = None,
+    made_by: tuple[str, str] = ("made", "0"),
 ) -> Path:
     """Write a run whose continuous targets have these means and one sd.
 
@@ -31,6 +32,7 @@ def make_run(
         estimates: (N,) means by target.
         sd: of all estimates.
         training: what the module recorded of its training.
+        made_by: name and hash of the module.
     """
     specs = [TARGETS[name] for name in estimates]
     written = tuple(
@@ -46,7 +48,8 @@ def make_run(
     keys = sorted(map(ScanKey.from_name, scans), key=lambda key: key.sort_key)
     result = ScanResult(status="ok", stations=6, measures={"snr": 20.0})
     targets = [{"name": t.name, "unit": t.unit, "field": t.field, "kind": t.kind} for t in written]
-    module = {"name": "made", "version": "1", "sha256": "0", "warning": "", "training": dict(training or {})}
+    name, digest = made_by
+    module = {"name": name, "version": "1", "sha256": digest, "warning": "", "training": dict(training or {})}
     facts = {"level": 0.95, "level_name": "ci95", "targets": targets, "modules": [module]}
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder) as journal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,25 @@ from ukb_infer.cli.app import app
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, write_cross_validation
 from ukb_infer.inference import PredictConfig, run_predict
-from ukb_infer.modules import half_width_of, read_manifest
+from ukb_infer.modules import half_width_of, load_module, read_manifest, update_manifest
 from ukb_infer.modules.calibration import labels_needed
+from ukb_infer.modules.card import (
+    CALIBRATION,
+    CARD_NAME,
+    Card,
+    calibration_markdown,
+    card_markdown,
+    known_of_module,
+    limits_of_module,
+)
 from ukb_infer.modules.combination import combination_key, read_combinations
+from ukb_infer.modules.module import add_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, fit_outliers
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.training.calibrate import run_calibrate, run_combine
+from ukb_infer.training.ensemble import UNCALIBRATED
+from ukb_infer.training.fit_outliers import run_fit_outliers
 
 UNITS = {"weight": "kg", "sex": "binary (1 = male)", "AtlasLiverFat": "%", "type2Diabetes": "binary"}
 
@@ -127,6 +142,39 @@ def test_a_binary_target_has_a_probability_and_no_interval(projections: Path, tm
     assert "calibrated (platt on 400 out-of-fold predictions" in words["type2Diabetes_probability"]
 
 
+def test_limits_on_contradictions_are_set_anew_in_calibrated_standard_deviations(tmp_path: Path) -> None:
+    names = ("DxaArmFatMassLeft", "DxaArmFatMassRight")
+    module = make_tiny_module(tmp_path / "mod", targets=names)
+    width = sum(member.width for member in load_module(module).members)
+    old = replace(
+        fit_outliers(np.random.default_rng(0).uniform(size=(1, 50, width))),
+        rules={"DxaArmFatMassLeft = DxaArmFatMassRight": np.array([0.0, 1.0, 1.0, 9.0], np.float32)},
+    )
+    add_outliers(module, old, "50 scans")
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(0.8, 2.0, 400)
+    values = {name: (truth, truth + 0.1 * rng.normal(size=400), 0.02) for name in names}  # errors five times the sd
+    said: list[str] = []
+    few = {name: tuple(np.broadcast_to(v, 400)[:100] for v in columns) for name, columns in values.items()}
+    again = Path(shutil.copytree(module, tmp_path / "few"))
+    run_calibrate(_write(tmp_path / "cv", module, 400, values), module, accept=("recipe",), say=said.append)
+    assert not any("contradict" in line for line in said)
+    after = load_module(module)
+    assert after.outliers is not None
+    assert after.manifest.outputs.outliers is not None
+    assert after.manifest.outputs.outliers.fitted_on == "50 scans; contradictions: out-of-fold predictions"
+    assert np.array_equal(after.outliers.scores, old.scores)
+    ((centre, factor, _, limit),) = after.outliers.rules.values()
+    assert abs(centre) < 0.02
+    assert factor == pytest.approx(1.0, abs=0.15)  # the calibrated sd is that of the errors
+    assert 2.3 < limit < 4.5
+    run_calibrate(_write(tmp_path / "cv100", again, 100, few), again, accept=("recipe",), say=said.append)
+    assert "100 scans are too few for limits on estimates that contradict each other, expected 200" in said[-1]
+    left = load_module(again).outliers
+    assert left is not None
+    assert left.rules == {}
+
+
 # -- several modules together ------------------------------------------------------------------------------------------
 
 
@@ -230,3 +278,52 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     apart = _write(tmp_path / "apart", other, 50, {"AtlasLiverFat": (5.0, 5.0, 1.0)})
     with pytest.raises(UsageError, match="no target is predicted by two"):
         run_combine([folders[0], apart], [modules[0], other], accept=("recipe",), say=lambda _: None)
+
+
+def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path: Path) -> None:
+    module = make_tiny_module(tmp_path / "mod")
+    manifest = read_manifest(module)
+    uncalibrated = f"{manifest.warning} {UNCALIBRATED}"
+    update_manifest(module, replace(manifest, warning=uncalibrated))
+    assert not (module / CARD_NAME).exists()  # a module without a card gets none
+    card = Card(name="mod", warning=uncalibrated, known=known_of_module(replace(manifest, warning=uncalibrated)),
+                limits=limits_of_module(manifest), tables={CALIBRATION: calibration_markdown(manifest)})  # fmt: skip
+    asked = "| 17 | Ethics | approval and consent | "
+    before = card_markdown(card).replace(f"{asked}**missing**: approval and consent |", f"{asked}Committee 12 |")
+    (module / CARD_NAME).write_text(before.replace("## Limits\n\n", "## Limits\n\n- Only for adults.\n"))
+    missing = before.count("**missing**")
+    folder = _write(tmp_path / "cv", module, 60, _honest(60, np.random.default_rng(0)))
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    text = (module / CARD_NAME).read_text()
+    assert UNCALIBRATED not in text
+    assert "**Random weights for tests.**\n" in text
+    assert "Intervals are not calibrated" not in text
+    assert f"{asked}Committee 12 |" in text
+    assert "- Only for adults." in text
+    assert f"{missing} of 52 are missing" in text
+    fitted = {t.name: t.calibration for t in read_manifest(module).targets}
+    assert text.count(f"## {CALIBRATION}") == 1
+    row = next(line for line in text.splitlines() if line.startswith("| weight | conformal |"))
+    assert row.split(" | ")[2] == f"{fitted['weight'].factor:.4g}"
+    assert "60 out-of-fold predictions, 5 folds by participant" in row
+    assert "| sex | probability |" in text
+    assert "| 12f | " in text
+    assert "None yet: `ukb-infer calibrate` adds it." not in text
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    assert (module / CARD_NAME).read_text() == text
+
+
+def test_the_card_says_by_which_scans_outliers_are_known(tmp_path: Path) -> None:
+    module = make_tiny_module(tmp_path / "mod", members=1)
+    card = Card(name="mod", known={}, limits=limits_of_module(read_manifest(module)), tables={})
+    (module / CARD_NAME).write_text(card_markdown(card))
+    assert "Unusual scans are not noticed" in (module / CARD_NAME).read_text()
+    folder = tmp_path / "projections"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(1, MIN_SCANS + 1):
+        np.save(folder / f"{k:07d}_20201_2_0.npy", rng.integers(0, 255, (3, 256, 256), np.uint8))
+    run_fit_outliers(str(module), folder, "cpu")
+    text = (module / CARD_NAME).read_text()
+    assert "Unusual scans are not noticed" not in text
+    assert f"- Outlier scores compare a scan with {MIN_SCANS} scans given to fit-outliers." in text

@@ -18,6 +18,7 @@ from ukb_infer.errors import UsageError
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.modules import read_manifest, update_manifest, verify_module
+from ukb_infer.modules.card import CARD_NAME, Card, card_markdown, known_of_module
 from ukb_infer.runs import read_run
 from ukb_infer.training.recalibrate import RecalibrateConfig, run_recalibrate
 
@@ -63,6 +64,8 @@ def test_intervals_too_narrow_at_a_site_are_right_after_a_fit_on_its_labels(bodi
     here = np.arange(COUNT) < 30  # the others are fresh people
     pd.DataFrame({"eid": table["eid"], "weight": label})[here].to_csv(tmp_path / "labels.csv", index=False)
     before = (module / "module.json").read_bytes()
+    made = read_manifest(module)
+    (module / CARD_NAME).write_text(card_markdown(Card(name=made.name, known=known_of_module(made), tables={})))
     given = ["calibrate", str(tmp_path / "run"), "--module", str(module), "--labels", str(tmp_path / "labels.csv")]
     result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "here"), "--dry-run"])
     assert "nothing was written" in result.output
@@ -76,6 +79,9 @@ def test_intervals_too_narrow_at_a_site_are_right_after_a_fit_on_its_labels(bodi
     assert "weight on 30 local labels" in (tmp_path / "here/README.md").read_text()
     manifest = read_manifest(tmp_path / "here")
     assert manifest.name == "here"
+    card = (tmp_path / "here" / CARD_NAME).read_text()
+    assert "here" in card.splitlines()[0]
+    assert "30" in next(line for line in card.splitlines() if line.startswith("| weight"))
     assert [t.calibration.method for t in manifest.targets] == ["none", "conformal", "none", "none"]
     again = _predict(tmp_path / "here", bodies, tmp_path / "again")
     assert again["weight_mean"].equals(table["weight_mean"])

@@ -209,7 +209,7 @@ def test_phantom_sets_continue_and_repeat(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tiny_demonstration_ends_with_a_verified_module(tmp_path: Path) -> None:
     """Everything the shipped module went through, small; and twice gives the same table."""
-    config = DemoConfig(training=100, calibration=40, evaluation=10, members=2, iterations=12, workers=2)
+    config = DemoConfig(training=100, calibration=40, evaluation=10, members=2, iterations=12, workers=2, visits=22)
     lines: list[str] = []
     for name in ("one", "two"):
         make_demo(tmp_path / name, tmp_path / f"work-{name}", config, overwrite=False, say=lines.append)
@@ -222,4 +222,6 @@ def test_a_tiny_demonstration_ends_with_a_verified_module(tmp_path: Path) -> Non
         for n in ("one", "two")
     ]
     assert tables[0] == tables[1]
-    assert (tmp_path / "one" / "module.json").read_bytes() == (tmp_path / "two" / "module.json").read_bytes()
+    for name in ("module.json", "visits.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert "22 pairs of visits of synthetic phantoms" in (tmp_path / "one" / "visits.json").read_text()

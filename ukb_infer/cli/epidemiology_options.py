@@ -1,4 +1,4 @@
-"""Options that ``associate`` and ``gwas-inputs`` share."""
+"""Options that the commands of epidemiology share."""
 
 from __future__ import annotations
 

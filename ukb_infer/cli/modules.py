@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ukb_infer.cli import completion, options
+from ukb_infer.cli import completion, epidemiology_options, options
 from ukb_infer.cli.common import Command
 from ukb_infer.cli.show import table
 
@@ -50,6 +50,7 @@ def show(name: Name) -> None:
         ukb-infer modules show phantom-demo
     """
     from ukb_infer.modules import find_module, read_manifest
+    from ukb_infer.modules.visits import described_visits
 
     m = read_manifest(folder := find_module(name))
     for label, value in (
@@ -63,6 +64,7 @@ def show(name: Name) -> None:
         ("backbone", m.network.encoder),
         ("members", len(m.members)),
         ("outliers", m.outputs.outliers.fitted_on if m.outputs.outliers else "not available"),
+        ("visits", described_visits(folder, m.made_by)),
         ("hash", m.hash),
     ):
         typer.echo(f"{label:13} {value}")
@@ -121,6 +123,29 @@ def fit_outliers(
     with ProgressDisplay("fit-outliers") as progress:
         for line in run_fit_outliers(name, data, device, progress):
             typer.echo(line)
+
+
+@app.command("fit-visits", cls=Command)
+def fit_visits(
+    name: Name,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Run of this module with imaging visits 2 and 3.")],
+    labels: Annotated[Path, typer.Option(metavar="FILE", help="Measurements at both visits of some participants.")],
+    quality: epidemiology_options.QualityOf = "use",
+) -> None:
+    """Teach a module how its errors at two visits go together, so that `changes` knows how wide intervals are.
+
+    Writes visits.json into the module's folder. The labels are of at least 20 participants whom the module never saw;
+    from 100 on they also give the widths of intervals. Estimates do not change. After `calibrate`, fit again.
+
+    Example:
+        ukb-infer predict /data/20201 --out run --modules my-module
+
+        ukb-infer modules fit-visits my-module --run run --labels both_visits.csv
+    """
+    from ukb_infer.epidemiology.changes import run_fit_visits
+
+    checked = epidemiology_options.checked_quality(quality)
+    typer.echo(f"  {run_fit_visits(name, run, labels, checked, lambda line: typer.echo(line, err=True))}")
 
 
 @app.command(cls=Command)

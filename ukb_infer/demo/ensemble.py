@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from ukb_infer.demo.phantoms import PhantomSet, make_phantom_set
+from ukb_infer.demo.visits import PAIRS, fit_demo_visits
+from ukb_infer.demo.visits import SEED as VISITS_SEED
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
-from ukb_infer.modules.outliers import MIN_SCANS, fit_reference
+from ukb_infer.modules.module import add_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, fit_reference
 from ukb_infer.networks import InputScaling
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
@@ -34,6 +37,7 @@ COMMAND = "python scripts/make_phantom_demo.py --work WORK --out models/phantom-
 TRAINING_SEED, CALIBRATION_SEED, EVALUATION_SEED = 101, 202, 303
 #: Phantoms of the calibration set that show the module ordinary scans.
 REFERENCE_SCANS = 1000
+UNSEEN = "synthetic phantoms that no member saw"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class DemoConfig:
         members: networks.
         iterations: of each member.
         workers: processes.
+        visits: pairs of visits of further phantoms, which show how the errors of two visits go together; 0 for none.
     """
 
     training: int = 5000
@@ -53,6 +58,7 @@ class DemoConfig:
     members: int = 5
     iterations: int = 3000
     workers: int = 2
+    visits: int = PAIRS
 
     def train_config(self) -> TrainConfig:
         """Configuration of the members: small networks on averaged pixels, fast on a CPU."""
@@ -141,7 +147,9 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         f"{config.iterations} iterations. Calibrated on {config.calibration} phantoms that no member saw "
         f"(seed {CALIBRATION_SEED}): coverage-matching variance factor, then conformal half widths. "
         "Its reference of ordinary scans ([outliers](../../docs/outliers.md)) comes from the first "
-        f"{REFERENCE_SCANS} of them.",
+        f"{REFERENCE_SCANS} of them. How its errors at two visits go together "
+        f"([changes](../../docs/reference-curves.md)) comes from {config.visits} phantoms scanned twice "
+        f"(seed {VISITS_SEED}).",
         "",
         f"Made by `{COMMAND}` in {seconds / 60:.0f} minutes on {machine}.",
         "",
@@ -165,6 +173,27 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _reference(module: InferenceModule, ordinary: NDArray[Any]) -> tuple[OutlierReference, str]:
+    """Outlier reference of the calibrated module, and what it was fitted on."""
+    return fit_reference(module, ordinary)[0], f"{len(ordinary)} {UNSEEN}"
+
+
+def refit_reference(
+    out: Path, work: Path, config: DemoConfig, *, scans: int = REFERENCE_SCANS, say: Callable[[str], None] = print
+) -> ModuleManifest:
+    """Fit the outlier reference of an existing demonstration module anew; nothing else of it changes.
+
+    Args:
+        out: the module's folder.
+        work: working folder; an interrupted call resumes there.
+        config: sizes.
+        scans: phantoms of the calibration set, the first ones.
+        say: receives progress lines.
+    """
+    ordinary, _ = _make_set("calibration", CALIBRATION_SEED, scans, config, work, say)
+    return add_outliers(out, *_reference(load_module(out), ordinary))
 
 
 def make_demo(
@@ -200,14 +229,10 @@ def make_demo(
     save_module(draft, manifest, networks, half=True, overwrite=True)
     module = load_module(draft)
     images, labels = _make_set("calibration", CALIBRATION_SEED, config.calibration, config, work, say)
-    note = "synthetic phantoms that no member saw"
-    manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=note)
+    manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=UNSEEN)
     save_module(draft, manifest, networks, half=True, overwrite=True)
-    ordinary = images[:REFERENCE_SCANS]
-    outliers = None
-    if len(ordinary) >= MIN_SCANS:
-        outliers = (fit_reference(module, ordinary)[0], f"{len(ordinary)} {note}")
     module = load_module(draft)
+    outliers = _reference(module, images[:REFERENCE_SCANS]) if len(images) >= MIN_SCANS else None
     images, labels = _make_set("evaluation", EVALUATION_SEED, config.evaluation, config, work, say)
     rows = evaluate(module, predict_in_batches(module, images), labels)
     median, covered = summarize(rows)
@@ -216,4 +241,7 @@ def make_demo(
     atomic_write_text(work / "seconds.txt", f"{seconds:.0f}\n")
     readme = _readme(config, rows, seconds)
     extra = {"README.md": readme}
-    return save_module(out, manifest, networks, half=True, overwrite=overwrite, extra=extra, outliers=outliers)
+    manifest = save_module(out, manifest, networks, half=True, overwrite=overwrite, extra=extra, outliers=outliers)
+    if config.visits:
+        fit_demo_visits(out, work / "visits", pairs=config.visits, workers=config.workers, say=say)
+    return manifest

@@ -31,8 +31,8 @@ Float64 = NDArray[np.float64]
 
 #: Fewest labelled participants per coefficient; below, no interval of any estimator can be trusted.
 FEWEST_LABELLED_PER_TERM = 5
-#: Degrees of freedom of a variance below which it is uncertain; with 15, 95 % intervals covered 91 to 92 %.
-_FEW = 20.0
+#: Degrees of freedom of a variance below which hardly anyone's estimate is corrected.
+_FEW = 15.0
 #: Nodes of the average over the run's own predictive distribution.
 _NODES = norm.ppf((np.arange(15) + 0.5) / 15)
 MEANING: Mapping[str, str] = {
@@ -311,7 +311,8 @@ class Case:
         if support is not None and (weak := [t for t, n in zip(self.formula.terms, support, strict=True) if n < _FEW]):
             yield (
                 f"The precision of chen_chen for {', '.join(weak)} rests on few labelled participants, those whose "
-                "estimate and measurement disagree: its intervals may be too narrow. Measure more or report labels_only"
+                "estimate and measurement disagree: its intervals are wide for that, and may still be too narrow. "
+                "Measure more, or report labels_only too"
             )
 
 

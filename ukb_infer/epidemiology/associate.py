@@ -12,7 +12,7 @@ from ukb_infer.epidemiology.formulas import names_in
 from ukb_infer.epidemiology.imputation import IMPUTATIONS
 from ukb_infer.epidemiology.pages import associations_markdown
 from ukb_infer.errors import RunError
-from ukb_infer.storage import atomic_write_text
+from ukb_infer.storage import write_texts
 
 TABLE, PAGE, FIGURE = "associations.csv", "associations.md", "associations"
 
@@ -67,13 +67,8 @@ def run_associate(config: AssociateConfig, say: Callable[[str], None] = print) -
     for caution in found.cautions:
         say(f"WARNING {caution}")
     page = associations_markdown(found)
-    files = [config.out / TABLE, config.out / PAGE]
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(files[0], found.table().to_csv(index=False, float_format="%.8g", lineterminator="\n"))
-        atomic_write_text(files[1], page)
-    except OSError as error:
-        raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another folder") from error
+    table = found.table().to_csv(index=False, float_format="%.8g", lineterminator="\n")
+    files = list(write_texts(config.out, {TABLE: table, PAGE: page}))
     if config.figures:
         files += _draw(found, config.out, say)
     return AssociateResult(found, page, tuple(files))
@@ -85,4 +80,9 @@ def _draw(found: Associations, out: Path, say: Callable[[str], None]) -> list[Pa
     except ImportError:
         say('no figure: matplotlib is missing; pip install "ukb-infer[report]"')
         return []
-    return draw_forest(found, out / FIGURE)
+    try:
+        return draw_forest(found, out / FIGURE)
+    except OSError as error:
+        raise RunError(
+            f"`out` {out}: the figure cannot be written ({error.strerror}); choose another folder"
+        ) from error

@@ -1,29 +1,29 @@
 """``changes``: repeat visit minus first imaging visit of every participant, with intervals.
 
 The errors of two visits are alike: the same networks see the same body. Their correlation decides how wide the interval
-of a change is; it comes from participants (or phantoms) with labels at both visits.
+of a change is; it comes from participants (or phantoms) with labels at both visits, and is a part of the module.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from ukb_infer.epidemiology.cohort import one_scan_per_visit
 from ukb_infer.epidemiology.phenotypes import target_names
 from ukb_infer.epidemiology.visit_tables import write_table
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import ModuleError, RunError, UsageError
 from ukb_infer.labels import read_labels
+from ukb_infer.modules import find_module, read_manifest
+from ukb_infer.modules.visits import FEWEST_PAIRS, VISITS_NAME, MadeBy, VisitErrors, Visits, read_visits, write_visits
 from ukb_infer.runs.files import CHANGES
 from ukb_infer.runs.read import Run, read_run
-from ukb_infer.storage import atomic_write_text, from_plain
 
 Float64 = NDArray[np.float64]
 Say = Callable[[str], None]
@@ -32,67 +32,6 @@ Say = Callable[[str], None]
 VISITS = (2, 3)
 #: Change in a few years that no adult's body makes: two people, or one scan that went wrong. In the target's unit.
 JUMPS = {"height": 4.0, "sittingHeight": 4.0}
-#: Fewest pairs of visits from which a correlation is estimated.
-FEWEST_PAIRS = 20
-#: Fewest pairs that give the widths of intervals, which errors with heavy tails need, and the levels of these.
-FOR_WIDTHS = 100
-_LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
-_LARGEST = 0.99
-
-
-@dataclass(frozen=True)
-class VisitErrors:
-    """How the errors of two visits go together.
-
-    Attributes:
-        correlation: of the errors of both visits, each in its own sd; also what both have in common for everyone.
-        factor: of the sd of a change, by which its observed errors exceed what sds and correlation say.
-        pairs: of visits it was estimated from; 0 if it was given.
-        half_widths: (level, half width of an interval in sds of the change), conformal; empty for few pairs.
-    """
-
-    correlation: float
-    factor: float = 1.0
-    pairs: int = 0
-    half_widths: tuple[tuple[float, float], ...] = ()
-
-    @classmethod
-    def estimate(cls, estimates: Float64, sds: Float64, labels: Float64) -> VisitErrors | None:
-        """From visits with labels; None if fewer than :data:`FEWEST_PAIRS` are complete.
-
-        Args:
-            estimates: (2, N) of both visits.
-            sds: (2, N) of the estimates.
-            labels: (2, N) measurements.
-        """
-        kept = np.isfinite(estimates + labels + sds).all(axis=0) & (sds > 0).all(axis=0)
-        if kept.sum() < FEWEST_PAIRS:
-            return None
-        errors, sds = (estimates - labels)[:, kept], sds[:, kept]
-        scaled = errors / sds
-        together = float(np.mean(scaled[0] * scaled[1]) / np.mean(scaled**2)) if np.any(scaled) else 0.0
-        found = cls(round(float(np.clip(together, -_LARGEST, _LARGEST)), 3), 1.0, int(kept.sum()))
-        ratios = np.sort(np.abs(errors[1] - errors[0]) / found.sd(sds))
-        factor = float(f"{np.sqrt(np.mean(ratios**2)):.3g}")
-        ranks = {level: int(np.ceil((found.pairs + 1) * level)) for level in _LEVELS if found.pairs >= FOR_WIDTHS}
-        widths = tuple((a, float(f"{ratios[k - 1] / factor:.3g}")) for a, k in ranks.items() if k <= found.pairs)
-        return cls(found.correlation, factor, found.pairs, widths if factor else ())
-
-    def sd(self, sds: Float64) -> Float64:
-        """(N,) standard deviation of the error of a change.
-
-        Args:
-            sds: (2, N) of the estimates.
-        """
-        variance = sds[0] ** 2 + sds[1] ** 2 - 2.0 * self.correlation * sds[0] * sds[1]
-        return np.asarray(self.factor * np.sqrt(np.maximum(variance, 0.0)), np.float64)
-
-    def quantile(self, level: float) -> float:
-        """Half width of an interval in sds: conformal where the pairs allow it, else of a t distribution."""
-        if self.half_widths and self.half_widths[0][0] <= level <= self.half_widths[-1][0]:
-            levels, widths = np.array(self.half_widths).T
-            return float(np.interp(level, levels, widths))
-        return float(t.ppf(0.5 + level / 2, self.pairs) if self.pairs else norm.ppf(0.5 + level / 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +42,9 @@ class ChangesConfig:
         run: folder of ``predict`` with both visits.
         out: CSV or Parquet file; None for ``changes.csv`` in the run.
         labels: measurements at both visits of some participants, from which correlations are estimated; or None.
-        correlations: JSON file that was saved before, or a number for all targets; "" if unknown.
+        correlations: JSON file that was saved before, or a number for all targets; "" for those of the module.
         save_correlations: where to write those that were estimated, or None.
+        module: name or folder of the module that made the run, if it is not found by its name.
         quality: of the estimates, "use" or "all".
     """
 
@@ -113,6 +53,7 @@ class ChangesConfig:
     labels: Path | None = None
     correlations: str = ""
     save_correlations: Path | None = None
+    module: str = ""
     quality: str = "use"
 
 
@@ -129,16 +70,13 @@ def run_changes(config: ChangesConfig, say: Say = print) -> Path:
     """
     if config.labels and config.correlations:
         raise UsageError("`labels` and `correlations` exclude each other: correlations are estimated, or known")
+    if config.save_correlations and not config.labels:
+        raise UsageError("`save_correlations` needs `labels`, from which correlations are estimated")
     run = read_run(config.run)
     first, second = _pairs(run.usable() if config.quality == "use" else run)
-    known = _estimated(config, first, second, say) if config.labels else read_correlations(config.correlations)
+    known = _known(config, first, second, say)
     if config.save_correlations:
-        _save(config.save_correlations, known, run)
-    if not known and not config.labels:
-        say(
-            "WARNING the correlation of the errors of both visits is unknown and taken as 0: intervals are too wide if "
-            "it is positive. Give `labels` with both visits, or `correlations`"
-        )
+        _save(config.save_correlations, Visits(modules=_made_by(run), targets=known))
     made = change_table(first, second, known)
     say(f"{len(made)} participants have both visits")
     if jumps := int((made["implausible"] != "").sum()):
@@ -216,15 +154,101 @@ def _columns(name: str, means: Float64, sd: Float64, quantile: float) -> dict[st
 # -- the correlation of errors -----------------------------------------------------------------------------------------
 
 
-def _estimated(config: ChangesConfig, first: Run, second: Run, say: Say) -> dict[str, VisitErrors]:
-    """Errors of the targets that have labels at both visits of enough participants."""
-    assert config.labels is not None
+def _known(config: ChangesConfig, first: Run, second: Run, say: Say) -> Mapping[str, VisitErrors]:
+    """Errors by target: estimated, given, or those of the module."""
+    if config.labels:
+        return _estimated(config.labels, first, second, say)
+    if config.correlations:
+        say(f"correlations of errors: {config.correlations}, as given")
+        return read_correlations(config.correlations)
+    found = _of_modules(first, config.module, say)
+    if not found:
+        say(
+            "WARNING the correlation of the errors of both visits is unknown and taken as 0: intervals are too wide if "
+            "it is positive. Give `labels` with both visits, or `correlations`, or `ukb-infer modules fit-visits`"
+        )
+    return found
+
+
+def _of_modules(run: Run, given: str, say: Say) -> dict[str, VisitErrors]:
+    """What the modules of a run know of their own errors; nothing of targets that several of them estimate."""
+    _, facts = run.estimated
+    found: dict[str, VisitErrors] = {}
+    counts: Counter[str] = Counter()
+    for record in facts.modules:
+        name, made = str(record.get("name", "")), str(record.get("sha256", ""))
+        try:
+            folder = find_module(given if given and len(facts.modules) == 1 else name)
+            manifest = read_manifest(folder)
+            if manifest.hash != made:
+                raise ModuleError(f"{folder} is not in the state that made this run")
+            counts.update(manifest.target_names)
+            visits = read_visits(folder / VISITS_NAME) if (folder / VISITS_NAME).exists() else None
+        except ModuleError as error:
+            if given:
+                raise UsageError(f"`module`: {error}") from error
+            say(f"module {name}: its correlations of errors are unknown ({error}); name its folder with `module`")
+            return {}
+        if visits is None:
+            say(f"module {name} has no {VISITS_NAME}")
+        elif MadeBy(name, made) not in visits.modules:
+            say(f"module {name}: its {VISITS_NAME} was made before it was calibrated; make it again")
+        else:
+            found |= visits.targets
+            say(f"correlations of errors: of module {name}, from {visits.fitted_on} ({len(visits.targets)} targets)")
+    return {name: errors for name, errors in found.items() if counts[name] == 1}
+
+
+def _made_by(run: Run) -> tuple[MadeBy, ...]:
+    _, facts = run.estimated
+    return tuple(MadeBy(str(m.get("name", "")), str(m.get("sha256", ""))) for m in facts.modules)
+
+
+def run_fit_visits(name: str, run: Path, labels: Path, quality: str = "use", say: Say = print) -> Path:
+    """Estimate how the errors of two visits go together, and make that a part of the module; returns the file.
+
+    Args:
+        name: of the module, or its folder.
+        run: made by it, with both visits.
+        labels: measurements at both visits of participants whom the module never saw.
+        quality: of the estimates, "use" or "all".
+        say: receives notes, which name no participant.
+
+    Raises:
+        UsageError: the run is not of this module, or too few participants have labels at both visits.
+        ModuleError: the module cannot be read or written.
+    """
+    folder = find_module(name)
+    manifest, found = read_manifest(folder), read_run(run)
+    made = manifest.made_by
+    if _made_by(found) != (made,):
+        others = ", ".join(m.name for m in _made_by(found)) or "no module"
+        raise UsageError(
+            f"`run` {run}: was made by {others}, not by {manifest.name} alone as it is now; predict both visits with it"
+        )
+    first, second = _pairs(found.usable() if quality == "use" else found)
+    targets = _estimated(labels, first, second, say)
+    note = f"{max(e.pairs for e in targets.values())} pairs of visits with labels"
+    path = folder / VISITS_NAME
+    write_visits(path, Visits(modules=(made,), targets=targets, fitted_on=note))
+    return path
+
+
+def _estimated(path: Path, first: Run, second: Run, say: Say) -> dict[str, VisitErrors]:
+    """Errors of the targets that have labels at both visits of enough participants.
+
+    Args:
+        path: of the labels.
+        first: run at the first visit.
+        second: the same participants at the second visit.
+        say: receives notes.
+    """
     _, facts = first.estimated
-    there = target_names(config.labels)
+    there = target_names(path)
     names = [t.name for t in facts.targets if t.kind == "continuous" and t.name in there]
     if not names:
-        raise UsageError(f"`labels` {config.labels}: has none of the run's continuous targets")
-    labels = read_labels(config.labels, names)
+        raise UsageError(f"`labels` {path}: has none of the run's continuous targets")
+    labels = read_labels(path, names)
     values = np.stack([labels.matrix(run.keys) for run in (first, second)])  # (2, N, T)
     found: dict[str, VisitErrors] = {}
     for k, name in enumerate(names):
@@ -235,7 +259,7 @@ def _estimated(config: ChangesConfig, first: Run, second: Run, say: Say) -> dict
             say(f"{name}: fewer than {FEWEST_PAIRS} have labels at both visits; its errors count as independent")
     if not found:
         raise UsageError(
-            f"`labels` {config.labels}: no target has labels at instances {VISITS[0]} and {VISITS[1]} of at least "
+            f"`labels` {path}: no target has labels at instances {VISITS[0]} and {VISITS[1]} of at least "
             f"{FEWEST_PAIRS} participants of the run; give `correlations` instead"
         )
     for name, errors in found.items():
@@ -243,43 +267,32 @@ def _estimated(config: ChangesConfig, first: Run, second: Run, say: Say) -> dict
     return found
 
 
-def read_correlations(given: str) -> dict[str, VisitErrors]:
-    """Errors by target from a file, or one correlation for all as "*"; empty for "".
+def read_correlations(given: str) -> Mapping[str, VisitErrors]:
+    """Errors by target from a file, or one correlation for all as "*".
 
     Args:
-        given: path, number or "".
+        given: path or number.
 
     Raises:
         UsageError: neither.
     """
-    if not given:
-        return {}
     try:
         correlation = float(given)
     except ValueError:
-        return _read(Path(given))
+        try:
+            return read_visits(Path(given)).targets
+        except ModuleError as error:
+            raise UsageError(
+                f"`correlations`: cannot be used ({error}); expected a number, a module's {VISITS_NAME}, or a file of "
+                "`save_correlations`"
+            ) from error
     if not -1.0 < correlation < 1.0:
         raise UsageError(field="correlations", got=given, expected="a number between -1 and 1, or a file")
     return {"*": VisitErrors(correlation)}
 
 
-def _read(path: Path) -> dict[str, VisitErrors]:
+def _save(path: Path, visits: Visits) -> None:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        return from_plain(dict[str, VisitErrors], plain["targets"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"`correlations` {path}: cannot be used ({error}); expected a number, or a file that `ukb-infer changes` "
-            "wrote with `save_correlations`"
-        ) from error
-
-
-def _save(path: Path, known: Mapping[str, VisitErrors], run: Run) -> None:
-    _, facts = run.estimated
-    modules = [{key: str(m.get(key, "")) for key in ("name", "sha256")} for m in facts.modules]
-    plain = {"modules": modules, "targets": {name: asdict(errors) for name, errors in known.items()}}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, json.dumps(plain, indent=1) + "\n")
-    except OSError as error:
-        raise RunError(f"`save_correlations` {path} cannot be written ({error.strerror}); choose another") from error
+        write_visits(path, visits)
+    except ModuleError as error:
+        raise RunError(f"`save_correlations` {error}") from error

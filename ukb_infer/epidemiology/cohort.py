@@ -20,6 +20,7 @@ from ukb_infer.evaluation import read_predictions
 from ukb_infer.evaluation.cross_validation import CrossValidation, is_cross_validation, read_cross_validation
 from ukb_infer.labels import Labels, read_definitions, read_id_list, read_labels
 from ukb_infer.labels.ids import plain_scan
+from ukb_infer.labels.reading import LabelSummary
 from ukb_infer.records import ScanKey
 from ukb_infer.runs.read import Run, read_run
 
@@ -27,6 +28,8 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Say = Callable[[str], None]
 
+#: Most targets whose labels are described one by one.
+_FEW_LINES = 3
 #: What is known of the relation between the module and the labelled scans.
 #: ``unseen``: the user says that it never saw them; ``out-of-fold``: their estimates come from networks that did not;
 #: ``unknown``: nothing says so.
@@ -197,7 +200,7 @@ def _measured(
     labels = _labels(sources, estimated, {n: u for n, u in sources.units.items() if n not in units})
     values = labels.matrix(keys)
     listed, matching = labels.count_matches(keys)
-    notes += map(str, labels.summaries)
+    notes += _described(labels.summaries)
     if matching < listed:
         notes.append(f"{matching} of {listed} labelled participants (or scans) are in the run")
     if not np.isfinite(values).all(axis=1).any():
@@ -206,6 +209,16 @@ def _measured(
             "instance with the run's estimates.csv"
         )
     return {n: values[:, k] for k, n in enumerate(estimated)}
+
+
+def _described(summaries: Sequence[LabelSummary]) -> list[str]:
+    """A line for each of a few targets, one line for many."""
+    if len(summaries) <= _FEW_LINES:
+        return list(map(str, summaries))
+    present = [s.present for s in summaries]
+    special = sum(s.special_codes + s.not_finite for s in summaries)
+    tail = f"; {special} special codes and non-finite values made missing" if special else ""
+    return [f"labels: {len(summaries)} targets, {min(present)} to {max(present)} values each{tail}"]
 
 
 # -- did the module see the labelled scans? ----------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize
 
+from ukb_infer.epidemiology.disclosure import clipped, robust_scale, step_of, to_step
+
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
@@ -24,8 +26,9 @@ Bool = NDArray[np.bool_]
 FEWEST, FEWEST_OF_LEVEL = 200, 50
 #: Quantiles at which the knots lie; splines are lines outside.
 _KNOTS = (0.025, 0.25, 0.5, 0.75, 0.975)
-#: The ends of a covariate's range are its fifth lowest and highest value: no one person's.
-_END = 4
+#: A knot is the mean of so many neighbours, and the end of a covariate's range that of its lowest or highest: no one
+#: person's value.
+_NEIGHBOURS = 10
 _POWERS = (1.0, 0.5, 0.0)
 _ROUNDS, _TOLERANCE = 50, 1e-6
 #: Residuals are made normal by a curve fitted to at most so many groups of neighbours.
@@ -56,8 +59,8 @@ class Term:
             counts = values.value_counts()
             return cls(name, levels=tuple(sorted(map(str, counts[counts >= FEWEST_OF_LEVEL].index))))
         numbers = np.sort(np.asarray(values, np.float64))
-        knots = sorted({float(f"{q:.3g}") for q in np.quantile(numbers, _KNOTS)})
-        ends = float(f"{numbers[_END]:.3g}"), float(f"{numbers[-1 - _END]:.3g}")
+        knots = sorted({_near(numbers, q) for q in _KNOTS})
+        ends = _near(numbers, 0.0), _near(numbers, 1.0)
         few = len(np.unique(numbers)) < 10 or len(knots) < len(_KNOTS)
         return cls(name, tuple(knots) if not few else (ends if ends[0] < ends[1] else (ends[0], ends[0] + 1.0)), ends)
 
@@ -80,6 +83,12 @@ class Term:
             return np.zeros(len(values), bool)
         numbers = np.asarray(values, np.float64)
         return (numbers < self.ends[0]) | (numbers > self.ends[1])
+
+
+def _near(ordered: Float64, level: float) -> float:
+    """Mean of the values around a quantile of (N,) ascending values, to three digits."""
+    start = min(max(round(level * len(ordered)) - _NEIGHBOURS // 2, 0), max(len(ordered) - _NEIGHBOURS, 0))
+    return float(f"{ordered[start : start + _NEIGHBOURS].mean():.3g}")
 
 
 def design(terms: Sequence[Term], table: pd.DataFrame) -> Float64:
@@ -111,21 +120,19 @@ class LocationScale:
 
     @classmethod
     def fit(cls, columns: Float64, values: Float64) -> LocationScale:
-        """Fit by maximum likelihood of the normal distribution; coefficients are rounded.
-
-        Rounding to about a tenth of the standard error hides the part of any one person.
+        """Fit by maximum likelihood of the normal distribution; coefficients are rounded to hide any one person's part.
 
         Args:
             columns: (N, p).
             values: (N,).
         """
-        inverse = np.linalg.pinv(columns.T @ columns)
+        inverse = np.asarray(np.linalg.pinv(columns.T @ columns), np.float64)
         free = len(values) / (len(values) - columns.shape[1])
         gamma = np.zeros(columns.shape[1])
         gamma[0] = np.log(np.var(values))
         for _ in range(_ROUNDS):
             weighted = columns * np.exp(-columns @ gamma)[:, None]
-            covariance = np.linalg.pinv(weighted.T @ columns)
+            covariance = np.asarray(np.linalg.pinv(weighted.T @ columns), np.float64)
             beta = covariance @ (weighted.T @ values)
             excess = free * (values - columns @ beta) ** 2 * np.exp(-columns @ gamma) - 1.0
             step = inverse @ (columns.T @ excess)
@@ -133,9 +140,9 @@ class LocationScale:
             gamma = gamma + step / max(1.0, moved)
             if moved < _TOLERANCE:
                 break
-        spread = np.sqrt(np.diag(covariance)), np.sqrt(2.0 * np.diag(inverse))
+        parts = weighted * (values - columns @ beta)[:, None] @ covariance, columns * excess[:, None] @ inverse
         rounded = tuple(tuple(float(f"{v:.2g}") for v in row) for row in covariance)
-        return cls(_rounded(beta, spread[0]), _rounded(gamma, spread[1]), rounded)
+        return cls(_rounded(beta, covariance, parts[0]), _rounded(gamma, 2.0 * inverse, parts[1]), rounded)
 
     def apply(self, columns: Float64, values: Float64) -> Float64:
         """(N,) values standardized."""
@@ -147,10 +154,26 @@ class LocationScale:
         return np.asarray(np.sqrt(np.maximum(variance * np.exp(-columns @ self.log_variance), 0.0)), np.float64)
 
 
-def _rounded(values: Float64, errors: Float64) -> tuple[float, ...]:
-    """Values rounded to the power of ten next to a tenth of their standard errors."""
-    places = [-round(np.log10(0.1 * e)) if e > 0 else 6 for e in errors]
-    return tuple(round(float(v), int(p)) for v, p in zip(values, places, strict=True))
+def _rounded(values: Float64, covariance: Float64, parts: Float64) -> tuple[float, ...]:
+    """Coefficients, one after the other rounded to a step that exceeds what any one person contributes to it.
+
+    The later ones make up for the rounding of the earlier ones, as they would if these had been given.
+
+    Args:
+        values: (p,) coefficients.
+        covariance: (p, p) of their errors.
+        parts: (N, p) what each person contributes to them.
+    """
+    spread = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    root = np.linalg.cholesky(covariance / np.outer(spread, spread) + 1e-9 * np.eye(len(values)))
+    largest = np.abs(np.linalg.solve(root, (parts / spread).T)).max(axis=1)
+    made, moved = values.copy(), np.zeros(len(values))
+    for k in np.flatnonzero(spread > 1e-12 * spread.max()):
+        scale = spread[k] * root[k, k]
+        step = step_of(max(0.1, 2.0 * largest[k]) * scale)
+        made[k] = to_step(wanted := values[k] + spread[k] * (root[k, :k] @ moved[:k]), step)
+        moved[k] = (made[k] - wanted) / scale
+    return tuple(map(float, made))
 
 
 @dataclass(frozen=True)
@@ -164,25 +187,38 @@ class Shape:
 
     @classmethod
     def fit(cls, values: Float64) -> Shape:
-        """Fit by maximum likelihood to (N,) standardized values."""
+        """Fit by maximum likelihood to (N,) standardized values; rounded as the coefficients are."""
         ordered = np.sort(values)
         means = np.array([part.mean() for part in np.array_split(ordered, min(_GROUPS, len(ordered)))])
+        bounds = [(-3.0, 3.0), (-2.0, 2.0), (-2.0, 2.0), (-1.2, 1.2)]
 
         def loss(given: Float64) -> float:
-            u = (means - given[0]) * np.exp(-given[1])
-            inner = np.exp(given[3]) * np.arcsinh(u) - given[2]
-            slope = np.logaddexp(inner, -inner) - np.log(2.0) + given[3] - given[1] - 0.5 * np.log1p(u**2)
-            return float(np.mean(0.5 * np.sinh(inner) ** 2 - slope))
+            return float(np.mean(_losses(given, means)))
 
-        bounds = [(-3.0, 3.0), (-2.0, 2.0), (-2.0, 2.0), (-1.2, 1.2)]
         found = minimize(loss, np.zeros(4), method="L-BFGS-B", bounds=bounds).x
-        centre, width, skew, tail = (round(float(v), 3) for v in found)
+        slopes = [(_losses(found + h, values) - _losses(found - h, values)) / 2e-4 for h in 1e-4 * np.eye(4)]
+        scores = np.stack(slopes, axis=1)
+        covariance = np.asarray(np.linalg.pinv(scores.T @ scores), np.float64)
+        centre, width, skew, tail = _rounded(found, covariance, scores @ covariance)
         return cls(centre, float(np.exp(width)), skew, float(np.exp(tail)))
 
     def apply(self, values: Float64) -> Float64:
         """(N,) normal scores, before the last standardization."""
         inner = self.tail * np.arcsinh((values - self.centre) / self.width) - self.skew
         return np.asarray(np.sinh(np.clip(inner, -20.0, 20.0)), np.float64)
+
+
+def _losses(given: Float64, values: Float64) -> Float64:
+    """(N,) negative log-likelihoods of values under a shape.
+
+    Args:
+        given: (4,) centre, log of width, skew, log of tail.
+        values: (N,) standardized.
+    """
+    u = (values - given[0]) * np.exp(-given[1])
+    inner = np.exp(given[3]) * np.arcsinh(u) - given[2]
+    slope = np.logaddexp(inner, -inner) - np.log(2.0) + given[3] - given[1] - 0.5 * np.log1p(u**2)
+    return np.asarray(0.5 * np.sinh(inner) ** 2 - slope, np.float64)
 
 
 @dataclass(frozen=True)
@@ -201,6 +237,8 @@ class Curve:
             columns: (N, p) of the design.
             values: (N,) transformed.
         """
+        scale = robust_scale(values)
+        values = clipped(values, scale) if scale > 0 else values
         first = LocationScale.fit(columns, values)
         left = first.apply(columns, values)
         shape = Shape.fit(left)

@@ -9,9 +9,14 @@ Control (2012), chapters 4 and 5; UK Biobank allows no counts below 5.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ukb_infer.errors import UsageError
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -25,6 +30,27 @@ CLIP = 8.0
 _MEAN_STEP, _SD_STEP = 2.0 * CLIP, 0.5 * CLIP**2
 #: Fewest people of a mean, of an sd, and beyond a quantile, in smallest counts.
 _FOR_MEAN, _FOR_SD, _BEYOND = 8, 40, 3
+
+#: Most characters of a word, and what may name one person.
+_LONGEST = 40
+_REVEALING = re.compile(r"[0-9]{6,}|[/\\@]")
+
+
+def refuse_revealing(words: Iterable[str], where: str) -> None:
+    """Refuse words that may be free text or name one person.
+
+    Args:
+        words: levels of a column.
+        where: the option and column, for the message.
+
+    Raises:
+        UsageError: without the word.
+    """
+    if any(len(word) > _LONGEST or _REVEALING.search(word) for word in words):
+        raise UsageError(
+            f"{where} has a value longer than {_LONGEST} characters, or one like a number, path or address of one "
+            "person; use a column of a few codes"
+        )
 
 
 def rounded_count(count: int, smallest: int) -> int:
@@ -73,6 +99,16 @@ def step_of(least: float) -> float:
     """
     power = 10.0 ** np.floor(np.log10(least))
     return float(f"{next(m for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9)) * power:.1g}")
+
+
+def one_digit_up(value: float) -> float:
+    """A positive value rounded up to one digit.
+
+    >>> [one_digit_up(x) for x in (0.31, 0.02, 96.0)]
+    [0.4, 0.02, 100.0]
+    """
+    unit = 10.0 ** np.floor(np.log10(value))
+    return float(f"{np.ceil(value / unit * (1 - 1e-9)) * unit:.1g}")
 
 
 def to_step(value: float, step: float) -> float:

@@ -50,14 +50,16 @@ class Estimated:
         beta: (p,) coefficients.
         se: (p,) standard errors.
         df: (p,) degrees of freedom of the t distribution of the interval.
-        support: (p,) degrees of freedom of the variance itself (Satterthwaite), small if few participants make it up;
-            None where that was not asked.
+        support: (p,) degrees of freedom of the variance itself, small if few participants make it up; None where that
+            was not asked.
+        largest: (p,) largest contribution of one participant to the error of ``beta``; None if unknown.
     """
 
     beta: Float64
     se: Float64
     df: Float64
     support: Float64 | None = None
+    largest: Float64 | None = None
 
 
 def clustered(parts: Float64, people: Int64) -> Float64:
@@ -73,9 +75,16 @@ def clustered(parts: Float64, people: Int64) -> Float64:
     return np.column_stack([np.bincount(people, column, count) for column in parts.T])
 
 
-def _estimated(beta: Float64, sums: Float64, df: float) -> Estimated:
-    """From contributions, summed by participant."""
-    return Estimated(beta, np.sqrt(np.einsum("ij,ij->j", sums, sums)), np.full(len(beta), max(df, 1.0)))
+def estimated(beta: Float64, sums: Float64, df: float) -> Estimated:
+    """Coefficients with what their contributions say.
+
+    Args:
+        beta: (p,) coefficients.
+        sums: (participants, p) contributions, summed by participant.
+        df: degrees of freedom.
+    """
+    se = np.sqrt(np.einsum("ij,ij->j", sums, sums))
+    return Estimated(beta, se, np.full(len(beta), max(df, 1.0)), largest=np.abs(sums).max(axis=0))
 
 
 def labels_only(family: Family, data: Data) -> Estimated:
@@ -87,7 +96,7 @@ def labels_only(family: Family, data: Data) -> Estimated:
     """
     found = fit(family, data.true_design, data.true_outcome)
     who = np.unique(data.people[data.labelled], return_inverse=True)[1].astype(np.int64)
-    return _estimated(found.beta, clustered(found.parts, who), _df(data))
+    return estimated(found.beta, clustered(found.parts, who), _df(data))
 
 
 def naive(family: Family, data: Data) -> Estimated:
@@ -99,7 +108,7 @@ def naive(family: Family, data: Data) -> Estimated:
     """
     found = fit(family, data.design, data.outcome)
     sums = clustered(found.parts, data.people)
-    return _estimated(found.beta, sums, float(len(sums) - data.design.shape[1]))
+    return estimated(found.beta, sums, float(len(sums) - data.design.shape[1]))
 
 
 def chen_chen(family: Family, data: Data) -> Estimated:
@@ -125,9 +134,25 @@ def chen_chen(family: Family, data: Data) -> Estimated:
     weights, leverage = _weights(sums, shifts)
     beta = own.beta - weights @ (few.beta - everyone.beta)
     left = (sums - shifts @ weights.T) * leverage_factor(leverage)[:, None]
-    found = _estimated(beta, left, _df(data))
-    noise = np.einsum("ij,ij->j", left**2, left**2) - found.se**4 / data.labelled.sum()
-    return replace(found, support=2.0 * found.se**4 / np.maximum(noise, 1e-300))
+    return _corrected(beta, left, data, _df(data))
+
+
+def _corrected(beta: Float64, sums: Float64, data: Data, df: float) -> Estimated:
+    """Coefficients of an estimator that corrects estimates by the labelled whose measurement they miss.
+
+    If these are few, the variance is itself uncertain, and the t distribution has its degrees of freedom: those of a
+    sum of squares of normal contributions, each of a size of its own (Satterthwaite). The fourth power of such a one is
+    three times its squared variance. Source: Bell and McCaffrey, Survey Methodology 28 (2002) 169.
+
+    Args:
+        beta: (p,) coefficients.
+        sums: (participants, p) contributions, summed by participant.
+        data: rows.
+        df: degrees of freedom if all labelled tell the same.
+    """
+    found = estimated(beta, sums, df)
+    support = 3.0 * found.se**4 / np.maximum(np.einsum("ij,ij->j", sums**2, sums**2), 1e-300)
+    return replace(found, support=support, df=np.maximum(np.minimum(found.df, support), 1.0))
 
 
 def _weights(parts: Float64, moved: Float64) -> tuple[Float64, Float64]:
@@ -174,11 +199,11 @@ def ppi(family: Family, data: Data) -> Estimated:
     lambdas = np.clip(lambdas, 0.0, 1.0)
     if not family.is_smooth:
         gap = (scores[0].mean(axis=0) - scores[1].mean(axis=0)) @ own.inverse
-        return _estimated(own.beta - lambdas * gap, sums - moved * lambdas, _df(data) - 1.0)
+        return _corrected(own.beta - lambdas * gap, sums - moved * lambdas, data, _df(data) - 1.0)
     columns = [_ppi_column(family, data, own, weight) for weight in lambdas]
     beta = np.array([b[k] for k, (b, _) in enumerate(columns)])
     parts = np.column_stack([p[:, k] for k, (_, p) in enumerate(columns)])
-    return _estimated(beta, clustered(parts, data.people), _df(data) - 1.0)
+    return _corrected(beta, clustered(parts, data.people), data, _df(data) - 1.0)
 
 
 def _score(family: Family, design: Float64, outcome: Float64, beta: Float64) -> Float64:

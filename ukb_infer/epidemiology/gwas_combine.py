@@ -196,8 +196,9 @@ def _known_correlation(config: GwasCombineConfig) -> float | None:
             )
         return float(targets[names[0]]["correlation"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not one"
         raise UsageError(
-            f"`correlation`: got {given!r} ({error}), expected a number, or the {FACTS} that `gwas-inputs` wrote"
+            f"`correlation`: got {given!r} ({why}), expected a number, or the {FACTS} that `gwas-inputs` wrote"
         ) from error
 
 
@@ -218,7 +219,8 @@ def read_summary(path: Path, option: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep=r"\s+", dtype=str, keep_default_na=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{where}: cannot be read ({error}); expected summary statistics as text or .gz") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
+        raise UsageError(f"{where}: cannot be read ({why}); expected summary statistics as text or .gz") from error
     form = next((f for f in _FORMS.values() if all(c in table for c in f.values() if c)), None)
     if form is None:
         needed = "; ".join(f"{name}: {' '.join(filter(None, f.values()))}" for name, f in _FORMS.items())
@@ -226,7 +228,10 @@ def read_summary(path: Path, option: str) -> pd.DataFrame:
     if "TEST" in table and (table["TEST"] == "ADD").any():
         table = table[table["TEST"] == "ADD"]
     effect = table[form["effect"]]
-    other = table[form["other"]] if form["other"] else table["ALT"].where(effect == table["REF"], table["REF"])
+    if form["other"] or "OMITTED" in table:
+        other = table[form["other"] or "OMITTED"]
+    else:  # of PLINK 2 before the column OMITTED
+        other = table["ALT"].where(effect == table["REF"], table["REF"])
     found = pd.DataFrame({"chrom": table[form["chrom"]].str.removeprefix("chr"), "pos": table[form["pos"]],
                           "id": table[form["id"]], "effect_allele": effect, "other_allele": other})  # fmt: skip
     for name in ("beta", "se", "n"):

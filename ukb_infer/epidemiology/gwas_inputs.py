@@ -19,15 +19,17 @@ from scipy.stats import norm
 
 from ukb_infer.epidemiology.cohort import Sources, read_cohort
 from ukb_infer.epidemiology.phenotypes import column_names, target_names
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.runs.read import read_run
-from ukb_infer.storage import atomic_write_text
+from ukb_infer.storage import write_texts
 
 Float64 = NDArray[np.float64]
 
 #: What the three phenotypes of a target end in, in the order ``gwas-combine`` takes their results.
 PARTS = ("labelled_observed", "labelled_estimated", "unlabelled_estimated")
 FACTS = "gwas.json"
+#: Most targets that are described one by one.
+_FEW_LINES = 3
 #: Rank offset of the inverse normal transformation (Blom 1958).
 _BLOM = 3.0 / 8.0
 
@@ -155,14 +157,31 @@ def run_gwas_inputs(config: GwasInputsConfig, say: Callable[[str], None] = print
                               rank_normal=config.rank_normal)  # fmt: skip
     if len(set(inputs.eids)) < len(inputs.eids):
         raise UsageError("`instance`: some participants have several visits, and a GWAS takes one; choose 2 or 3")
-    for name, value in inputs.correlations.items():
-        count = int(inputs.phenotypes[f"{name}_{PARTS[0]}"].notna().sum())
-        say(f"{name}: {count} labelled, correlation with the estimate given the covariates {value:.3f}")
+    for line in _described(inputs):
+        say(line)
     if cohort.measured and cohort.relation == "unknown":
         say(
             "WARNING nothing says whether the module was trained on the labelled scans: their estimates may be too good"
         )
     return write_gwas_inputs(config.out, inputs, rank_normal=config.rank_normal)
+
+
+def _described(inputs: GwasInputs) -> list[str]:
+    """Labelled and correlation of each of a few targets, one line for many."""
+    known = {n: int(inputs.phenotypes[f"{n}_{PARTS[0]}"].notna().sum()) for n in inputs.correlations}
+    if len(known) > _FEW_LINES:
+        values = np.array(list(inputs.correlations.values()))
+        low, high = (
+            (f"{end:.3f}" for end in (np.nanmin(values), np.nanmax(values))) if np.isfinite(values).any() else "--"
+        )
+        return [
+            f"{len(known)} targets: {min(known.values())} to {max(known.values())} labelled, correlation with the "
+            f"estimate given the covariates {low} to {high} ({FACTS} has each)"
+        ]
+    return [
+        f"{name}: {count} labelled, correlation with the estimate given the covariates {inputs.correlations[name]:.3f}"
+        for name, count in known.items()
+    ]
 
 
 def _names(config: GwasInputsConfig) -> tuple[str, ...]:
@@ -208,12 +227,8 @@ def write_gwas_inputs(out: Path, inputs: GwasInputs, *, rank_normal: bool) -> li
                         "unlabelled": int(pheno[f"{n}_{PARTS[2]}"].notna().sum())}
                     for n, r in inputs.correlations.items()},
     }  # fmt: skip
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, (table, separator) in tables.items():
-            text = table.to_csv(sep=separator, index=False, na_rep="NA", float_format="%.8g", lineterminator="\n")
-            atomic_write_text(out / name, text)
-        atomic_write_text(out / FACTS, json.dumps(facts, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"`out` {out} cannot be written ({error.strerror}); choose another folder") from error
-    return [out / name for name in (*tables, FACTS)]
+    texts = {
+        name: table.to_csv(sep=separator, index=False, na_rep="NA", float_format="%.8g", lineterminator="\n")
+        for name, (table, separator) in tables.items()
+    }
+    return list(write_texts(out, texts | {FACTS: json.dumps(facts, indent=2) + "\n"}))

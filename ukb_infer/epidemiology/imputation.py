@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ukb_infer.epidemiology.estimators import Estimated, clustered
+from ukb_infer.epidemiology.estimators import Estimated, clustered, estimated
 from ukb_infer.epidemiology.families import LINEAR, POISSON, Family, fit, solve
 from ukb_infer.errors import RunError
 
@@ -202,6 +202,4 @@ def regression_calibration(family: Family, data: Exposure) -> Estimated:
     change = (slope_of * residual[:, None] - design * weight[:, None]).T @ wide / len(wide)
     parts = found.parts.copy()
     parts[data.labelled] += calibration.parts @ (found.inverse @ change).T
-    sums = clustered(parts, data.people)
-    df = float(len(few) - wide.shape[1])
-    return Estimated(found.beta, np.sqrt(np.einsum("ij,ij->j", sums, sums)), np.full(len(found.beta), max(df, 1.0)))
+    return estimated(found.beta, clustered(parts, data.people), float(len(few) - wide.shape[1]))

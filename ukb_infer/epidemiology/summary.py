@@ -1,12 +1,12 @@
-"""``summary``: counts, means, sds and quantile curves of a run that may leave the platform."""
+"""``summary``: counts, means, sds, curves and associations of a run that may leave the platform."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,27 +16,30 @@ from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
 from ukb_infer.epidemiology import disclosure
-from ukb_infer.epidemiology.cohort import one_scan_per_visit
+from ukb_infer.epidemiology.cohort import Sources, one_scan_per_visit
 from ukb_infer.epidemiology.phenotypes import read_phenotypes
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.epidemiology.summary_models import SharedModel, shared_associations, shared_reference
+from ukb_infer.errors import UsageError
 from ukb_infer.runs.read import Run, read_run
-from ukb_infer.storage import atomic_write_text
+from ukb_infer.storage import write_texts
 
 Float64 = NDArray[np.float64]
 Say = Callable[[str], None]
 
+#: Versions, rules, and the SHA-256 of each table, by which `report --summary` knows them.
 FACTS = "summary.json"
 #: Files of a summary with their columns, "by" standing for the column asked for.
 COUNTS, STATISTICS, QUANTILES, REASONS = "counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv"
+ASSOCIATIONS, REFERENCE = "associations.csv", "reference.json"
+_OPTIONAL = {ASSOCIATIONS, REFERENCE}
 QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 ALL = "all"
 _SEXES = ("female", "male")
 #: Ends of the bands of age: fixed, as a choice would let one person be singled out.
 _AGES = (0, 50, 60, 70, 80, 200)
 _FINE_AGES = (0, *range(45, 86, 5), 200)
-#: Most values, and most characters of a value, of a column that groups people; others are free text.
-_MOST_LEVELS, _LONGEST = 20, 40
-_REVEALING = re.compile(r"[0-9]{6,}|[/\\@]")
+#: Most values of a column that groups people; others are free text.
+_MOST_LEVELS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +47,19 @@ class SummaryConfig:
     """What to summarize.
 
     Attributes:
-        run: folder of ``predict``; ``phenotypes``: table with age and sex.
+        sources: run; phenotypes with age and sex, with height for reference curves; for ``models`` also labels and what
+            is known of the module's training. Its visit is the only one to use; without, the first of everyone.
         out: folder of the summary.
         by: a further column of few values that groups people, or "".
+        models: associations to summarize, as ``FORMULA`` or ``FAMILY: FORMULA``.
         min_count: fewest people behind any number, at least 5.
-        instance: the only visit to use; None for the first of everyone.
-        quality: of the estimates, "use" or "all".
     """
 
-    run: Path
-    phenotypes: Path
+    sources: Sources
     out: Path
     by: str = ""
+    models: tuple[str, ...] = ()
     min_count: int = disclosure.SMALLEST_COUNT
-    instance: int | None = None
-    quality: str = "use"
 
 
 def run_summary(config: SummaryConfig, say: Say = print) -> list[Path]:
@@ -69,36 +70,47 @@ def run_summary(config: SummaryConfig, say: Say = print) -> list[Path]:
         say: receives notes, which name no participant.
 
     Raises:
-        UsageError: a smallest count below 5, unusable tables, or free text to group by.
+        UsageError: a smallest count below 5, unusable tables, free text to group by, or a model of a small group.
         RunError: no estimates, or a folder that cannot be written.
     """
     if config.min_count < disclosure.SMALLEST_COUNT:
         raise UsageError(field="min_count", got=config.min_count, expected=f"at least {disclosure.SMALLEST_COUNT}")
-    whole = read_run(config.run)
-    run = one_scan_per_visit(whole.usable() if config.quality == "use" else whole, config.instance)
-    names = ["sex", "age", *filter(None, [config.by])]
-    phenotypes = read_phenotypes(config.phenotypes, list(dict.fromkeys(names)), run.keys, None, say)
-    people, estimates = people_of(run, phenotypes, config.by)
+    models = [SharedModel.of(text) for text in config.models]
+    if config.sources.phenotypes is None:
+        raise UsageError(field="phenotypes", got="nothing", expected="a table with age and sex")
+    texts = _contents(config, models, say)
+    files = write_texts(config.out, texts)
+    for name in _OPTIONAL - set(texts):  # of an earlier summary
+        (config.out / name).unlink(missing_ok=True)
+    return list(files)
+
+
+def _contents(config: SummaryConfig, models: Sequence[SharedModel], say: Say) -> dict[str, str]:
+    """Text of every file by name."""
+    sources, smallest = config.sources, config.min_count
+    assert sources.phenotypes is not None
+    whole = read_run(sources.run)
+    run = one_scan_per_visit(whole.usable() if sources.quality == "use" else whole, sources.instance)
+    names = dict.fromkeys(["sex", "age", *filter(None, [config.by])])
+    people, estimates = people_of(run, read_phenotypes(sources.phenotypes, list(names), run.keys, None, say), config.by)
     _, facts = run.estimated
-    units = {t.name: t.unit for t in facts.targets}
-    tables = summarize(people, estimates, units, config.min_count, by=config.by) | {
-        REASONS: _reasons(whole, config.min_count)
-    }
+    tables = summarize(people, estimates, {t.name: t.unit for t in facts.targets}, smallest, by=config.by)
+    tables[REASONS] = _reasons(whole, smallest)
     shown = tables[COUNTS].iloc[0]["participants"]
-    say(f"about {shown} participants summarized; groups of fewer than {config.min_count} are in no number")
+    say(f"about {shown} participants summarized; groups of fewer than {smallest} are in no number")
+    associations, reported = shared_associations(models, sources, smallest, say)
+    if models:
+        tables[ASSOCIATIONS] = associations
+    texts = {name: table.to_csv(index=False, lineterminator="\n") for name, table in tables.items()}
+    if (reference := shared_reference(run, sources, smallest, say)) is not None:
+        texts[REFERENCE] = reference.text()
     about = {
-        "ukb_infer": __version__, "min_count": config.min_count, "by": config.by, "instance": config.instance,
-        "quality": config.quality, "clipped_at_robust_sds": disclosure.CLIP,
+        "ukb_infer": __version__, "min_count": smallest, "by": config.by, "instance": sources.instance,
+        "quality": sources.quality, "clipped_at_robust_sds": disclosure.CLIP, "associations": reported,
         "modules": [{k: str(m.get(k, "")) for k in ("name", "version", "sha256", "warning")} for m in facts.modules],
     }  # fmt: skip
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            atomic_write_text(config.out / name, table.to_csv(index=False, lineterminator="\n"))
-        atomic_write_text(config.out / FACTS, json.dumps(about, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another folder") from error
-    return [config.out / name for name in (*tables, FACTS)]
+    about["tables"] = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return texts | {FACTS: json.dumps(about, indent=2) + "\n"}
 
 
 def people_of(run: Run, phenotypes: pd.DataFrame, by: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -136,11 +148,7 @@ def _levels(values: pd.Series, by: str) -> pd.Series:
             f"`by`: {by} has {len(distinct)} different values, expected at most {_MOST_LEVELS}: free text and "
             "measurements cannot be shown; use a column of a few codes or bands"
         )
-    if any(len(word) > _LONGEST or _REVEALING.search(word) for word in distinct):
-        raise UsageError(
-            f"`by`: {by} has a value longer than {_LONGEST} characters, or one like a number, path or address of one "
-            "person; use a column of a few codes"
-        )
+    disclosure.refuse_revealing(distinct, f"`by`: {by}")
     return words
 
 

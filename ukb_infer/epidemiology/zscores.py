@@ -80,6 +80,10 @@ class Reference:
             columns[f"{name}_percentile"] = 100.0 * norm.cdf(found[0])
         return pd.DataFrame({"outside_reference": outside, **columns})
 
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
     def save(self, path: Path) -> None:
         """Write it as JSON.
 
@@ -88,7 +92,7 @@ class Reference:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+            atomic_write_text(path, self.text())
         except OSError as error:
             raise RunError(f"`save_reference` {path} cannot be written ({error.strerror}); choose another") from error
 
@@ -119,9 +123,10 @@ def fit_reference(run: Run, covariates: pd.DataFrame, names: tuple[str, ...]) ->
         UsageError: too few people.
     """
     table, facts = run.estimated
-    order = table["instance"].fillna(-1).argsort(kind="stable")
+    person = table["eid"].where(table["eid"] != "", table["scan"])
+    order = np.argsort(table["instance"].fillna(-1).to_numpy(int), kind="stable")
     first = np.zeros(len(table), bool)
-    first[order[~(table["eid"].where(table["eid"] != "", table["scan"])).iloc[order].duplicated()]] = True
+    first[order[~person.iloc[order].duplicated().to_numpy()]] = True
     complete = first & covariates.notna().all(axis=1).to_numpy()
     rows = {sex: complete & np.asarray(covariates["sex"] == float(sex), bool) for sex in _SEXES}
     enough = {sex: kept for sex, kept in rows.items() if kept.sum() >= FEWEST}
@@ -164,8 +169,9 @@ def read_reference(path: Path) -> Reference:
             raise ValueError(f"no reference of version {_VERSION}")
         return from_plain(Reference, plain)
     except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"`reference` {path}: cannot be used ({error}); expected a file that `ukb-infer zscores` wrote with "
+            f"`reference` {path}: cannot be used ({why}); expected a file that `ukb-infer zscores` wrote with "
             "`save_reference`"
         ) from error
 

@@ -22,6 +22,7 @@ from ukb_infer.imaging.recipes import RECIPES, get_recipe
 from ukb_infer.modules import checks, version1
 from ukb_infer.modules.calibration import Calibration
 from ukb_infer.modules.checks import Line, LineOrNothing, Number, Positive, Prose, Setting, expected, from_json, wrong
+from ukb_infer.modules.visits import VISITS_NAME, MadeBy, read_visits
 from ukb_infer.regression.log_variance import LOG_VARIANCES, LogVariance
 from ukb_infer.storage import sha256_file
 from ukb_infer.text import suggest
@@ -352,6 +353,11 @@ class ModuleManifest:
         plain = {k: v for k, v in bare.to_dict().items() if k not in ("schema_version", "training")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def made_by(self) -> MadeBy:
+        """Name and hash."""
+        return MadeBy(self.name, self.hash)
+
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON, in the schema version of the manifest."""
         plain = asdict(self)
@@ -449,4 +455,10 @@ def verify_module(folder: Path) -> list[str]:
         manifest = read_manifest(folder)
     except ModuleError as error:
         return [str(error)]
-    return [problem for member in manifest.files if (problem := check_member_file(folder, member))]
+    problems = [problem for member in manifest.files if (problem := check_member_file(folder, member))]
+    try:
+        if (folder / VISITS_NAME).exists():
+            read_visits(folder / VISITS_NAME)
+    except ModuleError as error:
+        problems.append(str(error))
+    return problems

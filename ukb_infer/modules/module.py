@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
 from ukb_infer.modules.calibration import half_width_of
+from ukb_infer.modules.card import CARD_NAME, update_card
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
@@ -37,6 +38,7 @@ from ukb_infer.modules.manifest import (
     read_manifest,
 )
 from ukb_infer.modules.outliers import OutlierReference, read_outliers
+from ukb_infer.modules.visits import VISITS_NAME
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
 from ukb_infer.networks.build import PROJECTION
 from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose_backend
@@ -488,7 +490,7 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
 
 
 def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
-    """Replace the manifest of a module atomically; weights and schema version stay.
+    """Replace the manifest of a module atomically, and let its card follow; weights and schema version stay.
 
     Args:
         folder: of the module.
@@ -497,12 +499,14 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
     Raises:
         ModuleError: the members differ, or the file cannot be written.
     """
-    if read_manifest(folder).files != manifest.files:
+    before = read_manifest(folder)
+    if before.files != manifest.files:
         raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
     try:
         _write_manifest(folder, manifest)
     except (OSError, ValueError) as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
+    _update_card(folder, before, manifest)
 
 
 def _write_manifest(folder: Path, manifest: ModuleManifest) -> None:
@@ -535,13 +539,14 @@ def copy_module(source: Path, folder: Path, manifest: ModuleManifest, *, note: s
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             new = Path(work) / "module"
             new.mkdir()
-            for name in (*(member.file for member in manifest.files), README_NAME):
+            for name in (*(member.file for member in manifest.files), README_NAME, CARD_NAME, VISITS_NAME):
                 if (source / name).is_file():
                     shutil.copyfile(source / name, new / name)
             readme = new / README_NAME
             before = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n"
             atomic_write_text(readme, f"{before.rstrip()}\n\n{note}\n")
             _write_manifest(new, manifest)
+            _update_card(new, read_manifest(source), manifest)
             _exchange(new, folder, Path(work) / "replaced")
     except OSError as error:
         raise ModuleError(
@@ -549,13 +554,16 @@ def copy_module(source: Path, folder: Path, manifest: ModuleManifest, *, note: s
         ) from error
 
 
-def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> ModuleManifest:
+def add_outliers(
+    folder: Path, reference: OutlierReference, fitted_on: str, manifest: ModuleManifest | None = None
+) -> ModuleManifest:
     """Give a module an outlier reference, in place of an earlier one; the manifest is written last.
 
     Args:
         folder: of the module.
         reference: of its networks' features.
         fitted_on: what the reference scans were, for the manifest.
+        manifest: to write in place of the folder's, with the same members.
 
     Returns:
         The manifest as written, in the newest version.
@@ -563,7 +571,7 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
     Raises:
         ModuleError: the module cannot be read or written.
     """
-    manifest = read_manifest(folder)
+    manifest = manifest or read_manifest(folder)
     try:
         outputs = _write_outliers(folder, manifest, reference, fitted_on)
         changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
@@ -574,7 +582,18 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
         raise ModuleError(
             f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
         ) from error
+    _update_card(folder, manifest, changed)
     return changed
+
+
+def _update_card(folder: Path, before: ModuleManifest, after: ModuleManifest) -> None:
+    try:
+        update_card(folder, before, after)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModuleError(
+            f"{folder / CARD_NAME}: does not follow the new manifest, as it cannot be read or written ({error}); "
+            "free space or restore access, then run the same command again"
+        ) from error
 
 
 def save_module(

@@ -9,14 +9,14 @@ A score becomes a percentile by the scores of reference scans that had no part i
 folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
 reference scans can flag a scan too.
 
-The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``, and
-their mean picture, from which explanations start.
+The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``
+(:mod:`ukb_infer.modules.plausibility`), and their mean picture, from which explanations start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ from safetensors.numpy import save as to_bytes
 from scipy.linalg import eigh
 
 from ukb_infer.errors import ModuleError, UsageError
-from ukb_infer.targets.rules import rules_of
+from ukb_infer.modules.plausibility import fit_rules
+from ukb_infer.regression import Mixture
 
 if TYPE_CHECKING:
     from ukb_infer.imaging.recipe import ImageForm
@@ -50,8 +51,6 @@ _BATCH = 16
 #: Arrays of the file and their dimensions; rules follow under names with this prefix.
 _SHAPES, _RULE = {"mean": 1, "components": 2, "variances": 1, "rest": 0, "scores": 1}, "rule "
 _PICTURE = "picture"
-#: Fewest reference scans for limits of rules; they are this multiple of the 99.5th percentile of the deviation.
-MIN_FOR_RULES, RULE_MARGIN = 200, 2.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class OutlierReference:
         variances: (C,) along them.
         rest: () variance outside them.
         scores: (n,) rising: scores of reference scans that had no part in their fit.
-        rules: centre and largest deviation of the residual of each rule of ``ukb_infer.targets.rules``, by its words;
-            empty with fewer reference scans than ``MIN_FOR_RULES``.
+        rules: limits of the rules, as ``plausibility.fit_rules`` gives them; in modules made before, the median and the
+            largest deviation of each residual in natural units. Empty where the reference scans are too few.
         picture: (channels, rows, cols) mean of the reference scans, rounded to the recipe's type; None in modules
             made before it was kept.
     """
@@ -91,22 +90,6 @@ class OutlierReference:
         arrays = {name: np.asarray(getattr(self, name), order="C") for name in _SHAPES}
         picture = {} if self.picture is None else {_PICTURE: np.asarray(self.picture, order="C")}
         return bytes(to_bytes(arrays | picture | {_RULE + words: limits for words, limits in self.rules.items()}))
-
-    def contradictions(self, names: Sequence[str], means: Float64) -> list[str]:
-        """Rules that one scan's estimates break by more than reference scans do, a sentence each.
-
-        Args:
-            names: of T targets.
-            means: (T,) estimates, natural units.
-        """
-        found = []
-        for rule in rules_of(names):
-            if rule.words in self.rules:
-                centre, limit = map(float, self.rules[rule.words])
-                offset = float(rule.residual(names, means[None])[0]) - centre
-                if (offset if rule.kind == "at_most" else abs(offset)) > limit:
-                    found.append(f"{rule.words} is off by {offset:+.3g} (limit {limit:.3g})")
-        return found
 
 
 def join_features(features: NDArray[Any]) -> Float64:
@@ -190,27 +173,6 @@ def fit_outliers(features: NDArray[Any]) -> OutlierReference:
     )  # fmt: skip
 
 
-def fit_rules(names: Sequence[str], means: Float64) -> dict[str, NDArray[np.float32]]:
-    """Limits of the rules from the estimates of ordinary scans.
-
-    Args:
-        names: of T targets.
-        means: (N, T) estimates, natural units.
-
-    Returns:
-        Centre and largest deviation of each rule, by its words; none for too few scans.
-    """
-    if len(means) < MIN_FOR_RULES:
-        return {}
-    limits = {}
-    for rule in rules_of(names):
-        residual = rule.residual(names, means)
-        centre = float(np.median(residual))
-        widest = RULE_MARGIN * float(np.quantile(np.abs(residual - centre), 0.995))
-        limits[rule.words] = np.array([centre, widest], np.float32)
-    return limits
-
-
 def fit_reference(
     module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
 ) -> tuple[OutlierReference, int]:
@@ -228,9 +190,9 @@ def fit_reference(
         UsageError: too few projections.
     """
     seen = _MeanPicture(module.recipe)
-    features, means = features_of(module, seen.watch(images), report)
-    reference = replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, means))
-    return replace(reference, picture=seen.mean), len(means)
+    features, estimates = features_of(module, seen.watch(images), report)
+    reference = replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, estimates))
+    return replace(reference, picture=seen.mean), len(estimates.mean)
 
 
 class _MeanPicture:
@@ -255,8 +217,8 @@ class _MeanPicture:
 
 def features_of(
     module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
-) -> tuple[NDArray[np.float32], Float64]:
-    """Features of every member, (K, N, F) float32, and estimates, (N, T) in natural units.
+) -> tuple[NDArray[np.float32], Mixture]:
+    """Features of every member, (K, N, F) float32, and calibrated estimates, (N, T) in natural units.
 
     Args:
         module: whose networks are asked, on its device.
@@ -265,16 +227,16 @@ def features_of(
     """
     import torch
 
-    rest, parts, means, done = iter(images), [], [np.empty((0, len(module.manifest.targets)))], 0
+    none = np.empty((0, len(module.manifest.targets)))
+    rest, parts, estimates, done = iter(images), [], [Mixture(none, none, none)], 0
     while batch := list(islice(rest, _BATCH)):
         heads, features = module.predict_with_features(torch.from_numpy(np.stack(batch)))
         parts.append(features)
-        means.append(module.to_estimates(heads).mean)
+        estimates.append(module.to_estimates(heads))
         done += len(batch)
         report(done)
-    return np.concatenate(parts, axis=1) if parts else np.empty(
-        (len(module.members), 0, 1), np.float32
-    ), np.concatenate(means)
+    joined = Mixture(*(np.concatenate([getattr(e, f.name) for e in estimates]) for f in fields(Mixture)))
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32), joined
 
 
 def read_outliers(path: Path, width: int) -> OutlierReference:
@@ -293,7 +255,7 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
     picture = found.pop(_PICTURE, None)
     rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
-    right = set(found) == set(_SHAPES) and all(v.shape == (2,) for v in rules.values())
+    right = set(found) == set(_SHAPES) and all(v.shape in ((2,), (4,)) for v in rules.values())
     right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
     right = right and all(v.dtype == np.float32 and np.isfinite(v).all() for v in (*found.values(), *rules.values()))
     if right:

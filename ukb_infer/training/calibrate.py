@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, read_cross_validation
-from ukb_infer.modules import Calibration, ModuleManifest, ModuleTarget, find_module, read_manifest, update_manifest
+from ukb_infer.modules import (
+    Calibration,
+    ModuleManifest,
+    ModuleTarget,
+    find_module,
+    load_module,
+    read_manifest,
+    update_manifest,
+)
 from ukb_infer.modules.calibration import METHODS, fit_target, half_width_of, labels_needed
 from ukb_infer.modules.combination import combination_key, write_combination
+from ukb_infer.modules.module import add_outliers
+from ukb_infer.modules.plausibility import MIN_FOR_RULES, fit_rules
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.training.ensemble import UNCALIBRATED
@@ -85,13 +95,30 @@ def run_calibrate(
     found = _read(folder, manifest, accept, say)
     places = [found.targets.index(target.name) for target in manifest.targets]
     note = f"out-of-fold predictions, {found.facts['folds']} folds by participant"
-    calibrated, fitted = fit_module(
-        manifest, found.predictions.select((slice(None), places)), found.labels[:, places], method=method, note=note
-    )
+    predictions = found.predictions.select((slice(None), places))
+    calibrated, fitted = fit_module(manifest, predictions, found.labels[:, places], method=method, note=note)
     _tell(fitted, folder, say)
     if not dry_run:
-        update_manifest(home, replace(calibrated, warning=manifest.warning.replace(UNCALIBRATED, "").strip()))
+        calibrated = replace(calibrated, warning=manifest.warning.replace(UNCALIBRATED, "").strip())
+        _write(home, calibrated, predictions, say)
     return fitted
+
+
+def _write(home: Path, manifest: ModuleManifest, predictions: Mixture, say: Callable[[str], None]) -> None:
+    """Write the calibrated manifest, and limits on contradictions in the standard deviations that it now gives."""
+    before = manifest.outputs.outliers
+    if before is None:
+        update_manifest(home, manifest)
+        return
+    reference = load_module(home).outliers
+    assert reference is not None
+    factors = np.array([target.calibration.factor for target in manifest.targets])
+    rules = fit_rules(manifest.target_names, calibrate(predictions, factors))
+    if reference.rules and not rules:
+        say(f"WARNING: {len(predictions.mean)} scans are too few for limits on estimates that contradict each other, "
+            f"expected {MIN_FOR_RULES}; `ukb-infer modules fit-outliers` sets them")  # fmt: skip
+    note = before.fitted_on.split("; ")[0] + ("; contradictions: out-of-fold predictions" if rules else "")
+    add_outliers(home, replace(reference, rules=rules), note, manifest)
 
 
 def fit_module(
