@@ -253,6 +253,17 @@ def test_without_labels_there_is_a_range_and_no_recommendation() -> None:
         assert wide["upper"] - wide["lower"] > 1.1 * (naive_row["upper"] - naive_row["lower"])
 
 
+def test_degrees_of_freedom_are_those_of_the_people_who_tell() -> None:
+    """Estimates are right but for 8 of 400 labelled, and as many in a hundred of the others."""
+    rng, people, few = np.random.default_rng(2), 100_000, 400
+    quantity, wrong = rng.normal(size=people), np.arange(people) % 50 == 0
+    estimate = quantity + wrong * np.where(np.arange(people) % 100, 1.0, -1.0)
+    labelled, design = np.arange(people) < few, np.ones((people, 1))
+    data = Data(design, estimate, design[:few], quantity[:few], labelled, np.arange(people))
+    assert labels_only(LINEAR, data).df == few - 1
+    assert 3 * 8 < chen_chen(LINEAR, data).df < 6 * 8  # of 8 equal parts 24; the variance of the others adds to it
+
+
 def test_precision_that_rests_on_few_labelled_is_reported() -> None:
     rng = np.random.default_rng(8)
     size = rng.normal(size=5000)

@@ -26,6 +26,7 @@ from ukb_infer.modules.card import (
     card_markdown,
     known_of_module,
     limits_of_module,
+    updated_card,
 )
 from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.outliers import MIN_SCANS
@@ -276,6 +277,8 @@ def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path:
     assert "None yet: `ukb-infer calibrate` adds it." not in text
     run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
     assert (module / CARD_NAME).read_text() == text
+    manifest = read_manifest(module)
+    assert updated_card(text, manifest, replace(manifest, name="other")).startswith("# other\n")
 
 
 def test_the_card_says_by_which_scans_outliers_are_known(tmp_path: Path) -> None:

@@ -67,6 +67,9 @@ def test_intervals_too_narrow_at_a_site_are_right_after_a_fit_on_its_labels(bodi
     made = read_manifest(module)
     (module / CARD_NAME).write_text(card_markdown(Card(name=made.name, known=known_of_module(made), tables={})))
     given = ["calibrate", str(tmp_path / "run"), "--module", str(module), "--labels", str(tmp_path / "labels.csv")]
+    result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "here"), "--dry-run"])
+    assert "nothing was written" in result.output
+    assert not (tmp_path / "here").exists()
     result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "here")])
     assert result.exit_code == 0, result.output
     assert "of 30 labels within the 95 % interval before; intervals become" in result.output
