@@ -4,6 +4,7 @@ The tables of docs/quality.md, in some twenty minutes each:
 
     python examples/swap_study.py --count 320 --healthy 0 --compare 25
     python examples/swap_study.py --count 320 --healthy 0 --compare 0 --regions
+    python examples/swap_study.py --count 320 --healthy 0 --compare 120 --legs
     python examples/swap_study.py --count 0 --healthy 7500 --compare 0
 """
 
@@ -19,7 +20,9 @@ import numpy as np
 
 from ukb_infer.imaging import project_stations
 from ukb_infer.phantom import ANOMALIES, render, sample_subject, truths
+from ukb_infer.phantom.anatomy import middle_mm
 from ukb_infer.phantom.population import Subject
+from ukb_infer.phantom.sampling import station_grids
 from ukb_infer.quality.sample import sample_stations
 from ukb_infer.quality.swaps import seams_of, treat_swaps
 from ukb_infer.records import Station, Stations
@@ -71,14 +74,14 @@ def draws(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     return rng.standard_normal(tuple(shape), np.float32)
 
 
-def restyle(stations: Body, index: int) -> tuple[Body, float]:
-    """The second style, and how far it moved the body, mm: texture, field, gains, leakage, noise, contrast, position.
+def restyle(stations: Body, index: int) -> tuple[Body, list[float]]:
+    """The second style (texture, field, gains, leakage, noise, contrast, position), and the moves of its stations, mm.
 
     Nothing in the package was set by looking at it.
     """
     rng = np.random.default_rng([SEED, index, 2])
     move, leak, bright = rng.uniform(-30.0, 30.0), rng.uniform((0.0, 0.0), (0.12, 0.06)), rng.uniform(0.8, 1.1)
-    noise, made = rng.uniform(9.0, 35.0), []
+    noise, made, moves = rng.uniform(9.0, 35.0), [], []
     spacing = float(stations[0].spacing_mm[1])
     cols = round(move / spacing)
     for own in stations:
@@ -86,6 +89,7 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
         field = np.exp(0.2 * smooth(rng, own)) * gain
         pair = []
         step = cols + int(rng.integers(-1, 2))
+        moves.append(step * spacing)
         for volume, scale in ((own.water, 1.0), (own.fat, bright)):
             moved = np.zeros(volume.shape, np.float32)
             moved[:, max(step, 0) : own.shape[1] + min(step, 0)] = volume[
@@ -97,7 +101,7 @@ def restyle(stations: Body, index: int) -> tuple[Body, float]:
         noisy = (np.hypot(v + noise * draws(rng, v.shape), noise * draws(rng, v.shape)) for v in mixed)
         new = [np.minimum(v, 4095).astype(np.uint16) for v in noisy]
         made.append(replace(own, water=new[0], fat=new[1]))
-    return tuple(made), cols * spacing
+    return tuple(made), moves
 
 
 def arm_of(own: Station, middle_mm: float) -> np.ndarray:
@@ -113,20 +117,24 @@ def arm_of(own: Station, middle_mm: float) -> np.ndarray:
     return np.broadcast_to((x[:, None] > border)[None], own.shape)
 
 
-def swap(stations: Body, case: Case, middle_mm: float) -> Body:
-    """Exchange water and fat of stations or legs, of their lower half, of an arm, or of a ball of 60 mm radius."""
+def swap(stations: Body, case: Case, middles: Sequence[np.ndarray]) -> Body:
+    """Exchange water and fat of stations or legs, of their lower half, of an arm, or of a ball of 60 mm radius.
+
+    ``middles`` are the places x of the body's middle in the slices of every station, where the legs meet.
+    """
     made = list(stations)
     for number, what in case:
-        own = made[number - 1]
+        own, middle = made[number - 1], middles[number - 1]
         x = float(own.position_mm[0]) + float(own.spacing_mm[1]) * np.arange(own.shape[1])
-        columns = x > middle_mm if "left" in what else x <= middle_mm if "right" in what else np.full(x.shape, True)
+        left = x[:, None] > middle
+        columns = left if "left" in what else ~left if "right" in what else np.full(left.shape, True)
         slices = np.arange(own.shape[2]) >= (own.shape[2] // 2 if what.endswith("part") else 0)
-        chosen = columns[None, :, None] & slices
+        chosen = columns[None] & slices
         if what == "arm part":
-            chosen = arm_of(own, middle_mm)
+            chosen = arm_of(own, float(middle.mean()))
         if what == "dome part":
             y, z = (float(own.spacing_mm[n]) * (np.arange(own.shape[n]) - own.shape[n] / 2) for n in (0, 2))
-            chosen = y[:, None, None] ** 2 + (x[None, :, None] - middle_mm + 70.0) ** 2 + z**2 < 60.0**2
+            chosen = y[:, None, None] ** 2 + (x[None, :, None] - middle.mean() + 70.0) ** 2 + z**2 < 60.0**2
         made[number - 1] = replace(
             own, water=np.where(chosen, own.fat, own.water), fat=np.where(chosen, own.water, own.fat)
         )
@@ -151,9 +159,9 @@ class Tally:
         counts["flagged"] += any(s.action != "none" for s in told)
         counts["corrected"] += any(s.action == "corrected" for s in told)
 
-    def swapped(self, stations: Body, case: Case, middle_mm: float, bmi: str, *, compare: bool) -> None:
+    def swapped(self, stations: Body, case: Case, middles: Sequence[np.ndarray], bmi: str, *, compare: bool) -> None:
         """One with a swap."""
-        scan, told = judge(swap(stations, case, middle_mm))
+        scan, told = judge(swap(stations, case, middles))
         self.decisions += len(told)
         expected = dict(case)
         for own in told:
@@ -211,10 +219,10 @@ def bodies(first: int, count: int, size: str) -> Iterator[tuple[int, Subject, st
         yield index, subject, name, render(subject, size).stations  # type: ignore[arg-type]
 
 
-def legs_mm(subject: Subject, case: Case) -> float:
-    """Where the legs of a subject that lies askew meet in the first of the swapped stations, x."""
-    height = {5: 0.43, 6: 0.31}.get(case[0][0], 0.6)
-    return subject.offset_x_mm + subject.lean_x * (height - 0.6) * subject.height_mm
+def middles_mm(subject: Subject, size: str, moves: Sequence[float]) -> list[np.ndarray]:
+    """Place x of the middle of a subject that lies askew, in the slices of every station."""
+    grids = station_grids(subject, size)  # type: ignore[arg-type]
+    return [middle_mm(subject, grid.z_mm) + move for grid, move in zip(grids, moves, strict=True)]
 
 
 def show(style: str, tally: Tally) -> None:
@@ -251,18 +259,24 @@ def main() -> None:
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
     parser.add_argument("--first", type=int, default=0, help="number of the first body, for --count 0")
     parser.add_argument("--regions", action="store_true", help="only the regional swaps")
+    parser.add_argument("--legs", action="store_true", help="only swaps of one leg")
     parser.add_argument("--size", default="small", choices=["small", "full"])
     given = parser.parse_args()
+    legs = [case for case in CASES if any(what in ("left", "right") for _, what in case)]
+    chosen = legs if given.legs else PARTS if given.regions else CASES + PARTS
     tallies = {"the package's phantoms": Tally(), "second style": Tally()}
     for index, subject, bmi, stations in bodies(given.first, given.count + given.healthy, given.size):
-        for tally, (body, moved) in zip(tallies.values(), ((stations, 0.0), restyle(stations, index)), strict=True):
+        for tally, (body, moves) in zip(
+            tallies.values(), ((stations, [0.0] * 6), restyle(stations, index)), strict=True
+        ):
+            middles = middles_mm(subject, given.size, moves)
             tally.person(body, bmi)
-            for effect in EFFECTS if index < (given.count + 3) // 4 else ():
+            for effect in EFFECTS if not given.legs and index < (given.count + 3) // 4 else ():
                 scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
-            for case in (*([] if given.regions else CASES), *PARTS) if index < given.count else ():
+            for case in chosen if index < given.count else ():
                 compare = index < given.compare and case in CASES
-                tally.swapped(body, case, legs_mm(subject, case) + moved, bmi, compare=compare)
+                tally.swapped(body, case, middles, bmi, compare=compare)
     for style, tally in tallies.items():
         show(style, tally)
 

@@ -1,11 +1,15 @@
-"""Rebuild models/phantom-demo from scratch: phantoms, projections, folds, training, calibration, table."""
+"""Rebuild models/phantom-demo from scratch: phantoms, projections, folds, training, calibration, table.
+
+With --only-reference, only its reference of ordinary scans (docs/outliers.md) is fitted anew; with --only-visits, only
+how its errors at two visits go together (docs/reference-curves.md).
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ukb_infer.demo.ensemble import DemoConfig, make_demo
+from ukb_infer.demo.ensemble import DemoConfig, make_demo, refit_reference
 from ukb_infer.demo.visits import fit_demo_visits
 
 
@@ -24,6 +28,7 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=DemoConfig.visits, help="pairs of visits; 0: none")
     parser.add_argument("--only-visits", action="store_true", help="make visits.json of the existing module")
     parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--only-reference", action="store_true", help="fit the outliers of the existing module")
     args = parser.parse_args()
     if args.only_visits:
         fit_demo_visits(args.out, args.work / "visits", pairs=args.visits, workers=args.workers)
@@ -31,6 +36,9 @@ def main() -> None:
     config = DemoConfig(
         args.training, args.calibration, args.evaluation, args.members, args.iterations, args.workers, args.visits
     )
+    if args.only_reference:
+        refit_reference(args.out, args.work, config)
+        return
     make_demo(args.out, args.work, config, overwrite=args.overwrite)
 
 

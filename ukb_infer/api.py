@@ -35,6 +35,7 @@ def project(
     strict: bool = False,
     recipe: str = DEFAULT_RECIPE,
     swaps: SwapMode = "flag",
+    keep_uncorrected: bool = False,
 ) -> Projection:
     """Fuse one scan and project it.
 
@@ -45,6 +46,7 @@ def project(
         strict: every flag is an error.
         recipe: a key of :data:`ukb_infer.imaging.recipes.RECIPES`.
         swaps: flag, correct or ignore fat-water swaps (``docs/quality.md``).
+        keep_uncorrected: ``.uncorrected`` is the array before swaps were corrected, None where none were.
 
     Returns:
         ``.image`` is the recipe's array, uint8 (3, 256, 256) by ``mimir-1``: water, fat, fat fraction; ``.flags`` the
@@ -60,7 +62,8 @@ def project(
     reading = ReadingOptions(expected_stations, allow_missing_stations, strict)
     check_reading(reading)
     check_swaps(swaps)
-    return project_path(Path(path), reading, recipe, partial(inspect_scan, swaps=swaps))
+    inspect = partial(inspect_scan, swaps=swaps)
+    return project_path(Path(path), reading, recipe, inspect, keep_uncorrected=keep_uncorrected)
 
 
 def stitch(
@@ -72,6 +75,7 @@ def stitch(
     allow_missing_stations: bool = False,
     strict: bool = False,
     swaps: SwapMode = "flag",
+    keep_uncorrected: bool = False,
 ) -> Stitch:
     """Fuse one scan's stations into one body.
 
@@ -83,6 +87,7 @@ def stitch(
         allow_missing_stations: use and flag a scan with fewer.
         strict: every flag is an error.
         swaps: flag, correct or ignore fat-water swaps (``docs/quality.md``).
+        keep_uncorrected: ``.uncorrected`` is the body before swaps were corrected, None where none were.
 
     Returns:
         ``.image(contrast)`` fuses one, (x to the right, y to the front, z up) float32; ``.grid.affine`` places it,
@@ -97,7 +102,8 @@ def stitch(
 
     options = ReadingOptions(expected_stations, allow_missing_stations, strict)
     check_swaps(swaps)
-    return stitch_path(Path(path), options, contrasts, str(spacing), partial(inspect_scan, swaps=swaps))
+    inspect = partial(inspect_scan, swaps=swaps)
+    return stitch_path(Path(path), options, contrasts, str(spacing), inspect, keep_uncorrected=keep_uncorrected)
 
 
 def predict(

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from tests.support.few_shot import write_case, write_label
 from ukb_infer.cli.app import app
+from ukb_infer.errors import UsageError
+from ukb_infer.evaluation.probe import ProbeConfig, read_probe_data
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -84,3 +86,17 @@ def test_probe(tmp_path: Path) -> None:
     assert code == 0
     assert text.startswith("auroc  ")
     assert "40 participants, classes 0, 1, 2 seeds" in text
+    (tmp_path / "pred").mkdir()
+    for name, vector in zip(people, features, strict=True):
+        np.save(tmp_path / "pred" / f"{name}.npy", vector.astype(np.float32))
+    code, again = run(
+        "probe", tmp_path / "pred", "--labels", tmp_path / "p.tsv", "--target", "sex", "--out", tmp_path / "out2",
+        "--seeds", 2, "--replicates", 50,
+    )  # fmt: skip
+    assert code == 0
+    assert again.splitlines()[:2] == text.splitlines()[:2]
+    np.save(tmp_path / "pred" / "sub_99.npy", np.ones((2, 2)))
+    with pytest.raises(UsageError, match="cannot be read together"):
+        read_probe_data(
+            ProbeConfig(embeddings=tmp_path / "pred", labels=tmp_path / "p.tsv", target="sex", out=tmp_path)
+        )

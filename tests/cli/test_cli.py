@@ -215,6 +215,6 @@ def test_a_module_is_made_calibrated_used_and_judged_from_the_command_line(tmp_p
     judged = run("evaluate", "run2", "--labels", str(truth), "--out", "agreement", "--replicates", "20")
     assert "| height | cm | 14 |" in judged
     assert (tmp_path / "agreement/figures/height.pdf").exists()
-    assert "finished result" in run("train", *data, *how, "--out", "mod", code=1)
+    assert "finished result" in run("train", *data, *how, "--out", "mod", code=2)
     assert "did you mean height" in run("train", *data[:-1], "hieght", *how, "--out", "x", code=2)
     assert "--unit" in run("train", *data, *how, "--out", "x", "--unit", "height", code=2)

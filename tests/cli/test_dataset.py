@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ukb_infer.cli.app import app
+from ukb_infer.errors import UsageError
 from ukb_infer.imaging.datasets import read_images
 
 
@@ -72,6 +73,14 @@ def test_wrong_usage_is_told(arguments: list[str], said: str) -> None:
     assert code != 0
     assert said in output
     assert not Path("x").exists()
+
+
+def test_the_sites_of_bodies_are_listed_and_data_that_is_missing_is_said(tmp_path: Path) -> None:
+    code, said = run("phantom", "--out", str(tmp_path / "x"), "--site", "list")
+    assert (code, (tmp_path / "x").exists()) == (0, False)
+    assert "second: 3 T, 4 stations of up to 200 x 256 x 76" in said
+    with pytest.raises(UsageError, match="nothere, which does not exist', expected a folder of images, or the table"):
+        read_images(tmp_path / "nothere")
 
 
 def test_the_sites_are_listed() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.made_runs import make_run
 from tests.support.pretraining import write_heads
 from ukb_infer.runs.read import read_scans
 
@@ -57,6 +58,18 @@ def test_an_interrupted_run_says_that_it_can_be_continued(small_cohort: Path, tm
     again = subprocess.run([sys.executable, "-m", "ukb_infer", *map(str, given)], capture_output=True, check=False)
     assert again.returncode == 0
     assert len(read_scans(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_an_interrupted_report_leaves_the_page_that_was_there(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", 2000)
+    (tmp_path / "report.html").write_text("an earlier page")
+    found, told = interrupted(number, "reading", "report", run, "--out", tmp_path / "report.html")
+    assert (found, "Traceback" in told) == (code, False), told
+    assert (tmp_path / "report.html").read_text() == "an earlier page"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "report.html"}
 
 
 @pytest.mark.slow

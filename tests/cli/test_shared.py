@@ -52,6 +52,6 @@ def test_the_command_gets_the_shared_options_as_one_object() -> None:
 def test_stitch_project_and_predict_show_their_shared_options_alike() -> None:
     of = {name: shown(app, name) for name in ("stitch", "project", "predict")}
     common = set(of["stitch"]) - {"--contrasts", "--spacing"}
-    assert len(common) == 18
+    assert len(common) == 19
     for options in of.values():
         assert [o for o in options if o in common] == [o for o in of["stitch"] if o in common]

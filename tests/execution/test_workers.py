@@ -60,6 +60,19 @@ def test_every_item_comes_back_once(workers: int) -> None:
     assert sorted(results) == [(k, k * k) for k in range(20)]
 
 
+def _process_of(_: int) -> int:
+    return os.getpid()
+
+
+def test_few_items_need_no_workers_and_the_rest_of_many_get_them() -> None:
+    here = os.getpid()
+    few = list(run_in_workers(_process_of, range(4), workers=2, alone_s=1000.0))
+    assert few == [(k, here) for k in range(4)]
+    many = dict(run_in_workers(_process_of, range(4), workers=1, alone_s=1e-9))
+    assert many[0] == here
+    assert {many[k] != here for k in (1, 2, 3)} == {True}
+
+
 def test_no_items_is_no_work() -> None:
     assert list(run_in_workers(_square, [], workers=2)) == []
 

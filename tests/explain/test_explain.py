@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from tests.support.head_files import make_module
 from tests.support.tiny_module import make_tiny_module
+from ukb_infer.cli.app import app
 from ukb_infer.errors import ModuleError, RunError, UsageError
 from ukb_infer.explain.explain import ExplainConfig, run_explain
 from ukb_infer.imaging.recipes import get_recipe
@@ -79,9 +85,47 @@ def test_workers_give_the_same_maps(config: ExplainConfig, tmp_path: Path) -> No
     assert all((config.out / n).read_bytes() == (tmp_path / "again" / n).read_bytes() for n in names)
 
 
-def test_an_unknown_target_names_those_of_the_module(config: ExplainConfig) -> None:
-    with pytest.raises(UsageError, match="weight"):
+def test_an_unknown_target_gets_the_nearest_names_or_a_few(config: ExplainConfig) -> None:
+    with pytest.raises(UsageError, match=r"no module predicts 'wieght'; did you mean weight\?$"):
         run_explain(replace(config, targets=("wieght",)))
+    with pytest.raises(UsageError, match=r"they have AtlasLiverFat, sex, type2Diabetes, weight$"):
+        run_explain(replace(config, targets=("zzzz",)))
+
+
+@pytest.mark.parametrize(
+    "spelled", [["--targets", "weight,sex"], ["--target", "weight", "--target", "sex"], ["--target", "weight,sex"]]
+)
+@pytest.mark.parametrize("command", ["explain", "predict"])
+def test_targets_are_named_alike_by_explain_and_predict(
+    config: ExplainConfig, monkeypatch: pytest.MonkeyPatch, command: str, spelled: list[str]
+) -> None:
+    seen = []
+    place = {"explain": "explain.explain.run_explain", "predict": "inference.predict.run_predict"}[command]
+
+    def note(given: Any, *_: Any) -> None:
+        seen.append(given.targets)
+        raise RunError("enough")
+
+    monkeypatch.setattr(f"ukb_infer.{place}", note)
+    given = [command, config.inputs[0], "--out", str(config.out), "--modules", config.modules[0], *spelled]
+    assert isinstance(CliRunner().invoke(app, given).exception, RunError)
+    assert seen == [("weight", "sex")]
+
+
+def test_a_module_for_volumes_cannot_be_explained(config: ExplainConfig, tmp_path: Path) -> None:
+    heads = make_module(tmp_path / "heads", "segmentation", members=1)
+    with pytest.raises(ModuleError, match="reads volumes of heads; only modules for projections can be explained"):
+        run_explain(replace(config, modules=(str(heads),)))
+
+
+def test_a_full_disk_is_said(config: ExplainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ukb_infer.explain.explain.save_array", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run_explain(config)
+    assert not (config.out / "baseline.npy").exists()
 
 
 def test_a_module_without_a_mean_picture_says_what_to_do(config: ExplainConfig) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.pretraining import write_heads
 from ukb_infer.cli.app import app
-from ukb_infer.errors import ModuleError, RunError, UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference.embed import EmbedConfig, EmbedSummary, run_embed
@@ -101,11 +101,22 @@ def test_what_cannot_be_done_is_said_before_anything_is_read(heads: Path, checkp
     (tmp_path / "f.csv").write_text("mine")
     with pytest.raises(UsageError, match="`overwrite`"):
         _embed(heads, module=checkpoint, out=tmp_path / "f.csv")
-    with pytest.raises(ModuleError, match="no module"):
-        _embed(heads, module=tmp_path / "nothing", out=tmp_path / "g.csv")
+    with pytest.raises(UsageError, match=r"no encoder 'brain-pretraind': .* nor one of: brain-pretrained") as caught:
+        _embed(heads, module=Path("brain-pretraind"), out=tmp_path / "g.csv")
+    assert "MIMIR" not in str(caught.value)
     with pytest.raises(RunError, match=r"no scan could be embedded \(1 unreadable_nifti\)"):
         _embed(heads / "sub-0003", module=checkpoint, out=tmp_path / "g.csv")
     assert not (tmp_path / "g.csv").exists()
+
+
+def test_an_encoder_of_the_other_kind_says_what_it_sees(heads: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    np.save(tmp_path / "p/0000001_20201_2_0.npy", np.arange(3 * 256 * 256, dtype=np.uint8).reshape(3, 256, 256))
+    with pytest.raises(RunError, match="sees volumes of heads, and the inputs have none: no session in"):
+        _embed(tmp_path / "p", module=checkpoint, out=tmp_path / "a.csv")
+    bodies = _pretrained(tmp_path / "w", 2, {"scale": 1 / 64, "offset": -1.0, "size": [64, 64]})
+    with pytest.raises(RunError, match="sees scans or projections of bodies"):
+        _embed(heads, module=bodies, out=tmp_path / "a.csv")
 
 
 def test_the_command_reports_what_it_left_out(heads: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,3 +136,29 @@ def test_flagged_projections_are_not_predicted_again(knowing: Path, tmp_path: Pa
         first = run_predict(config)
         assert (first.reasons["out_of_distribution"], first.computed) == (3, 3)
         assert run_predict(config).computed == 0
+
+
+def test_a_module_of_heads_learns_ordinary_ones_without_labels(tmp_path: Path) -> None:
+    from tests.support.head_files import make_module, write_session
+
+    module = make_module(tmp_path / "module", "class", members=1)
+    for k in range(41):
+        write_session(tmp_path / f"heads/sub_{k:02d}/ses_1", lump=False, seed=k)
+    (tmp_path / "heads/sub_40/ses_1/swi.nii.gz").write_bytes(b"broken")
+    write_session(tmp_path / "few/sub_01/ses_1")
+    with pytest.raises(UsageError, match=r"holds 1 sessions with flair, t2s\|swi, expected at least 40"):
+        run_fit_outliers(str(module), tmp_path / "few", "cpu")
+    given = ["modules", "fit-outliers", str(module), "--data", str(tmp_path / "heads"), "--device", "cpu"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert "sub_40/ses_1: " in result.output
+    assert "knows ordinary scans by 40 heads" in result.output
+    write_session(tmp_path / "new/sub_50/ses_1", lump=False, seed=50)
+    write_session(tmp_path / "new/sub_51/ses_1", lump=False, seed=51)
+    odd = tmp_path / "new/sub_51/ses_1/flair.nii.gz"
+    image = nibabel.load(odd)
+    noise = np.random.default_rng(0).random(image.shape).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(noise, image.affine), odd)
+    run_predict(_config(tmp_path / "new", tmp_path / "run", module))
+    ordinary, strange = read_run(tmp_path / "run").ood_percentile
+    assert ordinary < 99 < strange

@@ -166,7 +166,82 @@ def test_a_case_without_a_contrast_is_refused(sessions: Path, tmp_path: Path) ->
 def test_options_of_projections_are_refused(sessions: Path, tmp_path: Path) -> None:
     module = make_module(tmp_path / "regress", "mean-variance")
     base = (sessions, "--modules", module, "--out", tmp_path / "run")
-    for option, value in (("--root", tmp_path), ("--projections", tmp_path / "p"), ("--backend", "openvino")):
+    for option, value in (("--root", tmp_path / "no"), ("--projections", tmp_path / "p"), ("--backend", "openvino")):
         result = CliRunner().invoke(app, ["predict", *map(str, (*base, option, value, "--workers", 0))])
         assert isinstance(result.exception, UsageError)
         assert option in str(result.exception)
+
+
+# -- lists and shards --------------------------------------------------------------------------------------------------
+
+
+def test_lists_name_participants_sessions_and_paths(sessions: Path, tmp_path: Path) -> None:
+    find, root = SessionFinder(READ.modalities), sessions / "preprocessed"
+    listing = tmp_path / "list.txt"
+    listing.write_text("sub_1\nsub_2_ses_1\nsub_9\nsub_3/ses_1\n")
+    found = {scan.key.scan: scan.problem for scan in find([str(listing)], root)}
+    assert found == {"sub_1_ses_1": None, "sub_2_ses_1": None, "sub_3_ses_1": None, "sub_9": Reason.INPUT_MISSING}
+    with pytest.raises(UsageError, match="`root`: missing; a list of participants or scans needs the folder"):
+        find([str(listing)])
+    with pytest.raises(UsageError, match="is not a folder"):
+        find([str(listing)], tmp_path / "nowhere")
+    listing.write_text(f"{root}/sub_1\n")
+    assert [scan.key.scan for scan in find([str(listing)])] == ["sub_1_ses_1"]
+    listing.write_text("sub_1\nsub_3\n")
+    module = make_module(tmp_path / "module", "class", members=1)
+    predict(listing, "--root", root, "--modules", module, "--out", tmp_path / "run", code=0)
+    assert list(pd.read_csv(tmp_path / "run/estimates.csv")["scan"]) == ["sub_1_ses_1", "sub_3_ses_1"]
+
+
+def test_lists_name_brain_zips_by_eid_or_key(tmp_path: Path) -> None:
+    for eid in (1, 2):
+        for field in ("20252", "20253"):
+            (tmp_path / f"zips/{eid:02d}").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"zips/{eid:02d}/{eid:07d}_{field}_2_0.zip").write_bytes(b"")
+    listing = tmp_path / "list.csv"
+    for lines in ("eid\n1\n2\n", "scan\n0000001_20253_2_0\n0000002_20252_2_0\n"):
+        listing.write_text(lines)
+        found = SessionFinder((("t1",), ("flair",)))([str(listing)], tmp_path / "zips")
+        assert [scan.key.scan for scan in found] == ["0000001_20252_2_0", "0000002_20252_2_0"]
+        assert not any(scan.problem for scan in found)
+    with pytest.raises(UsageError, match="cannot be filled in"):
+        SessionFinder((("t1",),))([str(listing)], Path(f"{tmp_path}/{{visit}}.zip"))
+    for path in (tmp_path / "zips").rglob("*.zip"):
+        path.rename(tmp_path / path.name)
+    listing.write_text("eid\n0000001\n0000003\n")
+    found = SessionFinder((("t1",), ("flair",)))([str(listing)], Path(f"{tmp_path}/{{scan}}.zip"))
+    assert {scan.key.scan: scan.problem for scan in found} == {
+        "0000001_20252_2_0": None, "0000003": Reason.INPUT_MISSING,
+    }  # fmt: skip
+
+
+def test_merge_brings_the_masks_of_all_shards(sessions: Path, tmp_path: Path) -> None:
+    module = make_module(tmp_path / "module", "segmentation", members=1)
+    data = [sessions / f"preprocessed/sub_{k}" for k in (1, 2, 3)]
+    for k in (1, 2):
+        predict(*data, "--modules", module, "--out", tmp_path / f"s{k}", "--shard", f"{k}/2", code=0)
+    result = CliRunner().invoke(
+        app, ["merge", str(tmp_path / "s1"), str(tmp_path / "s2"), "--out", str(tmp_path / "m")]
+    )
+    assert result.exit_code == 0, result.output
+    predict(*data, "--modules", module, "--out", tmp_path / "whole", code=0)
+    names = [f"sub_{k}_ses_1.nii.gz" for k in (1, 2, 3)]
+    assert sorted(path.name for path in (tmp_path / "m/masks").iterdir()) == names
+    for name in names:
+        parts = [nibabel.load(tmp_path / run / "masks" / name).get_fdata() for run in ("m", "whole")]
+        assert np.array_equal(*parts)
+
+
+def test_ages_of_heads_are_evaluated_by_participants_tables(tmp_path: Path) -> None:
+    """A table that names participants, and ages outside the cohort of the bodies."""
+    for k in range(1, 5):
+        write_session(tmp_path / f"data/sub_{k}/ses_1", seed=k)
+    module = make_module(tmp_path / "module", "mean-variance", members=1, target="age")
+    predict(tmp_path / "data", "--modules", module, "--out", tmp_path / "run", code=0)
+    rows = [f"sub_{k}\t{8 + 20 * k}\there" for k in range(1, 5)]
+    (tmp_path / "participants.tsv").write_text("\n".join(["participant_id\tage\tsite", *rows]) + "\n")
+    given = ["evaluate", str(tmp_path / "run"), "--labels", str(tmp_path / "participants.tsv"), "--targets", "age"]
+    result = CliRunner().invoke(app, [*given, "--out", str(tmp_path / "out"), "--replicates", "0", "--no-figures"])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    found = pd.read_csv(tmp_path / "out/metrics.csv")
+    assert set(found["target"]) == {"age"}

@@ -92,16 +92,16 @@ def test_a_reference_comes_back_from_its_file_and_a_damaged_one_is_named(tmp_pat
     reference = fit_outliers(_features(60, 1))
     path = tmp_path / "outliers.safetensors"
     path.write_bytes(reference.to_bytes())
-    again = read_outliers(path, 60)
+    again = read_outliers(path, 60, 4)
     assert np.array_equal(again.percentile(_features(20, 2)), reference.percentile(_features(20, 2)))
     with pytest.raises(ModuleError, match=r"outliers\.safetensors: does not hold the reference of 61 features"):
-        read_outliers(path, 61)
+        read_outliers(path, 61, 4)
     path.write_bytes(replace(reference, scores=np.full(60, np.nan, np.float32)).to_bytes())
     with pytest.raises(ModuleError, match="fit-outliers"):
-        read_outliers(path, 60)
+        read_outliers(path, 60, 4)
     path.write_bytes(b"\0" * 100)
     with pytest.raises(ModuleError, match="cannot be read as safetensors"):
-        read_outliers(path, 60)
+        read_outliers(path, 60, 4)
 
 
 def _images(count: int, seed: int = 0) -> torch.Tensor:

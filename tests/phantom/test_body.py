@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ukb_infer.phantom import ANATOMY_DETERMINED, ANOMALIES, render, sample_subject, truths
-from ukb_infer.phantom.anatomy import Region, Tissue
+from ukb_infer.phantom.anatomy import Region, Tissue, middle_mm
+from ukb_infer.phantom.sampling import is_left, station_grids
 from ukb_infer.phantom.true_values import TissueVolumes
 from ukb_infer.protocol import IN_PLANE_SPACING_MM, PROTOCOL
 from ukb_infer.reasons import Reason
@@ -134,6 +137,20 @@ def test_every_effect_changes_the_picture(effect: str) -> None:
         assert sum(differs) == 1
     if effect == "fat_water_swap_leg":
         assert differs == [False] * 4 + [True] * 2
+
+
+def test_a_swapped_leg_is_a_whole_leg_of_a_body_that_lies_askew() -> None:
+    subject = replace(SUBJECTS[2], lean_x=0.03, offset_x_mm=-20.0)
+    plain = render(subject, "small").stations[4]
+    changed = render(subject, "small", frozenset({Reason.FAT_WATER_SWAP_LEG})).stations[4]
+    grid = station_grids(subject, "small")[4]
+    left = is_left(subject, grid).transpose(1, 2, 0)
+    expected = left if subject.index % 2 else ~left
+    inside = np.s_[:, :, 2:-2]  # ends alias, after the swap
+    assert np.array_equal(changed.water[inside], np.where(expected, plain.fat, plain.water)[inside])
+    assert np.array_equal(changed.fat[inside], np.where(expected, plain.water, plain.fat)[inside])
+    middle = middle_mm(subject, grid.z_mm)
+    assert middle[0] - middle[-1] == pytest.approx(0.03 * (grid.z_mm[0] - grid.z_mm[-1]))
 
 
 def test_an_effect_that_is_no_appearance_is_refused() -> None:

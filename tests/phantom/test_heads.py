@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess, pre
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.phantom.heads.anatomy import FIRST_INSIDE, Tissue, paint_head
 from ukb_infer.phantom.heads.cohort import write_heads
-from ukb_infer.phantom.heads.population import MENINGIOMA, sample_head
+from ukb_infer.phantom.heads.population import MENINGIOMA, POLYMICROGYRIA, sample_head
 from ukb_infer.phantom.heads.scanner import scan_head
 from ukb_infer.phantom.heads.signals import signal_of, tissue_parameters
 from ukb_infer.phantom.heads.sites import SITES, get_site
@@ -142,6 +143,53 @@ def test_a_meningioma_is_one_mass_that_touches_the_dura() -> None:
         assert np.isin(labels[rim], (Tissue.DURA, Tissue.BONE)).sum() > 0.02 * rim.sum()
 
 
+def test_polymicrogyria_thickens_the_cortex_of_a_region_and_nothing_else() -> None:
+    for index in range(3):
+        head = sample_head(7, index, "polymicrogyria")
+        assert head.disease == "polymicrogyria"
+        whole = replace(head, lesions=tuple(x for x in head.lesions if x.kind != POLYMICROGYRIA))
+        (labels, affine), (before, _) = paint_head(head, 2.0), paint_head(whole, 2.0)
+        changed = labels != before
+        middle = np.array([x.centre_mm for x in head.lesions if x.kind == POLYMICROGYRIA]) * head.scale
+        places = np.argwhere(changed) * 2.0 + affine[:3, 3]
+        far = np.linalg.norm(places[:, None] - middle, axis=2).min(axis=1)
+        assert far.max() < 40.0 * 1.6
+        assert set(np.unique(before[changed])) <= {
+            Tissue.DURA,
+            Tissue.CSF,
+            Tissue.CORTEX,
+            Tissue.WHITE,
+            Tissue.BRIGHT_WHITE,
+        }
+        near = np.linalg.norm(np.indices(labels.shape).T * 2.0 + affine[:3, 3] - middle[0], axis=-1).T < 20.0
+        thickness = []
+        for found in (labels, before):
+            cortex = found == Tissue.CORTEX
+            thickness.append(ndimage.distance_transform_edt(cortex)[cortex & near].mean())
+        assert thickness[0] > 1.05 * thickness[1]
+        assert (labels[near] == Tissue.CSF).sum() < 0.85 * (before[near] == Tissue.CSF).sum()  # shallow sulci
+
+
+def test_the_nerves_run_from_the_pons_on_both_sides() -> None:
+    head = sample_head(8, 1, nerves=True)
+    labels, affine = paint_head(head, 1.5)
+    nerve = labels == Tissue.NERVE
+    count = ndimage.label(nerve)[1]
+    assert count == 2
+    x = np.argwhere(nerve)[:, 0] * 1.5 + affine[0, 3]
+    assert 0.6 < (x < 0).sum() / (x > 0).sum() < 1.6
+    touches = ndimage.binary_dilation(nerve, iterations=2) & (labels == Tissue.BRAINSTEM)
+    assert touches.any()
+    around = ndimage.binary_dilation(nerve) & ~nerve
+    assert (labels[around] == Tissue.CSF).mean() > 0.6
+    assert not (paint_head(sample_head(8, 1), 3.0)[0] == Tissue.NERVE).any()
+    scan = scan_head(head, SITES["site_a"], ("t2",))
+    sides = [np.argwhere(scan.mask == k) @ scan.affine[:3, :3].T + scan.affine[:3, 3] for k in (1, 2)]
+    assert sides[0][:, 0].mean() < -8 < 8 < sides[1][:, 0].mean()
+    image, dilated = scan.images["t2"], ndimage.binary_dilation(scan.mask > 0, iterations=2)
+    assert np.median(image[scan.mask > 0]) < 0.7 * np.percentile(image[dilated & (scan.mask == 0)], 80)
+
+
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +218,8 @@ def test_cases_of_every_task_are_read_with_their_labels(tmp_path: Path) -> None:
         "infarct": (("flair",), ("dwi",), ("adc",), ("t2s", "swi")),
         "meningioma": (("flair",), ("dwi",), ("t2s", "swi")),
         "brain-age": (("t1",), ("t2",)),
+        "polymicrogyria": (("t1",),),
+        "trigeminal": (("t2",),),
     }
     for layout, channels in inputs.items():
         truth = rows(write_heads(tmp_path / layout, layout, 3, 9, sites=["site_b"], size="small"))
@@ -180,10 +230,15 @@ def test_cases_of_every_task_are_read_with_their_labels(tmp_path: Path) -> None:
             assert case.groups["site"] == "site_b"
             if layout == "infarct":
                 assert case.value == float(true["disease"] == "infarct") == float(float(true["lesion_ml"]) > 0)
+            elif layout == "polymicrogyria":
+                assert case.value == float(true["disease"] == "polymicrogyria")
             elif layout == "brain-age":
                 assert case.value == pytest.approx(float(true["age"]), abs=0.01)
             else:
-                check_outline(case.images["flair"], case.label, float(true["lesion_ml"]))
+                (image,) = [case.images[channels[0][0]]]
+                check_outline(image, case.label, float(true["lesion_ml"]))
+                wanted = {0, 1, 2} if layout == "trigeminal" else {0, 1}
+                assert set(np.unique(read_volume(case.label, labels=True).data)) == wanted
 
 
 def check_outline(flair: Path, label: Path | None, lesion_ml: float) -> None:
@@ -194,7 +249,7 @@ def check_outline(flair: Path, label: Path | None, lesion_ml: float) -> None:
     settings = VolumeSettings(spacing_mm=3.5, size=(56, 64, 56))
     box, grid = preprocess([volume], settings)
     mask = preprocess_labels(outline, grid)
-    assert mask.sum() * 3.5**3 / 1000 == pytest.approx(lesion_ml, rel=0.1, abs=0.3)
+    assert (mask > 0).sum() * 3.5**3 / 1000 == pytest.approx(lesion_ml, rel=0.1, abs=0.3)
     assert (box[0][mask > 0] != 0).mean() > 0.95
     assert grid.flags == ()
 
@@ -214,6 +269,10 @@ def test_workers_change_nothing_and_an_earlier_cohort_is_replaced(tmp_path: Path
     def files(folder: Path) -> dict[str, bytes]:
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
+    def interrupt(done: int, count: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
     told: list[tuple[int, int]] = []
     write_heads(tmp_path / "one", "infarct", 2, 1, size="small", progress=lambda *n: told.append(n))
     write_heads(tmp_path / "two", "infarct", 2, 1, size="small", workers=2)
@@ -223,6 +282,11 @@ def test_workers_change_nothing_and_an_earlier_cohort_is_replaced(tmp_path: Path
         write_heads(tmp_path / "one", "brain-age", 1, 1, size="small")
     write_heads(tmp_path / "one", "brain-age", 1, 1, sites=["site_c"], size="small", overwrite=True)
     assert not list((tmp_path / "one").rglob("adc.nii.gz"))
+    with pytest.raises(KeyboardInterrupt):
+        write_heads(tmp_path / "cut", "meningioma", 2, 1, size="small", progress=interrupt)
+    assert (tmp_path / "cut/preprocessed/sub_0001").is_dir()
+    write_heads(tmp_path / "cut", "infarct", 2, 1, size="small", overwrite=True)
+    assert files(tmp_path / "cut") == files(tmp_path / "two")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="nothing that is no cohort"):
@@ -235,7 +299,7 @@ def test_workers_change_nothing_and_an_earlier_cohort_is_replaced(tmp_path: Path
     [
         ({"layout": "liver"}, "fomo60k"), ({"count": 0}, "1 to 9999"), ({"seed": -1}, "0 or more"),
         ({"workers": 0}, "1 or more"), ({"size": "huge"}, "full or small"), ({"sites": ["site_x"]}, "choices"),
-        ({"sites": ["ukb"]}, "no diffusion"),
+        ({"sites": ["ukb"]}, "no diffusion"), ({"sites": ["ukb"], "layout": "brain-age"}, "no t2"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:

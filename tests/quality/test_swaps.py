@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import ukb_infer
+from ukb_infer.cli.app import app
 from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging import project_stations
 from ukb_infer.inference import ProjectConfig, run_project
@@ -78,6 +80,21 @@ def test_swaps_are_found_and_corrected_to_the_last_voxel(which: tuple[tuple[int,
     found = {Reason.FAT_WATER_SWAP_LEG if leg else Reason.FAT_WATER_SWAP for leg in legs}
     assert set(scan.flags) == found
     assert [swap["Station"] for swap in scan.swaps or ()] == sorted(expected)
+
+
+@pytest.mark.parametrize("index", [3, 4])  # the left leg, the right one
+def test_a_leg_of_a_body_that_lies_askew_is_corrected_along_the_cleft(index: int) -> None:
+    subject = replace(sample_subject(77, index), adiposity=2.0, lean_x=0.015, offset_x_mm=7.0)
+    effect = frozenset({Reason.FAT_WATER_SWAP_LEG})
+    plain, swapped = (render(subject, "small", effects).stations for effects in (frozenset(), effect))
+    kinds, actions, scan = told(swapped, "correct")
+    assert kinds[4:] == ["left" if index % 2 else "right"] * 2
+    assert actions[4:] == ["corrected"] * 2
+    changed = (scan.stations[4].water != swapped[4].water).any(axis=0)
+    ends = changed.argmax(axis=0) if index % 2 else len(changed) - changed[::-1].argmax(axis=0)
+    assert ends[0] > ends[-1]  # the border leans to the right on its way down, as the body does
+    differ = np.abs(project_stations(scan.stations).astype(int) - project_stations(plain)) > 1
+    assert differ.mean() <= 1e-3
 
 
 def test_messages_name_station_and_side() -> None:
@@ -209,23 +226,99 @@ def test_a_swap_that_is_left_fails_where_that_is_required(tmp_path: Path) -> Non
     assert "station 3 are swapped: flagged" in (tmp_path / "flag/scans.csv").read_text()
 
 
-def test_what_was_corrected_can_be_undone(tmp_path: Path) -> None:
-    good = write_scan(STATIONS, tmp_path, NAME)
-    bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME.replace("1_", "2_", 1))
-    run_project(ProjectConfig((str(bad),), tmp_path / "flag", workers=0))
-    config = ProjectConfig((str(good), str(bad)), tmp_path / "run", workers=0, swaps="correct", keep_uncorrected=True)
-    run_project(config)
-    (kept,) = (tmp_path / "run").glob("*.uncorrected.npz")
-    assert kept.name == f"{bad.stem}.uncorrected.npz"
-    assert np.array_equal(np.load(kept)["image"], np.load(tmp_path / f"flag/{bad.stem}.npy"))
-    with pytest.raises(UsageError, match="needs `swaps` correct"):
-        replace(config, swaps="flag")
+def _command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def one_swapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a scan without a swap and one with, and the name of the latter."""
+    folder = tmp_path_factory.mktemp("scans")
+    write_scan(STATIONS, folder, NAME)
+    return folder, write_scan(exchanged(STATIONS, (3, "whole")), folder, NAME.replace("1_", "2_", 1)).stem
+
+
+def test_a_corrected_projection_can_be_undone(one_swapped: tuple[Path, str], tiny_module: Path, tmp_path: Path) -> None:
+    scans, bad = one_swapped
+    _command("project", scans, "--out", tmp_path / "flag", "--workers", 0)
+    scanned = np.load(tmp_path / f"flag/{bad}.npy")
+    correct = ("--swaps", "correct", "--keep-uncorrected", "--workers", 0)
+    predict = ("predict", scans, "--out", tmp_path / "run", "--modules", tiny_module)
+    for command, folder in (
+        (("project", scans, "--out", tmp_path / "project"), tmp_path / "project"),
+        (predict, tmp_path / "run/uncorrected"),
+    ):
+        done = _command(*command, *correct)
+        assert done.exit_code == 0, done.output
+        (kept,) = folder.rglob("*.uncorrected.npz")
+        assert kept.name == f"{bad}.uncorrected.npz"
+        assert np.array_equal(np.load(kept)["image"], scanned)
+    assert not np.array_equal(np.load(tmp_path / f"project/{bad}.npy"), scanned)
+    refused = _command(*predict, "--swaps", "correct")  # another run
+    assert isinstance(refused.exception, UsageError)
+    assert "--keep-uncorrected: True before" in str(refused.exception)
+    done = _command(*predict, "--swaps", "correct", "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert not list((tmp_path / "run").rglob("*.npz"))
+
+
+def test_shards_of_predict_bring_what_they_kept(
+    one_swapped: tuple[Path, str], tiny_module: Path, tmp_path: Path
+) -> None:
+    scans, bad = one_swapped
+    shards = [tmp_path / f"shard{k}" for k in (1, 2)]
+    for k, shard in enumerate(shards, start=1):
+        _command("predict", scans, "--out", shard, "--shard", f"{k}/2", "--modules", tiny_module, "--workers", 0,
+                 "--swaps", "correct", "--keep-uncorrected")  # fmt: skip
+    done = _command("merge", *shards, "--out", tmp_path / "all")
+    assert done.exit_code == 0, done.output
+    assert [p.name for p in (tmp_path / "all/uncorrected").iterdir()] == [f"{bad}.uncorrected.npz"]
+
+
+def test_a_corrected_body_can_be_undone(one_swapped: tuple[Path, str], tmp_path: Path) -> None:
+    scans, bad = one_swapped
+    for name, options in (
+        ("flag", ()), ("correct", ("--swaps", "correct")),
+        ("kept", ("--swaps", "correct", "--keep-uncorrected")),
+    ):  # fmt: skip
+        done = _command("stitch", scans, "--out", tmp_path / name, "--contrasts", "water,fraction", "--workers", 0,
+                        "--spacing", 8, *options)  # fmt: skip
+        assert done.exit_code == 0, done.output
+    fused, kept = (
+        sorted(p.name for p in (tmp_path / "kept").rglob(f"*_desc-{what}_*")) for what in ("fused", "uncorrected")
+    )
+    assert len(fused) == 8
+    assert [name.split("_")[0] for name in kept] == [f"sub-{bad.split('_')[0]}"] * 4
+    for path in (tmp_path / "kept").rglob("*_desc-*"):
+        other = "flag" if "uncorrected" in path.name else "correct"
+        plain = (
+            tmp_path / other / path.relative_to(tmp_path / "kept").with_name(path.name.replace("uncorrected", "fused"))
+        )
+        assert path.read_bytes() == plain.read_bytes()
+    again = _command("stitch", scans, "--out", tmp_path / "kept", "--contrasts", "water,fraction", "--workers", 0,
+                     "--spacing", 8, "--swaps", "correct", "--overwrite")  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert not list((tmp_path / "kept").rglob("*_desc-uncorrected_*"))
+
+
+@pytest.mark.parametrize("command", ["project", "predict", "stitch"])
+def test_nothing_is_kept_where_nothing_is_corrected(
+    one_swapped: tuple[Path, str], command: str, tmp_path: Path
+) -> None:
+    done = _command(command, one_swapped[0], "--out", tmp_path / "run", "--keep-uncorrected")
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == "--keep-uncorrected needs --swaps correct; without it nothing is corrected"
 
 
 def test_python_api_and_fused_bodies(tmp_path: Path) -> None:
     bad = write_scan(exchanged(STATIONS, (3, "whole")), tmp_path, NAME)
     assert ukb_infer.project(bad).flags == (Reason.FAT_WATER_SWAP,)
-    made = ukb_infer.stitch(bad, swaps="correct")
+    made = ukb_infer.stitch(bad, swaps="correct", keep_uncorrected=True)
+    assert made.uncorrected is not None
+    assert np.array_equal(made.uncorrected.image("fat"), ukb_infer.stitch(bad).image("fat"))
+    assert ukb_infer.stitch(bad, swaps="correct").uncorrected is None
+    corrected = ukb_infer.project(bad, swaps="correct", keep_uncorrected=True)
+    assert np.array_equal(corrected.uncorrected, ukb_infer.project(bad).image)
     assert json.loads(json.dumps([dict(swap) for swap in made.scan.swaps or ()]))[0]["Action"] == "corrected"
     with pytest.raises(ScanError, match="strict"):
         ukb_infer.project(bad, strict=True)

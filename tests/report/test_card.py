@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.browser import OpenPage, open_browser
+from tests.support.browser import OpenPage, open_browser, shoot
 from tests.support.cross_validation import make_cross_validation, write_labels
 from tests.support.made_runs import make_run, write_phenotypes
 from tests.support.made_runs import write_labels as write_run_labels
@@ -76,6 +76,8 @@ def test_evaluate_without_groups_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 def test_the_card_opens_as_a_page(tmp_path: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     folder = make_cross_validation(tmp_path / "<b>cv")
     config = EvaluateConfig(folder, write_labels(tmp_path), tmp_path / "out", replicates=20, figures=False)
     run_evaluate(config, lambda _: None)
@@ -86,5 +88,8 @@ def test_the_card_opens_as_a_page(tmp_path: Path) -> None:
         assert "weight" in page.text("#groups")
         assert len(page.tab.query_selector_all("#agreement canvas")) == 3
         assert not page.tab.is_visible("#scans")
+        shoot(page, "card", full=True)
+        found = Axe().run(page.tab).response
+        assert len(found["passes"]) > 15
+        assert [v["id"] for v in found["violations"] if v["impact"] in ("serious", "critical")] == []
         assert (page.said, page.requests()) == ([], [])
-        page.tab.screenshot(path=tmp_path / "card.png", full_page=True)

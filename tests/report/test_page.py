@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.support.browser import OpenPage, open_browser
+from tests.support.browser import OpenPage, open_browser, shoot
 from tests.support.made_runs import HOSTILE, make_run, write_labels, write_phenotypes
 from ukb_infer import read_estimates
 from ukb_infer.labels import read_id_list
@@ -22,8 +21,6 @@ from ukb_infer.report.report import ReportConfig, run_report
 pytestmark = pytest.mark.browser
 TARGETS = ("weight", "height", "liverFat", "sex", "AtlasTotalThighMuscleVolume")
 PEOPLE = 300
-#: Where to keep screenshots, for people who want to look; not kept without it.
-SHOTS = os.environ.get("UKB_INFER_SCREENSHOTS")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +62,6 @@ def page(browser: Any, folder: Path) -> Iterator[OpenPage]:
     page.context.close()
 
 
-def _shoot(page: OpenPage, name: str) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.tab.wait_for_timeout(300)
-        page.tab.screenshot(path=Path(SHOTS) / f"{name}.png")
-
-
 def _scans(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "run" / "scans.csv", dtype=str, keep_default_na=False)
 
@@ -82,7 +72,7 @@ def _column(page: OpenPage, number: int) -> list[str]:
 
 def test_a_search_finds_scans_by_name_reason_and_message(page: OpenPage, folder: Path) -> None:
     scans = _scans(folder)
-    _shoot(page, "top")
+    shoot(page, "top")
     for words in ("0000017_", "SLICE_missing", " is 13.", "onerror"):
         page.tab.fill("#search", words)
         texts = scans[["scan", "reasons", "message", "path"]].agg(" ".join, axis=1).str.lower()
@@ -124,7 +114,7 @@ def test_brushing_a_histogram_filters_the_table_and_the_other_plots(page: OpenPa
     assert 0 < shown < len(weights)
     assert abs(shown - expected) <= 1  # 16 bits: a scan on the edge may fall to the other side
     page.tab.wait_for_timeout(200)
-    _shoot(page, "brushed")
+    shoot(page, "brushed")
     page.tab.click("#filters button >> nth=0")
     page.wait_for_count(f"{len(_scans(folder))} of")
     page.tab.fill("article:has(h4:text('height')) input >> nth=0", "170")  # the same without a pointer
@@ -164,7 +154,7 @@ def test_enter_opens_a_scan_with_its_estimates_and_pictures(page: OpenPage, fold
     )
     assert page.tab.query_selector_all("#scan-stations .layout li")[5]
     assert "signal-to-noise" in page.text("#scan-measures")
-    _shoot(page, "scan")
+    shoot(page, "scan")
     page.tab.keyboard.press("ArrowRight")
     page.tab.wait_for_function("() => document.getElementById('scan-title').textContent.startsWith('0000003')")
     page.tab.keyboard.press("Escape")
@@ -198,7 +188,7 @@ def test_ratings_by_keys_are_exported_and_taken(page: OpenPage, folder: Path, tm
     page.tab.wait_for_function(
         "() => document.getElementById('ratings-count').textContent === '1 use, 1 exclude, 0 unsure'"
     )
-    _shoot(page, "mosaic")
+    shoot(page, "mosaic")
     with page.tab.expect_download() as waiting:
         page.tab.click("#ratings-export")
     path = tmp_path / "ratings.csv"
@@ -229,14 +219,14 @@ def test_axe_finds_nothing_serious(browser: Any, folder: Path, scheme: str) -> N
     for place in ("targets", "agreement", "scans", "mosaic"):
         page.tab.evaluate(f"document.getElementById('{place}').scrollIntoView()")
         page.tab.wait_for_timeout(150)
-        _shoot(page, f"{place}-{scheme}")
+        shoot(page, f"{place}-{scheme}")
     first = Axe().run(page.tab).response
     found = first["violations"]
     assert len(first["passes"]) > 20
     page.tab.focus("#scan-body button >> nth=1")
     page.tab.keyboard.press("Enter")
     page.tab.wait_for_selector("#scan-view[data-drawn]")
-    _shoot(page, f"scan-{scheme}")
+    shoot(page, f"scan-{scheme}")
     found += Axe().run(page.tab).response["violations"]
     grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
     assert grave == []
@@ -245,12 +235,15 @@ def test_axe_finds_nothing_serious(browser: Any, folder: Path, scheme: str) -> N
 
 
 def test_an_anonymous_page_has_no_names_paths_or_messages(browser: Any, folder: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     page = OpenPage(browser, folder / "anonymous.html")
     names = page.tab.evaluate("ukbInferReport.store.load('scan').then(lines => lines.join(' '))")
     assert "20201" not in names
     assert page.tab.evaluate("['message', 'path'].map(name => ukbInferReport.store.has(name))") == [False, False]
     assert "run" not in page.text("h1")
     assert not page.tab.is_visible("#ratings-export")
+    assert [v["id"] for v in Axe().run(page.tab).response["violations"] if v["impact"] in ("serious", "critical")] == []
     assert page.said == []
     page.context.close()
 
@@ -273,5 +266,23 @@ def test_pictures_of_many_scans_are_read_from_the_folder_beside(
     with page.tab.expect_request_finished(lambda request: "sheet-00000.jpg" in request.url) as found:
         page.tab.wait_for_selector("[data-index='0'] .picture")
     assert found.value.failure is None
+    assert (page.said, page.requests()) == ([], [])
+    page.context.close()
+
+
+def test_a_page_of_very_many_labels_shows_those_of_the_largest_errors(
+    browser: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ukb_infer.report.contents.FINE_CELLS", 0)
+    monkeypatch.setattr("ukb_infer.report.contents.MOST_LABELS", 0)
+    out = folder / "labels.html"
+    run_report(ReportConfig(run=folder / "run", out=out, labels=folder / "labels.csv"), lambda _: None)
+    page = OpenPage(browser, out)
+    page.tab.click("article:has(h4:text('weight')) button[aria-label^='Open the scan with error']")
+    page.tab.wait_for_selector("#scan-view[data-drawn]")
+    label = pd.read_csv(folder / "labels.csv").set_index("scan")["weight"][page.text("#scan-title")]
+    cells = page.tab.query_selector_all("#scan-estimates tr:has(th:text-is('weight')) td")
+    assert float(cells[3].inner_text()) == pytest.approx(label, abs=0.2)
+    assert "those of the largest errors" in page.text("#scan-estimates")
     assert (page.said, page.requests()) == ([], [])
     page.context.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,6 +145,33 @@ def test_labels_add_agreement_and_say_whether_the_worst_errors_were_flagged(tmp_
     assert target["metrics"]["coverage"] == pytest.approx(0.95, abs=0.06)
 
 
+def test_of_very_many_labels_those_of_the_largest_errors_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", 200, targets=TARGETS)
+    labels = write_labels(run, tmp_path / "labels.csv", ("weight", "liverFat"))
+    known, _ = _read(_report(tmp_path, run, labels=labels).page)
+    monkeypatch.setattr(contents, "FINE_CELLS", 0)
+    head, blobs = _read(_report(tmp_path, run, labels=labels).page)
+    assert head["allLabels"]
+    assert "c-y:weight" in blobs
+    monkeypatch.setattr(contents, "MOST_LABELS", 100)
+    head, blobs = _read(_report(tmp_path, run, labels=labels).page)
+    assert not head["allLabels"]
+    assert not any(name.startswith("c-y:") for name in blobs)
+    assert head["agreement"] == known["agreement"]  # rests on all labels
+    worst = head["agreement"]["targets"][0]["worst"]
+    given = pd.read_csv(labels).set_index("scan")["weight"]
+    names = zlib.decompress(blobs["c-scan"]).decode().split("\n")
+    assert worst["labels"] == [given[names[row]] for row in worst["rows"]]
+
+
+def test_points_of_many_targets_share_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", 60, targets=TARGETS)
+    labels = write_labels(run, tmp_path / "labels.csv", ("weight", "liverFat"))
+    monkeypatch.setattr("ukb_infer.report.cohort.ALL_POINTS", 40)
+    head, _ = _read(_report(tmp_path, run, labels=labels).page)
+    assert [len(target["points"]["label"]) for target in head["agreement"]["targets"]] == [20, 20]
+
+
 def test_visits_are_compared_by_participant(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 200, targets=("weight",))
     head, _ = _read(_report(tmp_path, run).page)
@@ -203,8 +233,12 @@ def test_pictures_lie_in_the_page_or_beside_it(tmp_path: Path, monkeypatch: pyte
     keep.write_text("mine")
     result = _report(tmp_path, run, projections=bodies)
     assert result.pictures == tmp_path / "report_files"
-    assert sorted(path.name for path in result.pictures.iterdir()) == ["notes.txt", "sheet-00000.jpg"]
-    assert _read(result.page)[0]["folder"] == "report_files"
+    [sheet] = result.pictures.rglob("*.jpg")
+    assert _read(result.page)[0]["folder"] == f"report_files/{sheet.parent.name}"
+    _report(tmp_path, run, projections=bodies)
+    assert not sheet.exists()
+    assert len([*result.pictures.rglob("*.jpg")]) == 1
+    assert keep.read_text() == "mine"
     with pytest.raises(UsageError, match="not a folder"):
         _report(tmp_path, run, projections=tmp_path / "none")
 
@@ -229,6 +263,36 @@ def test_the_command_writes_the_page_and_refuses_other_folders(tmp_path: Path) -
     assert "r.html (0." in done.output
     with pytest.raises(RunError, match="no tables"):
         _report(tmp_path, tmp_path / "pages")
+
+
+def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, bodies = make_run(tmp_path / "run", 30, targets=("weight",)), tmp_path / "bodies"
+    bodies.mkdir()
+    np.save(bodies / "0000002_20201_2_0.npy", np.full((3, 256, 256), 90, np.uint8))
+    monkeypatch.setattr("ukb_infer.report.report.MOST_IN_PAGE", 10)
+    page = _report(tmp_path, run, projections=bodies).page
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_: Any) -> Any:
+        yield "<!DOCTYPE html>"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ukb_infer.report.html.page_pieces", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        _report(tmp_path, run, projections=bodies)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert page in before
+
+
+@pytest.mark.parametrize(
+    ("out", "said"), [("report.txt", "does not end in .html"), ("pages", "is a folder; expected the name of a page")]
+)
+def test_a_name_that_is_no_page_is_refused_before_the_work(tmp_path: Path, out: str, said: str) -> None:
+    (tmp_path / "pages").mkdir()
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "none"), "--out", str(tmp_path / out)])
+    assert isinstance(done.exception, UsageError)
+    assert "--out: " in str(done.exception)
+    assert said in str(done.exception)
 
 
 def test_a_run_without_estimates_has_scans_and_quality(tmp_path: Path) -> None:

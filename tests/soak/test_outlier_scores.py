@@ -14,10 +14,13 @@ from sklearn.metrics import roc_auc_score
 import ukb_infer.phantom.sampling as sampling
 from ukb_infer.imaging.recipes import RECIPES
 from ukb_infer.inference.config import DEFAULT_OOD_THRESHOLD
-from ukb_infer.modules import load_module
+from ukb_infer.modules import InferenceModule, load_module
 from ukb_infer.modules.outliers import features_of
+from ukb_infer.modules.plausibility import contradictions
 from ukb_infer.phantom.population import sample_subject
 from ukb_infer.records import Station
+from ukb_infer.regression import Mixture
+from ukb_infer.targets.rules import rules_of
 
 SEED, COUNT = 2027, 150
 Stations = tuple[Station, ...]
@@ -78,7 +81,8 @@ def test_the_released_module_finds_what_is_not_ordinary(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "_SIGNAL", _other_vendor())
         images["other vendor"] = [RECIPE.project(_render(k)) for k in numbers]
-    found = {name: module.outliers.percentile(features_of(module, group)[0]) for name, group in images.items()}
+    seen = {name: features_of(module, group) for name, group in images.items()}
+    found = {name: module.outliers.percentile(features) for name, (features, _) in seen.items()}
     ordinary = found.pop("ordinary")
     flagged = (ordinary >= DEFAULT_OOD_THRESHOLD).mean()
     print(f"\nordinary: {100 * flagged:.2f} % of {len(ordinary)} flagged; deciles "
@@ -90,3 +94,28 @@ def test_the_released_module_finds_what_is_not_ordinary(monkeypatch: pytest.Monk
         print(f"{name}: AUROC {areas[name]:.3f}, {100 * (values >= DEFAULT_OOD_THRESHOLD).mean():.0f} % flagged")
     assert flagged <= 0.01
     assert min(areas.values()) >= 0.95
+    contradicting = {name: _contradicting(module, estimates) for name, (_, estimates) in seen.items()}
+    contradicting["ordinary, one estimate of a rule 3 sd off"] = _contradicting(
+        module, _broken(module, seen["ordinary"][1])
+    )
+    print("estimates that contradict each other:", {name: f"{100 * v:.1f} %" for name, v in contradicting.items()})
+    assert contradicting["ordinary"] <= 0.01
+    assert contradicting["ordinary, one estimate of a rule 3 sd off"] >= 0.7
+
+
+def _contradicting(module: InferenceModule, estimates: Mixture) -> float:
+    """Share of scans whose estimates contradict each other."""
+    assert module.outliers is not None
+    rules, names = module.outliers.rules, module.manifest.target_names
+    rows = (estimates.select(slice(k, k + 1)) for k in range(len(estimates.mean)))
+    return float(np.mean([bool(contradictions(rules, names, row)) for row in rows]))
+
+
+def _broken(module: InferenceModule, estimates: Mixture) -> Mixture:
+    """Every scan with one estimate that is three of its calibrated standard deviations off."""
+    names, rng = module.manifest.target_names, np.random.default_rng(SEED)
+    of_rules = [k for k, name in enumerate(names) if any(name in rule.targets for rule in rules_of(names))]
+    which, mean = rng.choice(of_rules, len(estimates.mean)), estimates.mean.copy()
+    rows = np.arange(len(mean))
+    mean[rows, which] += 3.0 * np.sqrt(estimates.total_variance[rows, which]) * rng.choice([-1, 1], len(mean))
+    return Mixture(mean, estimates.aleatoric, estimates.epistemic)

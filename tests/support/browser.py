@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+#: Where to keep screenshots, for people who want to look; not kept without it.
+SHOTS = os.environ.get("UKB_INFER_SCREENSHOTS")
 MISSING = "no Chromium on the PATH: install it (Debian: apt-get install chromium) to run the tests of pages"
 
 
@@ -58,3 +61,17 @@ class OpenPage:
     def wait_for_count(self, words: str) -> None:
         """Wait until the table says how many scans are chosen."""
         self.tab.wait_for_function("w => document.getElementById('scan-count').textContent.startsWith(w)", arg=words)
+
+
+def shoot(page: OpenPage, name: str, *, full: bool = False) -> None:
+    """Keep a screenshot, if asked to.
+
+    Args:
+        page: open.
+        name: of the file.
+        full: the whole page, not only what is in view.
+    """
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        page.tab.wait_for_timeout(300)
+        page.tab.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=full)

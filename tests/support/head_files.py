@@ -30,12 +30,14 @@ def write_session(folder: Path, names: tuple[str, ...] = ("flair", "swi"), *, lu
     nibabel.save(nibabel.Nifti1Image(mask[::-1], affine), folder / "seg.nii.gz")
 
 
-def make_module(folder: Path, head: Head, *, members: int = 2, read: VolumeInput = READ) -> Path:
+def make_module(
+    folder: Path, head: Head, *, members: int = 2, read: VolumeInput = READ, target: str = "lump"
+) -> Path:  # fmt: skip
     """An untrained module of any head."""
     torch.manual_seed(0)
     kind = "binary" if head == "class" else "continuous"
     label = 1 if head == "segmentation" else None
-    target = ModuleTarget("lump", "ml", "", kind, 0.0, None, 0.0, 1.0, 1.0, Calibration("none"), label)
+    made = ModuleTarget(target, "ml", "", kind, 0.0, None, 0.0, 1.0, 1.0, Calibration("none"), label)
     shape = read.form.shape
     if head == "segmentation":
         networks = [build_segmentation("conv_small", 1, shape, patch=read.patch) for _ in range(members)]
@@ -48,7 +50,7 @@ def make_module(folder: Path, head: Head, *, members: int = 2, read: VolumeInput
         input=read, network=ModuleNetwork(
             encoder="conv_small", log_variance="plain" if head == "segmentation" else "bounded", dimension=3, head=head
         ),
-        outputs=ModuleOutputs((target,)),
+        outputs=ModuleOutputs((made,)),
     )  # fmt: skip
     save_module(folder, manifest, networks)
     return folder

@@ -67,8 +67,9 @@ def write_labels(folder: Path, path: Path, targets: Sequence[str]) -> Path:
     rng = np.random.default_rng(2)
     table = pd.read_csv(folder / "estimates.csv", dtype={"eid": str})
     labels = table[["scan"]].assign(
-        **{t: (table[f"{t}_mean"] + table[f"{t}_sd"] * rng.normal(size=len(table))).round(4) for t in targets}
-    )
+        **{t: (table[f"{t}_mean"] + table[f"{t}_sd"] * rng.normal(size=len(table))).round(4)
+           .clip(TARGETS[t].lower, TARGETS[t].upper) for t in targets}
+    )  # fmt: skip
     labels.to_csv(path, index=False)
     return path
 

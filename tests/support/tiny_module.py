@@ -39,7 +39,7 @@ def make_tiny_module(folder: Path, *, members: int = 2, seed: int = 0, targets: 
     networks = [_lively_network(len(targets)) for _ in range(members)]
     config = make_config("fast", scaling=InputScaling(1.0 / 64.0, -1.0, (64, 64)))
     known = {"sex": (0.5, 0.5), "weight": (75.0, 15.0), "AtlasLiverFat": (5.0, 1.0), "type2Diabetes": (0.05, 0.2)}
-    mean, sd = (np.array([known[t][k] for t in targets]) for k in (0, 1))
+    mean, sd = (np.array([known.get(t, (1.5, 0.3))[k] for t in targets]) for k in (0, 1))
     manifest = make_manifest(
         folder.name,
         "0.0.1",

@@ -158,6 +158,13 @@ def test_a_dry_run_writes_nothing(cases: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("module*"))
 
 
+def test_networks_in_parallel_are_workers_too(cases: Path, tmp_path: Path) -> None:
+    given = ["adapt", "--task", write_task(tmp_path, "class"), "--data", str(cases), "--out", str(tmp_path / "m")]
+    for option in ("--workers", "--processes"):
+        result = CliRunner().invoke(app, [*given, option, "1", "--dry-run"])
+        assert result.exit_code == 0, result.output
+
+
 def test_shots_keep_classes_and_nest() -> None:
     labels = np.array([1.0] * 6 + [0.0] * 24)
     people = np.array([f"p{k:02d}" for k in range(30)])
@@ -278,3 +285,29 @@ def test_from_synthetic_heads_to_masks(tmp_path: Path) -> None:
     assert list(table["scan"]) == ["sub_0001_ses_1"]
     assert len(list((tmp_path / "run/masks").glob("*.nii.gz"))) == 1
     assert np.isfinite(table["meningioma_sd"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trigeminal", "polymicrogyria"])
+def test_tasks_of_fomo26_from_heads_to_scores(name: str, tmp_path: Path) -> None:
+    """A short adaptation, outputs for other heads in the suite's files, and their scores."""
+    from ukb_infer.phantom.heads.cohort import write_heads
+
+    for folder, count, seed in (("train", 6, 0), ("test", 4, 1)):
+        write_heads(tmp_path / folder, name, count, seed, sites=("site_a",), size="small")
+    manifest, said = adapt(f"fomo26-{name}", tmp_path / "train", tmp_path / "module", steps=2, augment="none")
+    given = ["--module", str(tmp_path / "module"), "--data", str(tmp_path / "test"), "--out", str(tmp_path / "pred")]
+    result = CliRunner().invoke(app, ["benchmark", "predict", *given, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    given = ["--suite", "fomo26", "--task", f"fomo26-{name}", "--out", str(tmp_path / "scores")]
+    result = CliRunner().invoke(
+        app, ["benchmark", "score", str(tmp_path / "pred"), "--labels", str(tmp_path / "test"), *given]
+    )
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv(tmp_path / "scores/scores.csv").set_index("metric")
+    assert (scores["n"] == 4).all()
+    assert (scores["missing"] == 0).all()
+    assert scores.drop(index="fairness", errors="ignore")["value"].between(0, 1).all()
+    assert ("AUROC" in said) == (name == "polymicrogyria")
+    labels = {target.label for target in manifest.targets}
+    assert labels == ({1, 2} if name == "trigeminal" else {None})

@@ -134,6 +134,9 @@ def test_a_pretrained_encoder_gives_embeddings(data: Path, tmp_path: Path, monke
     assert one.dtype == np.float32
     assert np.isfinite(one).all()
     assert np.array_equal(one, two)
+    report = run_benchmark_predict(str(tmp_path), data, tmp_path / "pred", device="cpu")
+    assert report.exit_code == 0
+    assert np.load(tmp_path / "pred/sub_1.npy").shape == one.shape
     assert main([*case(data, "--input"), "--output", str(tmp_path / "x.txt")], tmp_path) == 2
 
 

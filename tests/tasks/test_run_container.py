@@ -180,12 +180,31 @@ def test_what_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("c.sif").touch()
     assert engine("c.sif") == Engine("apptainer", (str(tmp_path / "c.sif"),))
     assert engine("image:1") == Engine("podman", ("image:1",))
+    Path("docker").write_text("#!/bin/sh\nexit 1\n")  # installed, but nothing answers it
+    Path("docker").chmod(0o755)
+    assert engine("image:1") == Engine("podman", ("image:1",))
     Path("podman").unlink()
+    with pytest.raises(UsageError, match="nor an image that docker has; build or load it first"):
+        engine("image:1")
+    Path("docker").unlink()
     for image, said in (("image:1", "not installed"), ("none.sif", "does not exist"), ("", "an image or a command")):
         with pytest.raises(UsageError, match=said):
             engine(image)
     with pytest.raises(UsageError, match="not a program"):
         engine("image:1", "command")
+
+
+def test_an_engine_that_fails_is_not_blamed_on_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_case(tmp_path / "data", "sub_01", ("flair", "dwi_b1000", "t2s"))
+    engine = tmp_path / "podman"
+    engine.write_text('#!/bin/sh\n[ "$1" = image ] && exit 0\necho "Error: no cgroups"\necho see --help\nexit 125\n')
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    config = ContainerConfig(
+        image="image:1", data=tmp_path / "data", task=MENINGIOMA, out=tmp_path / "out", engine="podman"
+    )
+    (case,) = run_container(config).cases
+    assert (case.fault, case.message) == (Fault.NOT_STARTED, "Error: no cgroups")
 
 
 def test_a_task_without_flags_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ from ukb_infer.cli.app import app
 from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, write_cross_validation
 from ukb_infer.inference import PredictConfig, run_predict
-from ukb_infer.modules import half_width_of, read_manifest
+from ukb_infer.modules import half_width_of, read_manifest, update_manifest
 from ukb_infer.modules.calibration import labels_needed
+from ukb_infer.modules.card import (
+    CALIBRATION,
+    CARD_NAME,
+    Card,
+    calibration_markdown,
+    card_markdown,
+    known_of_module,
+    limits_of_module,
+    updated_card,
+)
 from ukb_infer.modules.combination import combination_key, read_combinations
+from ukb_infer.modules.outliers import MIN_SCANS
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.training.calibrate import run_calibrate, run_combine
+from ukb_infer.training.ensemble import UNCALIBRATED
+from ukb_infer.training.fit_outliers import run_fit_outliers
 
 UNITS = {"weight": "kg", "sex": "binary (1 = male)", "AtlasLiverFat": "%", "type2Diabetes": "binary"}
 
@@ -230,3 +244,54 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     apart = _write(tmp_path / "apart", other, 50, {"AtlasLiverFat": (5.0, 5.0, 1.0)})
     with pytest.raises(UsageError, match="no target is predicted by two"):
         run_combine([folders[0], apart], [modules[0], other], accept=("recipe",), say=lambda _: None)
+
+
+def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path: Path) -> None:
+    module = make_tiny_module(tmp_path / "mod")
+    manifest = read_manifest(module)
+    uncalibrated = f"{manifest.warning} {UNCALIBRATED}"
+    update_manifest(module, replace(manifest, warning=uncalibrated))
+    assert not (module / CARD_NAME).exists()  # a module without a card gets none
+    card = Card(name="mod", warning=uncalibrated, known=known_of_module(replace(manifest, warning=uncalibrated)),
+                limits=limits_of_module(manifest), tables={CALIBRATION: calibration_markdown(manifest)})  # fmt: skip
+    asked = "| 17 | Ethics | approval and consent | "
+    before = card_markdown(card).replace(f"{asked}**missing**: approval and consent |", f"{asked}Committee 12 |")
+    (module / CARD_NAME).write_text(before.replace("## Limits\n\n", "## Limits\n\n- Only for adults.\n"))
+    missing = before.count("**missing**")
+    folder = _write(tmp_path / "cv", module, 60, _honest(60, np.random.default_rng(0)))
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    text = (module / CARD_NAME).read_text()
+    assert UNCALIBRATED not in text
+    assert "**Random weights for tests.**\n" in text
+    assert "Intervals are not calibrated" not in text
+    assert f"{asked}Committee 12 |" in text
+    assert "- Only for adults." in text
+    assert f"{missing} of 52 are missing" in text
+    fitted = {t.name: t.calibration for t in read_manifest(module).targets}
+    assert text.count(f"## {CALIBRATION}") == 1
+    row = next(line for line in text.splitlines() if line.startswith("| weight | conformal |"))
+    assert row.split(" | ")[2] == f"{fitted['weight'].factor:.4g}"
+    assert "60 out-of-fold predictions, 5 folds by participant" in row
+    assert "| sex | probability |" in text
+    assert "| 12f | " in text
+    assert "None yet: `ukb-infer calibrate` adds it." not in text
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    assert (module / CARD_NAME).read_text() == text
+    manifest = read_manifest(module)
+    assert updated_card(text, manifest, replace(manifest, name="other")).startswith("# other\n")
+
+
+def test_the_card_says_by_which_scans_outliers_are_known(tmp_path: Path) -> None:
+    module = make_tiny_module(tmp_path / "mod", members=1)
+    card = Card(name="mod", known={}, limits=limits_of_module(read_manifest(module)), tables={})
+    (module / CARD_NAME).write_text(card_markdown(card))
+    assert "Unusual scans are not noticed" in (module / CARD_NAME).read_text()
+    folder = tmp_path / "projections"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(1, MIN_SCANS + 1):
+        np.save(folder / f"{k:07d}_20201_2_0.npy", rng.integers(0, 255, (3, 256, 256), np.uint8))
+    run_fit_outliers(str(module), folder, "cpu")
+    text = (module / CARD_NAME).read_text()
+    assert "Unusual scans are not noticed" not in text
+    assert f"- Outlier scores compare a scan with {MIN_SCANS} scans given to fit-outliers." in text

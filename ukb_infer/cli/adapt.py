@@ -94,7 +94,7 @@ def adapt(
 
         ukb-infer adapt --task body-vat --data projections --labels labels.csv --shots 50 --out vat
     """
-    with ProgressDisplay("reading cases") as progress:
+    with ProgressDisplay("reading cases", "case") as progress:
         from ukb_infer.tasks.adapt import run_adapt
 
         run_adapt(

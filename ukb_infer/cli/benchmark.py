@@ -28,14 +28,15 @@ def predict(
 ) -> None:
     """Apply a module to every case of a suite.
 
-    Writes the files that `score` reads, and predicted.csv with what failed; exit code 3 if anything did.
+    Writes the files that `score` reads, and predicted.csv with what failed; exit code 3 if anything did. Of a
+    pretrained encoder these are embeddings, <sub>.npy, which `ukb-infer probe` reads.
 
     Example:
         ukb-infer benchmark predict --module modules/infarct --data cases --out outputs
     """
     from ukb_infer.cli.common import ProgressDisplay
 
-    with ProgressDisplay("predict") as progress:
+    with ProgressDisplay("predict", "case") as progress:
         from ukb_infer.tasks.predict import run_benchmark_predict
 
         report = run_benchmark_predict(module, data, out, device=device, progress=progress)
@@ -132,7 +133,7 @@ def run_container(
     from ukb_infer.tasks.containers import run_container as run
 
     config = ContainerConfig(image=image, data=data, task=task, out=out, limit_s=limit_s, engine=engine, gpu=gpu)
-    with ProgressDisplay("run-container") as progress:
+    with ProgressDisplay("run-container", "case") as progress:
         report = run(config, progress)
     rows = [
         (case.name, f"{case.seconds:.1f}", case.fault.value, case.fault.meaning, case.message)

@@ -80,10 +80,11 @@ class ProgressDisplay:
 
     Args:
         what: name of the task.
+        unit: what is counted, in the singular.
     """
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, unit: str = "scan") -> None:
+        self.what, self.unit = what, unit
         self._bar: Any = None
         self._first: int | None = None
         self._shown = -1
@@ -100,7 +101,7 @@ class ProgressDisplay:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=done, unit="scan", desc=self.what, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, unit=self.unit, desc=self.what, dynamic_ncols=True)
         if failures:
             self._bar.set_postfix_str(f"{failures} failed", refresh=False)  # drawn by the next update
         self._bar.update(done - self._bar.n)
@@ -111,14 +112,14 @@ class ProgressDisplay:
             self._first = self._shown = done
             self._started = self._last_line = now
             if done < total:
-                typer.echo(f"{self.what}: {total - done} of {total} scans to do", err=True)
+                typer.echo(f"{self.what}: {total - done} of {total} {self.unit}s to do", err=True)
             return
         if done == self._shown or (done != total and now - self._last_line < LINE_EVERY_S):
             return
         self._last_line, self._shown = now, done
         rate = (done - self._first) / max(1e-9, now - self._started)
         left = f", about {format_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
-        typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} scans/s{left}", err=True)
+        typer.echo(f"{self.what}: {done} of {total}, {failures} failed, {rate:.2f} {self.unit}s/s{left}", err=True)
 
     def __enter__(self) -> ProgressDisplay:
         """Begin; libraries take some seconds to load, which nobody should have to guess."""

@@ -40,7 +40,7 @@ def dataset(
     from ukb_infer.imaging.datasets.dataset import make_dataset
     from ukb_infer.inference.config import default_workers
 
-    with ProgressDisplay("dataset") as progress:
+    with ProgressDisplay("dataset", "image") as progress:
         summary = make_dataset(
             folder, out, validation=validation, seed=seed, workers=default_workers() if workers is None else workers,
             overwrite=overwrite, progress=progress,

@@ -21,7 +21,11 @@ def explain(
     targets: Annotated[
         list[str],
         typer.Option(
-            "--target", metavar="NAME", help="Target to explain; repeatable.", autocompletion=completion.targets
+            "--targets",
+            "--target",
+            metavar="A,B,...",
+            help="Targets to explain; repeatable.",
+            autocompletion=completion.targets,
         ),
     ],
     modules: options.Modules = None,
@@ -55,14 +59,14 @@ def explain(
     `project`.
 
     Example:
-        ukb-infer explain /data/20201 --out maps --modules my-module --target AtlasVatVolume --target liverFat
+        ukb-infer explain /data/20201 --out maps --modules my-module --targets AtlasVatVolume,liverFat
 
-        ukb-infer explain projections --out unsure --target age --of variance --cohort --phenotypes people.csv
+        ukb-infer explain projections --out unsure --targets age --of variance --cohort --phenotypes people.csv
     """
     from ukb_infer.explain.explain import ExplainConfig, run_explain
 
     config = ExplainConfig(
-        modules=tuple(modules or ()), targets=tuple(dict.fromkeys(targets)), method=method, of=of,  # type: ignore[arg-type]
+        modules=tuple(modules or ()), targets=options.split_names(targets), method=method, of=of,  # type: ignore[arg-type]
         baseline=baseline, device=device, png=png, cohort=cohort, phenotypes=phenotypes, **shared.settings(),
     )  # fmt: skip
     with ProgressDisplay("explain") as progress:

@@ -93,8 +93,14 @@ def import_mimir(
 @app.command("fit-outliers", cls=Command)
 def fit_outliers(
     name: Name,
-    projections: Annotated[
-        Path, typer.Option("--projections", metavar="FOLDER", help="Projections of ordinary scans; no labels needed.")
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--projections",
+            "--data",
+            metavar="FOLDER",
+            help="Projections of ordinary scans, or for a module of heads sessions of ordinary ones; no labels needed.",
+        ),
     ],
     device: options.Device = "auto",
 ) -> None:
@@ -102,18 +108,20 @@ def fit_outliers(
 
     Writes a reference of the networks' features into the module's folder. Estimates and intervals do not change. Best
     use some hundred scans from the same scanners as the scans to come, none of which the module was trained on; at
-    least 40. `train` does this with its own scans.
+    least 40. `train` does this with its own scans, and `adapt` where it has 40 cases.
 
     Example:
         ukb-infer project /data/20201 --out projections
 
         ukb-infer modules fit-outliers my-module --projections projections
+
+        ukb-infer modules fit-outliers meningioma --data heads
     """
     from ukb_infer.cli.common import ProgressDisplay
     from ukb_infer.training.fit_outliers import run_fit_outliers
 
     with ProgressDisplay("fit-outliers") as progress:
-        for line in run_fit_outliers(name, projections, device, progress):
+        for line in run_fit_outliers(name, data, device, progress):
             typer.echo(line)
 
 

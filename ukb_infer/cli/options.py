@@ -83,6 +83,13 @@ class ScanOptions:
         typer.Option("--require-quality", metavar="FILE", help="TOML file of quality flags that are failures."),
     ] = None
     swaps: Swaps = "flag"
+    keep_uncorrected: Annotated[
+        bool,
+        typer.Option(
+            "--keep-uncorrected",
+            help="With --swaps correct, also keep what a scan was before (.uncorrected.npz; stitch: desc-uncorrected).",
+        ),
+    ] = False
     shard: Annotated[
         str,
         typer.Option(
@@ -133,11 +140,12 @@ Level = Annotated[
     float, After("workers"), typer.Option("--ci", metavar="LEVEL", help="Level of the prediction intervals, e.g. 0.95.")
 ]
 Targets = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
-        metavar="A,B,...", help="Targets to write [default: all of the modules].", autocompletion=completion.targets
+        "--targets", "--target", metavar="A,B,...", help="Targets to write [default: all of the modules]; repeatable.",
+        autocompletion=completion.targets,
     ),
-]
+]  # fmt: skip
 Projections = Annotated[
     Path | None, After("exclude"), typer.Option(metavar="FOLDER", help="Also keep the projections in this folder.")
 ]
@@ -184,13 +192,6 @@ Recipe = Annotated[
     completion.choice(*RECIPES, metavar="|".join(RECIPES), help="How stations become a projection."),
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write a picture of each projection.")]
-KeepUncorrected = Annotated[
-    bool,
-    After("swaps"),
-    typer.Option(
-        "--keep-uncorrected", help="With --swaps correct, also keep a scan's projection as it was (.uncorrected.npz)."
-    ),
-]
 Volumes = Annotated[bool, typer.Option("--volumes", hidden=True)]
 
 # Only for stitch.
@@ -213,6 +214,7 @@ Spacing = Annotated[
 ]
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Split ``A,B,...`` into names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def split_names(given: str | list[str] | None) -> tuple[str, ...]:
+    """Split ``A,B,...``, perhaps given several times, into different names."""
+    texts = [given] if isinstance(given, str) else given or []
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))

@@ -25,10 +25,12 @@ Heads = Annotated[
         "meningioma",
         "brain-age",
         "ukb",
+        "trigeminal",
+        "polymicrogyria",
         metavar="LAYOUT",
         show_default=False,
-        help="Write heads instead of bodies: fomo60k (unlabelled clinical scans), infarct, meningioma or brain-age "
-        "(labelled cases of a task), ukb (zips of fields 20252 and 20253).",
+        help="Write heads instead of bodies: fomo60k (unlabelled clinical scans), infarct, meningioma, brain-age, "
+        "trigeminal or polymicrogyria (labelled cases of a task), ukb (zips of fields 20252 and 20253).",
     ),
 ]
 Sites = Annotated[
@@ -36,8 +38,8 @@ Sites = Annotated[
     typer.Option(
         "--site",
         metavar="NAME",
-        help="Heads: sites in turn, repeatable [default: site_a to site_e]; `list` describes them. Bodies: ukb, or "
-        "second (four stations at 3 T).",
+        help="Heads: sites in turn, repeatable [default: site_a to site_e]. Bodies: ukb, or second (four stations at "
+        "3 T). `list` describes them.",
     ),
 ]
 Anomalies = Annotated[
@@ -89,8 +91,11 @@ def phantom(
         return
     from ukb_infer.imaging.recipes import DEFAULT_RECIPE, get_recipe
     from ukb_infer.phantom.anomalies import anomaly_names, find_anomaly
-    from ukb_infer.phantom.cohort import one_site, write_cohort
+    from ukb_infer.phantom.cohort import describe_bodies, one_site, write_cohort
 
+    if sites == ["list"]:
+        typer.echo(describe_bodies())
+        return
     if anomalies == ["list"]:
         typer.echo("\n".join(anomaly_names()))
         return
@@ -123,7 +128,7 @@ def _write_heads(
         typer.echo(describe_sites())
         return
     check_heads(format, anomalies or ())
-    with ProgressDisplay("phantom") as progress:
+    with ProgressDisplay("phantom", "head") as progress:
         table = write_heads(
             out, heads, count, seed, sites=sites, size=size, workers=workers,  # type: ignore[arg-type]
             progress=lambda done, total: progress(done, total, 0), overwrite=overwrite,

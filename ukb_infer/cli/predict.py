@@ -15,7 +15,7 @@ def predict(
     device: options.Device = "auto",
     batch_size: options.BatchSize = 0,
     level: options.Level = 0.95,
-    targets: options.Targets = "",
+    targets: options.Targets = None,
     projections: options.Projections = None,
     precision: options.Precision = "auto",
     backend: options.Backend = "auto",

@@ -81,7 +81,7 @@ def pretrain(
 
         ukb-infer pretrain --data projections --dim 2 --objective hybrid --steps 20000 --out body-hybrid
     """
-    with ProgressDisplay("reading images") as progress:
+    with ProgressDisplay("reading images", "image") as progress:
         from ukb_infer.training.pretrain.config import PretrainRequest, make_pretrain_config
         from ukb_infer.training.pretrain.pretrain import run_pretrain
 

@@ -12,7 +12,10 @@ from ukb_infer.cli.options import split_names
 
 
 def probe(
-    embeddings: Annotated[Path, typer.Argument(metavar="FILE", help="Embeddings written by `ukb-infer embed`.")],
+    embeddings: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|PRED", help="Embeddings written by `ukb-infer embed`, or a folder of <sub>.npy."),
+    ],
     labels: Annotated[
         Path, typer.Option(metavar="FILE", help="Table with one row per participant, e.g. participants.tsv.")
     ],

@@ -15,7 +15,6 @@ def project(
     recipe: options.Recipe = DEFAULT_RECIPE,
     png: options.Png = False,
     volumes: options.Volumes = False,
-    keep_uncorrected: options.KeepUncorrected = False,
 ) -> None:
     """Fuse and project every scan, without estimating anything.
 
@@ -29,9 +28,7 @@ def project(
     """
     from ukb_infer.inference.config import ProjectConfig
 
-    config = ProjectConfig(
-        recipe=recipe, png=png, volumes=volumes, keep_uncorrected=keep_uncorrected, **shared.settings()
-    )
+    config = ProjectConfig(recipe=recipe, png=png, volumes=volumes, **shared.settings())
     with ProgressDisplay("project") as progress:
         from ukb_infer.inference.project import run_project
 

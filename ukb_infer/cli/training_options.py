@@ -38,7 +38,13 @@ Device = Annotated[
 ]
 Processes = Annotated[
     int,
-    typer.Option(metavar="N", help="Members trained in parallel [default: one per core on a CPU].", show_default=False),
+    typer.Option(
+        "--processes",
+        "--workers",
+        metavar="N",
+        help="Members trained in parallel [default: one per core on a CPU].",
+        show_default=False,
+    ),
 ]
 Threads = Annotated[
     int, typer.Option(metavar="N", help="CPU threads per member [default: its share of the cores].", show_default=False)

@@ -19,7 +19,8 @@ from ukb_infer.demo.visits import PAIRS, fit_demo_visits
 from ukb_infer.demo.visits import SEED as VISITS_SEED
 from ukb_infer.evaluation import TargetPredictions, evaluate_target
 from ukb_infer.modules import InferenceModule, ModuleManifest, load_module, save_module
-from ukb_infer.modules.outliers import MIN_SCANS, fit_reference
+from ukb_infer.modules.module import add_outliers
+from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, fit_reference
 from ukb_infer.networks import InputScaling
 from ukb_infer.phantom import ANATOMY_DETERMINED
 from ukb_infer.regression import Mixture, prediction_interval
@@ -36,6 +37,7 @@ COMMAND = "python scripts/make_phantom_demo.py --work WORK --out models/phantom-
 TRAINING_SEED, CALIBRATION_SEED, EVALUATION_SEED = 101, 202, 303
 #: Phantoms of the calibration set that show the module ordinary scans.
 REFERENCE_SCANS = 1000
+UNSEEN = "synthetic phantoms that no member saw"
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,27 @@ def _readme(config: DemoConfig, rows: list[DemoRow], seconds: float) -> str:
     return "\n".join(lines)
 
 
+def _reference(module: InferenceModule, ordinary: NDArray[Any]) -> tuple[OutlierReference, str]:
+    """Outlier reference of the calibrated module, and what it was fitted on."""
+    return fit_reference(module, ordinary)[0], f"{len(ordinary)} {UNSEEN}"
+
+
+def refit_reference(
+    out: Path, work: Path, config: DemoConfig, *, scans: int = REFERENCE_SCANS, say: Callable[[str], None] = print
+) -> ModuleManifest:
+    """Fit the outlier reference of an existing demonstration module anew; nothing else of it changes.
+
+    Args:
+        out: the module's folder.
+        work: working folder; an interrupted call resumes there.
+        config: sizes.
+        scans: phantoms of the calibration set, the first ones.
+        say: receives progress lines.
+    """
+    ordinary, _ = _make_set("calibration", CALIBRATION_SEED, scans, config, work, say)
+    return add_outliers(out, *_reference(load_module(out), ordinary))
+
+
 def make_demo(
     out: Path, work: Path, config: DemoConfig, *, overwrite: bool, say: Callable[[str], None] = print
 ) -> ModuleManifest:
@@ -206,14 +229,10 @@ def make_demo(
     save_module(draft, manifest, networks, half=True, overwrite=True)
     module = load_module(draft)
     images, labels = _make_set("calibration", CALIBRATION_SEED, config.calibration, config, work, say)
-    note = "synthetic phantoms that no member saw"
-    manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=note)
+    manifest, _ = fit_module(manifest, predict_in_batches(module, images), labels, note=UNSEEN)
     save_module(draft, manifest, networks, half=True, overwrite=True)
-    ordinary = images[:REFERENCE_SCANS]
-    outliers = None
-    if len(ordinary) >= MIN_SCANS:
-        outliers = (fit_reference(module, ordinary)[0], f"{len(ordinary)} {note}")
     module = load_module(draft)
+    outliers = _reference(module, images[:REFERENCE_SCANS]) if len(images) >= MIN_SCANS else None
     images, labels = _make_set("evaluation", EVALUATION_SEED, config.evaluation, config, work, say)
     rows = evaluate(module, predict_in_batches(module, images), labels)
     median, covered = summarize(rows)

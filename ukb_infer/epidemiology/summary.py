@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections import defaultdict
@@ -25,6 +26,7 @@ from ukb_infer.storage import write_texts
 Float64 = NDArray[np.float64]
 Say = Callable[[str], None]
 
+#: Versions, rules, and the SHA-256 of each table, by which `report --summary` knows them.
 FACTS = "summary.json"
 #: Files of a summary with their columns, "by" standing for the column asked for.
 COUNTS, STATISTICS, QUANTILES, REASONS = "counts.csv", "statistics.csv", "quantiles.csv", "reasons.csv"
@@ -107,6 +109,7 @@ def _contents(config: SummaryConfig, models: Sequence[SharedModel], say: Say) ->
         "quality": sources.quality, "clipped_at_robust_sds": disclosure.CLIP, "associations": reported,
         "modules": [{k: str(m.get(k, "")) for k in ("name", "version", "sha256", "warning")} for m in facts.modules],
     }  # fmt: skip
+    about["tables"] = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     return texts | {FACTS: json.dumps(about, indent=2) + "\n"}
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ukb_infer.errors import RunError
+from ukb_infer.errors import NotARunError, RunError
 from ukb_infer.records import ScanKey
 from ukb_infer.regression import Mixture
+from ukb_infer.runs.files import holds_estimates
 from ukb_infer.storage import atomic_path, atomic_write_text
 
 FACTS_NAME, TABLE_NAME = "cross_validation.json", "predictions.csv"
@@ -93,10 +94,14 @@ def read_cross_validation(folder: Path) -> CrossValidation:
     """Read a folder written by ``cross-validate``.
 
     Raises:
-        RunError: missing, damaged or of another version.
+        NotARunError: it is no such folder.
+        RunError: damaged or of another version.
     """
     if not is_cross_validation(folder) or not (folder / TABLE_NAME).is_file():
-        raise RunError(f"{folder}: has no {FACTS_NAME} and {TABLE_NAME}; expected a folder written by `cross-validate`")
+        is_run = "; it is a run, which is calibrated on with `labels`" if holds_estimates(folder) else ""
+        raise NotARunError(
+            f"{folder}: has no {FACTS_NAME} and {TABLE_NAME}; expected a folder written by `cross-validate`{is_run}"
+        )
     try:
         facts = json.loads((folder / FACTS_NAME).read_text(encoding="utf-8"))
         version = facts.pop("schema_version")

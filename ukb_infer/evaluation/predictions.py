@@ -104,9 +104,12 @@ def _check_divisors(path: Path, divisors: Mapping[str, float]) -> None:
         )
 
 
-def _spec(name: str, facts: dict[str, Any]) -> TargetSpec:
-    """Registry entry, or one made from what the run says about a user-defined target."""
-    if name in TARGETS:
+def _spec(name: str, facts: dict[str, Any], *, of_heads: bool = False) -> TargetSpec:
+    """Registry entry, or one made from what the run says of a target that is user-defined or of heads.
+
+    The registry's limits, such as plausible ages, are those of the cohort whose bodies were scanned.
+    """
+    if name in TARGETS and not of_heads:
         return TARGETS[name]
     kind: Literal["continuous", "binary"] = "binary" if facts.get("kind") == "binary" else "continuous"
     field, unit = str(facts.get("field", "")), str(facts.get("unit", ""))
@@ -134,9 +137,9 @@ def _from_run(folder: Path) -> Predictions:
     _, facts = run.estimated
     targets = {}
     for target in facts.targets:
-        found = run.estimates(target.name)
+        found, spec = run.estimates(target.name), _spec(target.name, asdict(target), of_heads=facts.of_heads)
         targets[target.name] = PredictedTarget(
-            _spec(target.name, asdict(target)), found.mean, found.sd, found.lower, found.upper, facts.level,
+            spec, found.mean, found.sd, found.lower, found.upper, facts.level,
             found.probability if target.kind == "binary" else None,
         )  # fmt: skip
     return Predictions(f"run {folder}", run.keys, targets, facts.warning)

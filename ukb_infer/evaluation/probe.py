@@ -20,7 +20,7 @@ from ukb_infer.errors import UsageError
 from ukb_infer.evaluation.fairness import GroupValue, fairness, grouped
 from ukb_infer.evaluation.metrics import MetricValue, bootstrap_weights, over_seeds, resampled, summarize
 from ukb_infer.imaging.datasets.participants import find_row, is_participant_key, read_participants
-from ukb_infer.labels.ids import plain_eid
+from ukb_infer.labels.ids import participant_of, plain_eid
 from ukb_infer.labels.tables import read_table
 from ukb_infer.records import ScanKey
 from ukb_infer.storage import csv_text, write_texts
@@ -46,7 +46,7 @@ class ProbeConfig:
 
     Attributes:
         embeddings: Parquet (or CSV) with a column ``participant``, ``eid`` or ``scan`` and a column per feature
-            (``feature_0`` ...) or one with vectors (``embedding``).
+            (``feature_0`` ...) or one with vectors (``embedding``); or a folder of ``<sub>.npy``.
         labels: table with one row per participant.
         target: its column to read from the features.
         out: folder of the tables.
@@ -181,6 +181,8 @@ def read_probe_data(config: ProbeConfig) -> ProbeData:
 
 def _read_embeddings(path: Path) -> tuple[list[str], Float64]:
     """Participant of each row, and (n, F) features."""
+    if path.is_dir():
+        return _read_vectors(path)
     if not path.is_file():
         raise UsageError(field="embeddings", got=str(path), expected="a file written by `ukb-infer embed`")
     frame = read_table(path, f"`embeddings` {path}", lambda c: is_participant_key(c) or c == "scan").frame
@@ -201,6 +203,21 @@ def _read_embeddings(path: Path) -> tuple[list[str], Float64]:
         raise UsageError(f"{path}: a feature is NaN or infinite", field="embeddings")
     people = [str(value).strip() for value in frame[key]]
     return [ScanKey.from_name(p).eid or p for p in people] if key == "scan" else people, stacked
+
+
+def _read_vectors(folder: Path) -> tuple[list[str], Float64]:
+    """The same of a container's outputs, ``<sub>.npy`` or ``<sub>_<session>.npy``."""
+    paths = sorted(folder.glob("*.npy"))
+    if not paths:
+        raise UsageError(field="embeddings", got=f"{folder} without .npy files", expected="outputs named <sub>.npy")
+    try:
+        vectors = [np.asarray(np.load(path, allow_pickle=False), np.float64) for path in paths]
+        stacked = np.stack(vectors)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{folder}: the vectors cannot be read together ({error})", field="embeddings") from None
+    if stacked.ndim != 2 or not np.isfinite(stacked).all():
+        raise UsageError(f"{folder}: expected vectors of finite numbers, got {stacked.shape}", field="embeddings")
+    return [participant_of(path.stem) or path.stem for path in paths], stacked
 
 
 def _coded(texts: Sequence[str]) -> tuple[Float64, tuple[str, ...]]:

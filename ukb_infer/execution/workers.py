@@ -170,6 +170,7 @@ def run_in_workers(
     workers: int,
     timeout_s: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    alone_s: float = 0.0,
 ) -> Iterator[tuple[int, Result | Failure]]:
     """Apply a function to items in worker processes, yielding results as they come.
 
@@ -179,12 +180,30 @@ def run_in_workers(
         workers: processes; 0 works in this process, item by item.
         timeout_s: time limit for one item, s; its worker is killed then.
         should_stop: polled; True ends the work, leaving items without result.
+        alone_s: begin in this process, and start the workers only if items are left after this time: for few items
+            their start takes longer than the work. Meant for functions that neither die nor hang.
 
     Yields:
         (index of the item, result or :class:`Failure`), in order of completion.
     """
-    if workers == 0:
-        yield from _run_here(function, items, should_stop)
+    limit, done = time.monotonic() + (alone_s if workers else float("inf")), 0
+    if workers == 0 or alone_s:
+        for index, result in _run_here(function, items, should_stop):
+            yield index, result
+            done = index + 1
+            if time.monotonic() > limit:
+                break
+        else:
+            return
+    rest = _run_in_pool(function, items[done:], workers, timeout_s, should_stop)
+    yield from ((done + index, result) for index, result in rest)
+
+
+def _run_in_pool(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, timeout_s: float | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[int, Result | Failure]]:  # fmt: skip
+    if not items:
         return
     pool: _Pool[Item, Result] = _Pool(function, max(1, min(workers, len(items))), timeout_s)
     waiting, lonely = deque(range(len(items))), deque[int]()

@@ -18,7 +18,8 @@ from scipy.ndimage import map_coordinates
 
 from ukb_infer.errors import RunError
 from ukb_infer.records import ScanKey
-from ukb_infer.storage import atomic_path
+from ukb_infer.runs.files import SCANS
+from ukb_infer.storage import save_array
 
 if TYPE_CHECKING:
     from ukb_infer.explain.explain import ExplainConfig
@@ -146,7 +147,7 @@ def write_averages(config: ExplainConfig, sexes: Labels | None = None) -> list[P
     folder = config.out / PROJECTIONS_NAME
     paths = [p for p in sorted(folder.glob("*.npy")) if _has_maps(config, p.stem)]
     if not paths:
-        raise RunError(f"{config.out} has no maps to average; see its scans.csv")
+        raise RunError(f"{config.out} has no maps to average; see its {SCANS}")
     outlines = {path.stem: find_outline(np.load(path)) for path in paths}
     common = mean_outline(list(outlines.values()))
     body = np.mean([[align(c, outlines[p.stem], common) for c in np.load(p)[:2]] for p in paths[:_PICTURED]], axis=0)
@@ -162,8 +163,7 @@ def write_averages(config: ExplainConfig, sexes: Labels | None = None) -> list[P
         for group, total in sorted(sums.items()):
             path = config.out / f"cohort_{target}{'_' if group else ''}{group}.npy"
             mean = (total / total.sum()).astype(np.float32)
-            with atomic_path(path) as partial, partial.open("wb") as file:
-                np.save(file, mean)
+            save_array(path, mean)
             save_overlay(mean, body, path.with_suffix(".png"))
             written += [path, path.with_suffix(".png")]
     return written

@@ -19,7 +19,7 @@ from ukb_infer.inference.work import Job, Outcome, writing
 from ukb_infer.reasons import Reason
 from ukb_infer.records import Projection
 from ukb_infer.runs.summary import Progress, RunSummary
-from ukb_infer.storage import atomic_path
+from ukb_infer.storage import save_array
 from ukb_infer.text import suggest
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ class ExplainJob(Job):
         path = map_path(folder, self.scan.key.scan, target)
         if self.pictures:
             save_overlay(saliency, image, path.with_suffix(".png"))
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.save(file, saliency)
+        save_array(path, saliency)
 
 
 def map_path(folder: Path, scan: str, target: str) -> Path:
@@ -264,8 +263,7 @@ def _read_sexes(config: ExplainConfig) -> Labels | None:
 def _prepare(config: ExplainConfig, picture: NDArray[Any]) -> None:
     if config.cohort:
         (config.out / PROJECTIONS_NAME).mkdir(exist_ok=True)
-    with atomic_path(config.out / BASELINE_NAME) as partial, partial.open("wb") as file:
-        np.save(file, picture)
+    save_array(config.out / BASELINE_NAME, picture)
 
 
 def _require_captum() -> None:
@@ -319,14 +317,15 @@ def _sources(config: ExplainConfig, manifests: dict[Path, ModuleManifest]) -> tu
     Raises:
         UsageError: no module has a target.
     """
+    from ukb_infer.modules.card import listed
+
     known = sorted({name for m in manifests.values() for name in m.target_names})
     found = []
     for target in config.targets:
         having = {f: m.target_names.index(target) for f, m in manifests.items() if target in m.target_names}
         if not having:
-            raise UsageError(
-                f"no module has {target!r}{suggest(target, known)} (they have {', '.join(known)})", field="targets"
-            )
+            near = suggest(target, known) or f"; they have {listed(known)}"
+            raise UsageError(f"no module predicts {target!r}{near}", field="targets")
         found.append(Source(target, tuple(having), tuple(having.values())))
     return tuple(found)
 

@@ -22,7 +22,13 @@ from ukb_infer.imaging.series import Contrast, LeftOut, Series
 from ukb_infer.imaging.stations import checks
 from ukb_infer.imaging.stations import choice as series_choice
 from ukb_infer.imaging.stations.phases import PHASES, attach_phases
-from ukb_infer.imaging.volumes.names import CONTRASTS, DEFAULT_CONTRASTS, DEFAULT_SPACING, check_spacing_rule
+from ukb_infer.imaging.volumes.names import (
+    CONTRASTS,
+    DEFAULT_CONTRASTS,
+    DEFAULT_SPACING,
+    check_spacing_rule,
+    of_water_and_fat,
+)
 from ukb_infer.imaging.volumes.names import check_contrasts as check_contrast_names
 from ukb_infer.imaging.volumes.stitch import Stitch, make_stitch
 from ukb_infer.reasons import Reason
@@ -228,10 +234,24 @@ def project_path(
     _apply_strict(options, read.flags, read.messages)
     scan, measures = (read, {}) if inspect is None else inspect(read)
     _apply_strict(options, scan.flags, scan.messages)
-    image = chosen.project(scan.stations)
-    changed = keep_uncorrected and any(new is not old for new, old in zip(scan.stations, read.stations, strict=True))
-    before = chosen.project(read.stations) if changed else None
-    return Projection(image, scan.flags, scan.messages, len(scan.stations), key, measures, before)
+    before = _before(scan, read) if keep_uncorrected else None
+    return Projection(
+        chosen.project(scan.stations), scan.flags, scan.messages, len(scan.stations), key, measures,
+        None if before is None else chosen.project(before.stations),
+    )  # fmt: skip
+
+
+def _before(scan: Stations, read: Stations) -> Stations | None:
+    """A scan as if its swaps had only been flagged; None if none was corrected.
+
+    Args:
+        scan: as corrected.
+        read: as it was read.
+    """
+    if all(new is old for new, old in zip(scan.stations, read.stations, strict=True)):
+        return None
+    flagged = tuple({**swap, "Action": "flagged"} for swap in scan.swaps or ())
+    return replace(scan, stations=read.stations, swaps=flagged)
 
 
 def stitch_path(
@@ -240,6 +260,8 @@ def stitch_path(
     contrasts: Sequence[str] = DEFAULT_CONTRASTS,
     spacing: str = DEFAULT_SPACING,
     inspect: Inspect | None = None,
+    *,
+    keep_uncorrected: bool = False,
 ) -> Stitch:
     """Read a scan and lay it out for fusion.
 
@@ -249,6 +271,7 @@ def stitch_path(
         contrasts: names in ``ukb_infer.imaging.volumes.names.CONTRASTS``; only these are read.
         spacing: native, recipe or a number of mm.
         inspect: looks for swaps and measures the quality of the stations; None to skip it.
+        keep_uncorrected: also lay out a scan as it was before it was corrected.
 
     Raises:
         ScanError: the scan cannot be used or fused, or was flagged and ``strict`` is set.
@@ -261,7 +284,10 @@ def stitch_path(
     _apply_strict(options, read.flags, read.messages)
     scan, measures = (read, {}) if inspect is None else inspect(read)
     _apply_strict(options, scan.flags, scan.messages)
-    return replace(make_stitch(scan, ScanKey.from_name(scan_name(path)), names, rule), measures=measures)
+    key, before = ScanKey.from_name(scan_name(path)), _before(scan, read) if keep_uncorrected else None
+    changed = [name for name in names if of_water_and_fat(name)]
+    aside = None if before is None or not changed else make_stitch(before, key, changed, rule)
+    return replace(make_stitch(scan, key, names, rule), measures=measures, uncorrected=aside)
 
 
 def _apply_strict(options: ReadingOptions, flags: tuple[Reason, ...], messages: tuple[str, ...]) -> None:

@@ -54,6 +54,7 @@ class CommonConfig:
         quality: TOML file of limits on measures of quality; None for the defaults.
         require_quality: TOML file of quality flags that are failures.
         swaps: fat-water swaps are flagged, corrected or ignored.
+        keep_uncorrected: also keep what is made of a scan as it was before its swaps were corrected.
         retry_waits_s: waits before storage failures are retried.
         base: folder that relative paths start from; ``Path()`` is the working directory.
     """
@@ -75,6 +76,7 @@ class CommonConfig:
     quality: Path | None = None
     require_quality: Path | None = None
     swaps: SwapMode = "flag"
+    keep_uncorrected: bool = False
     retry_waits_s: tuple[float, ...] = (2.0, 10.0, 30.0)
     base: Path = Path()
 
@@ -87,6 +89,8 @@ class CommonConfig:
             raise UsageError(field="timeout_s", got=self.timeout_s, expected="seconds above 0")
         check_reading(self.reading)
         check_swaps(self.swaps)
+        if self.keep_uncorrected and self.swaps != "correct":
+            raise UsageError("`keep_uncorrected` needs `swaps` correct; without it nothing is corrected")
         parse_shard(self.shard)
         if self.scheduler:  # its workers may have been started in another folder
             object.__setattr__(self, "base", self.base.absolute())
@@ -114,9 +118,10 @@ class CommonConfig:
         return read_spec(*given, strict=self.reading.strict)
 
     def base_identity(self, recipe: str) -> dict[str, Any]:
-        """Settings that affect the results of both commands; the recipe is the given one, or the modules'."""
+        """Settings that affect the results of all commands; the recipe is the given one, or the modules'."""
         shard = parse_shard(self.shard)
-        corrected = {"swaps": self.swaps} if self.swaps == "correct" else {}  # flags change no pixel
+        corrected: dict[str, Any] = {"swaps": self.swaps} if self.swaps == "correct" else {}  # flags change no pixel
+        corrected |= {"keep_uncorrected": True} if self.keep_uncorrected else {}
         return {"recipe": recipe, **asdict(self.reading), "shard": None if shard is None else str(shard)} | corrected
 
     def to_plain(self) -> dict[str, Any]:
@@ -156,20 +161,16 @@ class ProjectConfig(CommonConfig):
 
     Attributes:
         recipe: of the projections.
-        keep_uncorrected: also keep the projection of a scan before its swaps were corrected.
         png: also write pictures; ``volumes``: of earlier versions, refused: ``stitch`` writes them.
     """
 
     recipe: str = DEFAULT_RECIPE
     png: bool = False
     volumes: bool = False
-    keep_uncorrected: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         get_recipe(self.recipe)
-        if self.keep_uncorrected and self.swaps != "correct":
-            raise UsageError("`keep_uncorrected` needs `swaps` correct; without it nothing is corrected")
         if self.volumes:
             raise UsageError(
                 "fused volumes are written by a command of their own now: ukb-infer stitch INPUT... --out FOLDER",
@@ -178,11 +179,7 @@ class ProjectConfig(CommonConfig):
 
     def identity(self) -> dict[str, Any]:
         """Settings that affect the results."""
-        return (
-            self.base_identity(self.recipe)
-            | {"png": self.png, "volumes": False}
-            | ({"keep_uncorrected": True} if self.keep_uncorrected else {})
-        )
+        return self.base_identity(self.recipe) | {"png": self.png, "volumes": False}
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,17 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ukb_infer.errors import RunError, ScanError, UsageError
+from ukb_infer.errors import RunError, ScanError, UnknownModuleError, UsageError
 from ukb_infer.execution import Failure, run_in_workers, usable_cores
 from ukb_infer.imaging.datasets.names import MODALITIES
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE
+from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
+from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference.inputs import ScanInput, keep_unique, resolve_inputs
 from ukb_infer.inference.volumes import SessionFinder, VolumeJob, session_images
 from ukb_infer.inference.work import Job, Outcome, ScanJob, failed, finished, from_failure, process_scan
 from ukb_infer.modules import InferenceModule, load_module
-from ukb_infer.modules.find import shipped_modules_folder
+from ukb_infer.modules.find import find_module, list_modules, shipped_modules_folder
 from ukb_infer.modules.manifest import ModuleInput, VolumeInput
 from ukb_infer.modules.outliers import join_features
 from ukb_infer.networks import InputScaling, Pretrained, build_encoder, load_pretrained, transfer
@@ -33,6 +35,7 @@ from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, ScanKey
 from ukb_infer.runs.tables import require_parquet
 from ukb_infer.storage import atomic_path
+from ukb_infer.text import suggest
 
 #: Kinds of files, and the columns before the features.
 SUFFIXES, KEYS = (".parquet", ".csv", ".npy"), ("scan", "participant", "session")
@@ -110,6 +113,16 @@ class Embedder(ABC):
 
     warning: str
 
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """3 for heads, 2 for projections of bodies."""
+
+    @property
+    def sees(self) -> str:
+        """What they are for, in words."""
+        return "volumes of heads" if self.dimension == 3 else "scans or projections of bodies"
+
     @abstractmethod
     def find(self, inputs: Sequence[str]) -> list[ScanInput]:
         """Scans that the inputs name."""
@@ -136,9 +149,14 @@ class PretrainedEmbedder(Embedder):
         self.encoder = build_encoder(pretrained.spec).to(device).eval()
         transfer(pretrained, self.encoder)
 
+    @property
+    def dimension(self) -> int:
+        """Of the images."""
+        return self.pretrained.spec.dim
+
     def find(self, inputs: Sequence[str]) -> list[ScanInput]:
         """Session folders, brain zips and single images; or scans of bodies."""
-        if self.pretrained.spec.dim == 2:
+        if self.dimension == 2:
             return resolve_inputs(inputs)
         single = [text for text in inputs if text.lower().endswith(_IMAGE) and Path(text).is_file()]
         others = [text for text in inputs if text not in single]
@@ -148,10 +166,14 @@ class PretrainedEmbedder(Embedder):
 
     def job(self, scan: ScanInput) -> ScanJob:
         """Reads every image that a session has."""
-        settings = self.pretrained.settings
-        if self.pretrained.spec.dim == 2:
+        if self.dimension == 2:
             return Job(scan, ReadingOptions(), DEFAULT_RECIPE)
-        return ImagesJob(scan, float(settings["spacing_mm"]), tuple(settings["size"]))
+        return ImagesJob(scan, self._box)
+
+    @cached_property
+    def _box(self) -> VolumeSettings:
+        settings = self.pretrained.settings
+        return VolumeSettings(spacing_mm=float(settings["spacing_mm"]), size=tuple(settings["size"]))
 
     @cached_property
     def _scaling(self) -> InputScaling:
@@ -163,9 +185,20 @@ class PretrainedEmbedder(Embedder):
     def embed(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """(C, ...) -> (F,)."""
         images = torch.from_numpy(image).to(self.device)
-        images = images[:, None] if self.pretrained.spec.dim == 3 else self._scaling.apply(images[None])
+        images = images[:, None] if self.dimension == 3 else self._scaling.apply(images[None])
         pooled = self.encoder.pool(self.encoder(images)).mean(dim=0)
         return np.asarray(pooled.float().cpu().numpy())
+
+    def embed_files(self, paths: Sequence[Path]) -> NDArray[np.float32]:
+        """Images of one head -> (F,).
+
+        Raises:
+            UsageError: the encoder is for bodies.
+            ScanError: an image cannot be used.
+        """
+        if self.dimension != 3:
+            raise UsageError(f"the encoder sees {self.sees}, not volumes")
+        return self.embed(box_images(paths, self._box)[0])
 
 
 class ModuleEmbedder(Embedder):
@@ -177,6 +210,11 @@ class ModuleEmbedder(Embedder):
 
     def __init__(self, module: InferenceModule) -> None:
         self.module, self.warning = module, module.manifest.warning
+
+    @property
+    def dimension(self) -> int:
+        """Of the images."""
+        return self.module.manifest.network.dimension
 
     def find(self, inputs: Sequence[str]) -> list[ScanInput]:
         """What ``predict`` finds."""
@@ -203,35 +241,41 @@ class ImagesJob:
 
     Attributes:
         scan: session folder, brain zip, or a single image.
-        spacing_mm: of the box.
-        size: of the box, voxels.
+        box: that they are brought onto.
         digest: also compute the SHA-256 of the input.
     """
 
     scan: ScanInput
-    spacing_mm: float
-    size: tuple[int, int, int]
+    box: VolumeSettings
     digest: bool = False
 
     def make(self) -> tuple[NDArray[np.float32], tuple[Reason, ...]]:
         """Read and box the images."""
-        from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
-        from ukb_infer.imaging.volumes.read import read_volume
-
         path = self.scan.path
         single = path.name.lower().endswith(_IMAGE)
         paths = [path] if single else list(session_images(path, [MODALITIES]).values())
         if not paths:
             raise ScanError(Reason.INPUT_MISSING, "the session has no image of a known contrast")
-        boxed, grid = preprocess(
-            [read_volume(file) for file in paths], VolumeSettings(spacing_mm=self.spacing_mm, size=self.size)
-        )
-        return boxed, grid.flags
+        return box_images(paths, self.box)
 
     def keep(self, made: tuple[NDArray[np.float32], tuple[Reason, ...]]) -> Outcome:
         """Nothing is written."""
         image, flags = made
         return finished(flags, [flag.meaning for flag in flags], 0, image=image)
+
+
+def box_images(paths: Sequence[Path], box: VolumeSettings) -> tuple[NDArray[np.float32], tuple[Reason, ...]]:
+    """Read images of one head: (images, x, y, z), and flags.
+
+    Args:
+        paths: of the images.
+        box: that they are brought onto.
+
+    Raises:
+        ScanError: an image cannot be used.
+    """
+    boxed, grid = preprocess([read_volume(path) for path in paths], box)
+    return boxed, grid.flags
 
 
 def load_embedder(name: str, device: torch.device) -> Embedder:
@@ -242,12 +286,21 @@ def load_embedder(name: str, device: torch.device) -> Embedder:
         device: they run on.
 
     Raises:
-        ModuleError: neither.
+        UnknownModuleError: neither.
     """
     for folder in (Path(name).expanduser(), shipped_modules_folder() / name):
         if name and (folder / FACTS_NAME).is_file():
             return PretrainedEmbedder(load_pretrained(folder), device)
-    return ModuleEmbedder(load_module(name, device))
+    try:
+        home = find_module(name)
+    except UnknownModuleError:
+        shipped = [path.parent.name for path in sorted(shipped_modules_folder().glob(f"*/{FACTS_NAME}"))]
+        known = [*shipped, *(folder.name for folder in list_modules())]
+        raise UnknownModuleError(
+            f"no encoder {name!r}: neither a folder written by `pretrain`, `adapt` or `train` nor one of: "
+            f"{', '.join(known) or 'none'}{suggest(name, known)}"
+        ) from None
+    return ModuleEmbedder(load_module(home, device))
 
 
 def run_embed(config: EmbedConfig, progress: Progress = lambda *_: None) -> EmbedSummary:
@@ -263,7 +316,7 @@ def run_embed(config: EmbedConfig, progress: Progress = lambda *_: None) -> Embe
     """
     config.check()
     embedder = load_embedder(config.module, choose_device(config.device))
-    scans = [scan for scan in embedder.find(config.inputs) if not scan.excluded]
+    scans = _find(config, embedder)
     if config.out.suffix == ".npy" and len(scans) != 1:
         raise UsageError(field="out", got=config.out.name, expected=f".parquet or .csv for {len(scans)} scans")
     vectors: dict[int, NDArray[np.float32]] = {}
@@ -282,10 +335,19 @@ def run_embed(config: EmbedConfig, progress: Progress = lambda *_: None) -> Embe
     _write_failures(config.out, listed)
     if not vectors:
         counts = ", ".join(f"{n} {code}" for code, n in Counter(f[1].value for f in listed).items())
-        raise RunError(f"no scan could be embedded ({counts}); see {_failures_path(config.out)}")
+        where = _failures_path(config.out)
+        raise RunError(f"no scan could be embedded ({counts}); see {where}. {config.module} sees {embedder.sees}")
     order = sorted(vectors)
     _write(config.out, [scans[k] for k in order], np.stack([vectors[k] for k in order]))
     return EmbedSummary(len(order), vectors[order[0]].size, listed, embedder.warning)
+
+
+def _find(config: EmbedConfig, embedder: Embedder) -> list[ScanInput]:
+    """Scans of the inputs; if there are none, it is said what the encoder sees."""
+    try:
+        return [scan for scan in embedder.find(config.inputs) if not scan.excluded]
+    except RunError as error:
+        raise RunError(f"{config.module} sees {embedder.sees}, and the inputs have none: {error}") from error
 
 
 def _outcomes(config: EmbedConfig, embedder: Embedder, scans: Sequence[ScanInput]) -> Iterator[tuple[int, Outcome]]:

@@ -19,8 +19,9 @@ from ukb_infer.modules import Calibration, InferenceModule, ModuleTarget, find_m
 from ukb_infer.modules.combination import combination_key, read_combinations
 from ukb_infer.modules.find import default_modules
 from ukb_infer.modules.module import RawOutput
+from ukb_infer.modules.plausibility import contradictions
 from ukb_infer.networks.speed import Precision
-from ukb_infer.regression import calibrate, combine_modules
+from ukb_infer.regression import Mixture, calibrate, combine_modules
 from ukb_infer.targets import TARGETS
 from ukb_infer.text import suggest
 
@@ -233,7 +234,8 @@ class Engine:
             if module.outliers is not None and module.outliers.rules:
                 own = [k for k, t in enumerate(self.targets) if len(t.sources) == 1 and t.sources[0][0] == number]
                 names = [self.targets[k].spec.name for k in own]
-                found += module.outliers.contradictions(names, estimate[[3 * k for k in own]])
+                mixture = Mixture(*(estimate[None, [3 * k + part for k in own]] for part in range(3)))
+                found += contradictions(module.outliers.rules, names, mixture)
         return found
 
     @property

@@ -89,10 +89,7 @@ def resolve_inputs(
         UsageError: an input or the root does not exist, or two files have the same key.
         RunError: there are no scans, or the storage failed.
     """
-    if _is_pattern(root):
-        _path_of(root, ScanKey.from_name("0000001_20201_2_0"))  # refuses other names in braces before the first scan
-    elif root is not None and not (base / root).is_dir():
-        raise UsageError(f"`root` {root} is not a folder; check the path")
+    check_root(root, base)
     own = _OwnFolders(outputs)
     index = _RootIndex(root, base, own, _OwnFolders(outputs, other_runs=False))
     found: list[ScanInput] = []
@@ -100,7 +97,7 @@ def resolve_inputs(
         path = base / _expand(given)
         if not _exists(path):
             raise UsageError(f"{shown(given)} does not exist or cannot be reached; check the path", field="inputs")
-        if path.is_file() and path.suffix.lower() in _LIST_SUFFIXES:
+        if is_list(path):
             found.extend(_from_list(path, f"`inputs` {_expand(given)}", index))
         else:
             found.extend(_from_path(path, given, own))
@@ -115,13 +112,39 @@ def resolve_inputs(
     return keep_unique(found)
 
 
-def _is_pattern(root: Path | None) -> bool:
+def check_root(root: Path | None, base: Path) -> Path | None:
+    """The folder or pattern given, if it can be used.
+
+    Args:
+        root: a folder, a pattern of paths, or None.
+        base: folder that relative paths start from.
+
+    Raises:
+        UsageError: no folder, or other names in braces than those of a key.
+    """
+    if root is not None and is_pattern(root):
+        path_of(root, ScanKey.from_name("0000001_20201_2_0"))
+    elif root is not None and not (base / root).is_dir():
+        raise UsageError(f"`root` {root} is not a folder; check the path")
+    return root
+
+
+def is_list(path: Path) -> bool:
+    """Whether a path is a list of scans."""
+    return path.is_file() and path.suffix.lower() in _LIST_SUFFIXES
+
+
+def is_pattern(root: Path | None) -> bool:
     """Whether paths are formed from keys instead of found below a folder."""
     return root is not None and "{" in str(root)
 
 
-def _path_of(root: Path | None, key: ScanKey) -> Path:
+def path_of(root: Path | None, key: ScanKey) -> Path:
     """Path of a scan by a pattern.
+
+    Args:
+        root: the pattern.
+        key: of the scan.
 
     Raises:
         UsageError: other names in braces than those of a key.
@@ -342,19 +365,19 @@ class _RootIndex:
 
     def find(self, scan: str) -> ScanInput | None:
         """The scan of a key, ignoring leading zeros except in a pattern."""
-        if _is_pattern(self.root):
+        if is_pattern(self.root):
             return self._formed(scan)
         return self._index().get(plain_scan(scan))
 
     def _formed(self, scan: str) -> ScanInput | None:
         """The scan whose path is formed from its key, if it exists."""
         key = ScanKey.from_name(scan)
-        path = _path_of(self.root, key) if key.eid else None
+        path = path_of(self.root, key) if key.eid else None
         return _from_file(self.base / path, str(path)) if path and _exists(self.base / path) else None
 
     def find_participant(self, eid: str) -> list[ScanInput]:
         """All scans of a participant."""
-        if _is_pattern(self.root):
+        if is_pattern(self.root):
             return [found for visit in _VISITS if (found := self._formed(f"{eid}_{visit}"))]
         self._index()
         return self._people.get(plain_eid(eid), [])
@@ -379,19 +402,20 @@ def _from_list(path: Path, where: str, index: _RootIndex) -> Iterator[ScanInput]
         named = entry.named
         if named.eid:
             yield from _from_eid(entry.text, named.scan, path, index)
-        elif ScanKey.from_name(named.scan).eid and not _is_path(entry.text):
+        elif ScanKey.from_name(named.scan).eid and not is_path(entry.text):
             yield from _from_key(named.scan, index)
         else:
             yield from _from_listed_path(entry.text, path, index)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether a line of a list is written like a path."""
     return "/" in text or "\\" in text or text.lower().endswith((".zip", ".npy"))
 
 
 def _from_eid(text: str, eid: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
     """All scans of a participant, or the file or folder of that name."""
-    if _is_path(text) or _place_of(text, listing, index) is not None:
+    if is_path(text) or place_of(text, listing, index.root, index.base) is not None:
         yield from _from_listed_path(text, listing, index)
     elif found := index.find_participant(eid):
         yield from found
@@ -412,10 +436,17 @@ def _from_key(scan: str, index: _RootIndex) -> Iterator[ScanInput]:
     yield found or ScanInput(ScanKey.from_name(scan), Path(scan), scan, None, Reason.INPUT_MISSING)
 
 
-def _place_of(text: str, listing: Path, index: _RootIndex) -> Path | None:
-    """Where a listed path is: as it stands, below the root, here, or next to the list."""
-    folders = [index.base / index.root] if index.root is not None and not _is_pattern(index.root) else []
-    places = [folder / _listed(text) for folder in (*folders, index.base, listing.parent)]
+def place_of(text: str, listing: Path, root: Path | None, base: Path) -> Path | None:
+    """Where a listed path is: as it stands, below the root, here, or next to the list.
+
+    Args:
+        text: of the line.
+        listing: the list.
+        root: a folder, a pattern, or None.
+        base: folder that relative paths start from.
+    """
+    folders = [base / root] if root is not None and not is_pattern(root) else []
+    places = [folder / _listed(text) for folder in (*folders, base, listing.parent)]
     return next((p for p in places if _exists(p)), None)
 
 
@@ -426,7 +457,7 @@ def _listed(text: str) -> Path:
 
 def _from_listed_path(text: str, listing: Path, index: _RootIndex) -> Iterator[ScanInput]:
     """Scans of a line; a line without scan becomes a failed scan."""
-    path = _place_of(text, listing, index)
+    path = place_of(text, listing, index.root, index.base)
     if path is None:
         yield _make_input(_listed(text), text, None, Reason.INPUT_MISSING)
         return

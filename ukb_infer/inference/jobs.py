@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.volumes import VolumeJob
 from ukb_infer.inference.work import Job, ScanJob
 from ukb_infer.modules.manifest import ModuleManifest, VolumeInput
+from ukb_infer.runs.files import UNCORRECTED_FOLDER
 
 
 def make_job(config: PredictConfig, scan: ScanInput, manifest: ModuleManifest) -> ScanJob:
@@ -19,8 +22,9 @@ def make_job(config: PredictConfig, scan: ScanInput, manifest: ModuleManifest) -
     """
     if isinstance(manifest.input, VolumeInput):
         return VolumeJob(scan, manifest.input, config.reading.strict, config.verify)
-    recipe = manifest.input.recipe
-    if config.projections is None or scan.kind == "projection" or scan.problem is not None:
-        return Job(scan, config.reading, recipe, digest=config.verify, swaps=config.swaps)
-    folder = config.at(config.projections)
-    return Job(scan, config.reading, recipe, folder, digest=config.verify, swaps=config.swaps)
+    plain = Job(scan, config.reading, manifest.input.recipe, digest=config.verify, swaps=config.swaps)
+    if scan.kind == "projection" or scan.problem is not None:
+        return plain
+    cache = None if config.projections is None else config.at(config.projections)
+    aside = config.out.absolute() / UNCORRECTED_FOLDER if config.keep_uncorrected else None
+    return replace(plain, cache=cache, uncorrected=aside)

@@ -23,13 +23,20 @@ def run_project(config: ProjectConfig, progress: Progress | None = None) -> RunS
         UsageError: contradictory options, two files with the same key, or another run in ``out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
-    keep = config.keep_uncorrected
+    out = config.out.absolute()
     run = FileRun(
         name="project",
         config=config,
         identity=config.identity(),
         job=lambda scan: Job(
-            scan, config.reading, config.recipe, config.out.absolute(), config.png, config.verify, config.swaps, keep
+            scan,
+            config.reading,
+            config.recipe,
+            out,
+            config.png,
+            config.verify,
+            config.swaps,
+            out if config.keep_uncorrected else None,
         ),
         try_job=lambda scan: Job(scan, config.reading, config.recipe, swaps=config.swaps),
         files=lambda key: projection_files(config.out, key.scan)[:1],

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ukb_infer.imaging.volumes.names import FUSED, UNCORRECTED
 from ukb_infer.inference.config import StitchConfig
 from ukb_infer.inference.inputs import ScanInput
 from ukb_infer.inference.scan_files import FileRun, run_scan_files
@@ -36,6 +37,7 @@ class StitchJob:
         out: folder of the run; None writes to a temporary one, to see how long it takes.
         digest: also compute the SHA-256 of the input.
         swaps: what is done about fat-water swaps.
+        keep_uncorrected: also write what a scan was before they were corrected.
     """
 
     scan: ScanInput
@@ -45,14 +47,15 @@ class StitchJob:
     out: Path | None = None
     digest: bool = False
     swaps: SwapMode = "flag"
+    keep_uncorrected: bool = False
 
     def make(self) -> Stitch:
         """Read, check and measure the scan, and find its seams."""
         from ukb_infer.imaging.reading import stitch_path
         from ukb_infer.quality import inspect_scan
 
-        inspect = partial(inspect_scan, swaps=self.swaps)
-        return stitch_path(self.scan.path, self.options, self.contrasts, self.spacing, inspect)
+        inspect, keep = partial(inspect_scan, swaps=self.swaps), self.keep_uncorrected
+        return stitch_path(self.scan.path, self.options, self.contrasts, self.spacing, inspect, keep_uncorrected=keep)
 
     def keep(self, made: Stitch) -> Outcome:
         """Fuse and write one contrast after the other."""
@@ -68,6 +71,9 @@ class StitchJob:
         from ukb_infer.imaging.volumes.export import write_stitch
 
         write_stitch(made, self.contrasts, folder)
+        if made.uncorrected is None and self.keep_uncorrected:
+            for path in fused_files(folder, self.scan.key, processing=[UNCORRECTED]):
+                path.unlink(missing_ok=True)  # of an earlier file of the scan
 
 
 def run_stitch(config: StitchConfig, progress: Progress | None = None) -> RunSummary:
@@ -84,14 +90,14 @@ def run_stitch(config: StitchConfig, progress: Progress | None = None) -> RunSum
         UsageError: contradictory options, two files of one key, or another run in ``--out``.
         RunError: no inputs, an unusable folder, a locked run.
     """
-    common = (config.reading, config.contrasts, config.spacing)
+    out, common = config.out.absolute(), (config.reading, config.contrasts, config.spacing)
     run = FileRun(
         name="stitch",
         config=config,
         identity=config.identity(),
-        job=lambda scan: StitchJob(scan, *common, config.out.absolute(), config.verify, config.swaps),
+        job=lambda scan: StitchJob(scan, *common, out, config.verify, config.swaps, config.keep_uncorrected),
         try_job=lambda scan: StitchJob(scan, *common, swaps=config.swaps),
-        files=lambda key: fused_files(config.out, key, config.contrasts),
+        files=lambda key: fused_files(config.out, key, config.contrasts, [FUSED]),
         all_files=lambda key: fused_files(config.out, key),
         megabytes=MEGABYTES * len(config.contrasts) * config.finer_than_recipe,
         prepare=lambda: _prepare(config.out),

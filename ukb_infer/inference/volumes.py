@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,19 @@ from ukb_infer.errors import RunError, ScanError, UsageError
 from ukb_infer.imaging.datasets.names import MODALITIES, SKIPPED_FOLDERS, is_session, kind_folder, name_of
 from ukb_infer.imaging.volumes.names import BRAIN_FIELDS
 from ukb_infer.imaging.volumes.read import brain_field
-from ukb_infer.inference.inputs import ScanInput, keep_unique
+from ukb_infer.inference.inputs import (
+    ScanInput,
+    check_root,
+    is_list,
+    is_path,
+    is_pattern,
+    keep_unique,
+    path_of,
+    place_of,
+)
 from ukb_infer.inference.work import Outcome, finished
+from ukb_infer.labels import read_id_list
+from ukb_infer.labels.ids import NamedId, participant_of, plain_eid, plain_scan
 from ukb_infer.modules.manifest import VolumeInput
 from ukb_infer.modules.volumes import read_session
 from ukb_infer.reasons import Reason
@@ -45,8 +57,9 @@ class SessionFinder:
         """Find every session that the inputs name, sorted by key.
 
         Args:
-            inputs: session folders, brain zips of UK Biobank, or folders of them.
-            root: not used by volumes; giving one is an error.
+            inputs: session folders, brain zips of UK Biobank, folders of them, or lists of paths, participants, names
+                of scans, or keys of zips.
+            root: folder in which lists look up names and relative paths; or a pattern of paths with ``{scan}``.
             base: folder that relative paths start from.
             outputs: folders that the run writes to, which are not searched.
             say: not used.
@@ -56,19 +69,21 @@ class SessionFinder:
             RunError: there are no sessions.
         """
         del say
-        if root is not None:
-            raise UsageError("is for lists of body scans; name the folders of the heads", field="root")
         wanted = {name for group in self.modalities for name in group}
         own, found = {os.path.realpath(path) for path in outputs}, list[ScanInput]()
+        listed = ListedHeads(check_root(root, base), base, partial(_found_at, wanted=wanted, own=own))
         for given in inputs:
             path = base / Path(given).expanduser()
             if not path.exists():
                 raise UsageError(f"{shown(given)} does not exist or cannot be reached; check the path", field="inputs")
-            if path.is_file() and not brain_field(path):
+            if is_list(path):
+                found += listed.read(path, given)
+            elif path.is_file() and not brain_field(path):
                 fields = " or ".join(BRAIN_FIELDS)
-                expected = f"a session folder with NIfTI files, a zip of field {fields}, or a folder of those"
+                expected = f"a session folder with NIfTI files, a zip of field {fields}, a folder of those, or a list"
                 raise UsageError(field="inputs", got=given, expected=expected)
-            found += [_scan(place, path, given) for place in dict.fromkeys(_sessions(path, wanted, own))]
+            else:
+                found += _found_at(path, given, wanted, own)
         if not found:
             channels = ", ".join(" or ".join(group) for group in self.modalities)
             raise RunError(
@@ -78,10 +93,77 @@ class SessionFinder:
         return keep_unique(found)
 
 
+def _found_at(path: Path, given: str, wanted: set[str], own: set[str]) -> list[ScanInput]:
+    """Scans at or below a path."""
+    return [_scan(place, path, given) for place in dict.fromkeys(_sessions(path, wanted, own))]
+
+
+@dataclass
+class ListedHeads:
+    """Scans that lists name.
+
+    Attributes:
+        root: of names and relative paths; a pattern of paths, or None.
+        base: folder that relative paths start from.
+        at: scans at or below a path, which was given like this.
+    """
+
+    root: Path | None
+    base: Path
+    at: Callable[[Path, str], list[ScanInput]]
+
+    def read(self, listing: Path, given: str) -> Iterator[ScanInput]:
+        """Scans of every line; one that names none becomes a failed scan.
+
+        Args:
+            listing: the list.
+            given: its path as the user gave it.
+
+        Raises:
+            UsageError: an unreadable list, or names without a root.
+        """
+        for entry in read_id_list(listing, f"`inputs` {given}", "input").entries:
+            path = place_of(entry.text, listing, self.root, self.base)
+            found = self.at(path, entry.text) if path is not None else self._named(entry.text, entry.named)
+            key = ScanKey.from_name(entry.named.scan)
+            problem = Reason.INPUT_MISSING if key.is_safe else Reason.INVALID_SCAN_NAME
+            yield from found or [ScanInput(key, Path(entry.text), shown(entry.text), None, problem)]
+
+    def _named(self, text: str, named: NamedId) -> list[ScanInput]:
+        """Scans of a name: a participant, a scan, or a key of one of its zips."""
+        if is_path(text):
+            return []
+        if self.root is None:
+            raise UsageError("missing; a list of participants or scans needs the folder of the heads", field="root")
+        key = ScanKey.from_name(named.scan)
+        if is_pattern(self.root):
+            zips = (
+                [f"{named.scan}_{field}_{visit}_0" for visit in (2, 3) for field in BRAIN_FIELDS] if named.eid else []
+            )
+            formed = [self.base / path_of(self.root, ScanKey.from_name(name)) for name in zips or [named.scan]]
+            found = [scan for path in formed if path.exists() for scan in self.at(path, str(path))]
+            return list({scan.key: scan for scan in found}.values())
+        if key.eid:
+            return self._by_name.get((plain_eid(key.eid), key.instance, key.array), [])
+        return self._by_name.get(plain_eid(named.eid) if named.eid else plain_scan(named.scan), [])
+
+    @cached_property
+    def _by_name(self) -> dict[object, list[ScanInput]]:
+        """Scans below the root by name, by participant, and by participant and visit."""
+        found: dict[object, list[ScanInput]] = {}
+        assert self.root is not None
+        for scan in self.at(self.base / self.root, str(self.root)):
+            key, person = scan.key, participant_of(scan.key.scan)
+            visit = [plain_eid(key.eid), (plain_eid(key.eid), key.instance, key.array)] if key.eid else []
+            for name in dict.fromkeys((plain_scan(key.scan), *visit, *([plain_eid(person)] if person else []))):
+                found.setdefault(name, []).append(scan)
+        return found
+
+
 def _sessions(path: Path, wanted: set[str], own: set[str]) -> Iterator[Path]:
     """Session folders and brain zips at or below a path."""
     if path.is_file():
-        yield path
+        yield _first_zip(path, wanted)
         return
     for where, folders, files in os.walk(path):
         here = Path(where)
@@ -119,7 +201,7 @@ def _modality(folder: Path, file: str) -> str:
 
 def _scan(place: Path, given_path: Path, given: str) -> ScanInput:
     name = place.stem if place.is_file() else session_name(place)
-    below = place.relative_to(given_path).as_posix() if place != given_path else ""
+    below = place.relative_to(given_path).as_posix() if place.is_relative_to(given_path) else ""
     key = ScanKey.from_name(name)
     label = shown(f"{given.rstrip('/')}/{below}" if below not in ("", ".") else given)
     return ScanInput(key, place, label, "volumes", None if key.is_safe else Reason.INVALID_SCAN_NAME)

@@ -173,7 +173,7 @@ class Job:
         png: write a picture beside it.
         digest: also compute the SHA-256 of the input.
         swaps: what is done about fat-water swaps.
-        keep_uncorrected: also write the projection before they were corrected.
+        uncorrected: folder for the projection before they were corrected, or None.
     """
 
     scan: ScanInput
@@ -183,7 +183,7 @@ class Job:
     png: bool = False
     digest: bool = False
     swaps: SwapMode = "flag"
-    keep_uncorrected: bool = False
+    uncorrected: Path | None = None
 
     def make(self) -> Projection:
         """Read, check and project the scan."""
@@ -194,7 +194,7 @@ class Job:
 
         scan = self.scan
         if scan.kind != "projection" or scan.known is None:
-            inspect, keep = partial(inspect_scan, swaps=self.swaps), self.keep_uncorrected
+            inspect, keep = partial(inspect_scan, swaps=self.swaps), self.uncorrected is not None
             return project_path(scan.path, self.options, self.recipe, inspect, keep_uncorrected=keep)
         known = scan.known
         if self.options.strict and known.reasons:
@@ -205,10 +205,12 @@ class Job:
         return Projection(image, known.reasons, messages, known.stations, scan.key, measures=known.measures)
 
     def keep(self, made: Projection) -> Outcome:
-        """Write the projection where it is to be cached."""
-        if self.cache is not None:
-            with writing(self.scan.key.scan):
+        """Write the projection where it is to be cached, and what it was before it was corrected."""
+        with writing(self.scan.key.scan):
+            if self.cache is not None:
                 self._write(made, self.cache)
+            if self.uncorrected is not None:
+                self._write_uncorrected(made, self.uncorrected / f"{self.scan.key.scan}{UNCORRECTED}")
         return finished(made.flags, made.messages, made.stations, measures=made.measures, image=made.image)
 
     def _write(self, made: Projection, folder: Path) -> None:
@@ -219,11 +221,19 @@ class Job:
         scan = self.scan.key.scan
         with atomic_path(folder / f"{scan}.npy") as path:
             np.save(path, made.image)
-        if made.uncorrected is not None:
-            with atomic_path(folder / f"{scan}{UNCORRECTED}") as path, path.open("wb") as file:
-                np.savez_compressed(file, image=made.uncorrected)
         if self.png:
             save_png(made.image, folder / f"{scan}.png", get_recipe(self.recipe))
+
+    @staticmethod
+    def _write_uncorrected(made: Projection, path: Path) -> None:
+        from ukb_infer.storage import atomic_path
+
+        if made.uncorrected is None:
+            path.unlink(missing_ok=True)  # of an earlier file of the scan
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, image=made.uncorrected)
 
 
 def _of_writing(error: OSError, scan: str) -> Exception:

@@ -20,6 +20,7 @@ _EXPONENT = re.compile(r"^\+?([0-9]+)(?:[.,]([0-9]*))?[eE]([+-]?[0-9]{1,3})$")
 _THOUSANDS = re.compile(r"^[0-9]{1,3}(?:(?:[, '_\u00a0\u2009\u202f][0-9]{3})+|(?:\.[0-9]{3}){2,})$")
 _NUMBER = re.compile(r"^[+-]?[0-9.,]*[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?$")
 _SUFFIX = re.compile(r"\.(?:zip|npy|nii|nii\.gz|dcm|tar|tar\.gz|tgz|7z)$", re.IGNORECASE)
+_OF_SESSION = re.compile(r"^(.+?)_ses(?:sion)?[-_]?\w+$", re.IGNORECASE)
 _KEY = re.compile(r"^([0-9]+)_([0-9]+_[0-9]+_[0-9]+)$")
 
 
@@ -51,6 +52,12 @@ def plain_scan(scan: str) -> str:
         return plain_eid(scan)
     key = _KEY.match(scan)
     return f"{plain_eid(key[1])}_{key[2]}" if key else scan
+
+
+def participant_of(scan: str) -> str:
+    """Participant of a session of a head: ``sub_01`` of ``sub_01_ses_1``; "" for other scans."""
+    named = _OF_SESSION.match(scan)
+    return named[1] if named else ""
 
 
 def parse_id(cell: str) -> NamedId | None:

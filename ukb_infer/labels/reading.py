@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ukb_infer.errors import UsageError
 from ukb_infer.labels.cells import clean, is_missing
 from ukb_infer.labels.columns import LabelColumn, is_row_number, key_of, parse_column, parse_field
-from ukb_infer.labels.ids import IdError, parse_id, plain_eid, plain_scan
+from ukb_infer.labels.ids import IdError, parse_id, participant_of, plain_eid, plain_scan
 from ukb_infer.labels.numbers import NumberError, read_numbers
 from ukb_infer.labels.plausibility import DeclaredUnit, find_implausible
 from ukb_infer.labels.tables import Table, read_table
@@ -78,6 +78,8 @@ class Labels:
         if key.eid:
             eid = plain_eid(key.eid)
             candidates += [self.by_visit.get((eid, key.instance)), self.by_visit.get((eid, None))]
+        if person := participant_of(key.scan):  # the table names participants, the run sessions of theirs
+            candidates += [self.by_scan.get(person), self.by_visit.get((plain_eid(person), None))]
         for values in candidates:
             if values is not None:
                 found = np.where(np.isnan(found), values, found)
@@ -85,8 +87,9 @@ class Labels:
 
     def count_matches(self, keys: Sequence[ScanKey]) -> tuple[int, int]:
         """(participants and scans that have labels, those of them that are among ``keys``)."""
-        scans = {plain_scan(k.scan) for k in keys}
-        people = {plain_eid(k.eid) for k in keys if k.eid}
+        of_sessions = {name for k in keys if (name := participant_of(k.scan))}
+        scans = {plain_scan(k.scan) for k in keys} | of_sessions
+        people = {plain_eid(k.eid) for k in keys if k.eid} | set(map(plain_eid, of_sessions))
         labelled = {eid for eid, _ in self.by_visit}
         return len(self.by_scan) + len(labelled), len(scans & self.by_scan.keys()) + len(people & labelled)
 

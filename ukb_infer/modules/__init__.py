@@ -14,8 +14,8 @@ from ukb_infer.modules.manifest import ModuleManifest, ModuleTarget, read_manife
 
 if TYPE_CHECKING:
     from ukb_infer.modules.mimir import import_mimir
-    from ukb_infer.modules.module import InferenceModule, load_module, save_module, update_manifest
+    from ukb_infer.modules.module import InferenceModule, copy_module, load_module, save_module, update_manifest
 
 __getattr__ = on_first_use(
-    __name__, {"mimir": "import_mimir", "module": "InferenceModule load_module save_module update_manifest"}
+    __name__, {"mimir": "import_mimir", "module": "InferenceModule copy_module load_module save_module update_manifest"}
 )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ukb_infer._version import __version__
+from ukb_infer.modules.calibration import half_width_of
 from ukb_infer.modules.manifest import ModuleManifest
 from ukb_infer.modules.tripod import filled_items
+from ukb_infer.storage import atomic_write_text
 
 CARD_NAME = "MODULE.md"
+#: Sections that follow from the manifest.
+CALIBRATION, _LIMITS = "Calibration", "## Limits"
 MISSING = "**missing**: "
 #: Most names in a sentence.
 MOST_NAMED = 8
@@ -65,7 +71,7 @@ def card_markdown(card: Card) -> str:
     lines += [f"**{card.warning}**", ""] if card.warning else []
     for title, table in card.tables.items():
         lines += [f"## {title}", "", table.strip(), ""]
-    lines += ["## Limits", "", *(f"- {limit}" for limit in card.limits), ""]
+    lines += [_LIMITS, "", *(f"- {limit}" for limit in card.limits), ""]
     missing = sum(1 for *_, text in card.items if not text)
     lines += [
         "## TRIPOD+AI", "",
@@ -73,13 +79,82 @@ def card_markdown(card: Card) -> str:
         "only the authors of a study can write them.", "",
         "| item | section | asked for | answer |", "|---|---|---|---|",
     ]  # fmt: skip
-    rows = ((n, section, asked, _cell(text) or MISSING + asked) for n, section, asked, text in card.items)
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += [_row(*item) for item in card.items]
     return "\n".join([*lines, ""])
+
+
+def _row(number: str, section: str, asked: str, text: str) -> str:
+    return f"| {number} | {section} | {asked} | {_cell(text) or MISSING + asked} |"
 
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
+
+
+def update_card(folder: Path, before: ModuleManifest, after: ModuleManifest) -> None:
+    """Let a module's card follow its manifest; what else was written in it stays. Modules without a card stay without.
+
+    Args:
+        folder: of the module.
+        before: manifest that the card was written for.
+        after: manifest now.
+
+    Raises:
+        OSError: the card cannot be read or written.
+    """
+    path = folder / CARD_NAME
+    if path.is_file():
+        atomic_write_text(path, updated_card(path.read_text(encoding="utf-8"), before, after))
+
+
+def updated_card(text: str, before: ModuleManifest, after: ModuleManifest) -> str:
+    """A card in which warning, calibration, limits and items of TRIPOD+AI are those of another manifest.
+
+    Args:
+        text: of the card; only lines are replaced that are as they were written for ``before``.
+        before: manifest that the card was written for.
+        after: manifest now.
+    """
+    cards = [Card(name=m.name, known=known_of_module(m), tables={}) for m in (before, after)]
+    old, new = ([_row(*item) for item in card.items] for card in cards)
+    swapped = dict(zip(old, new, strict=True)) | {f"# {before.name}": f"# {after.name}"}
+    gone = {f"- {limit}" for limit in limits_of_module(before)} - {f"- {limit}" for limit in limits_of_module(after)}
+    added = [f"- {limit}" for limit in limits_of_module(after) if limit not in limits_of_module(before)]
+    lines = [swapped.get(line, line) for line in _without_section(text.splitlines(), CALIBRATION) if line not in gone]
+    lines[:1] = [line.replace(before.name, after.name) for line in lines[:1]]
+    if f"**{before.warning}**" in lines and before.warning != after.warning:
+        at = lines.index(f"**{before.warning}**")
+        lines[at : at + (1 if after.warning else 2)] = [f"**{after.warning}**"] if after.warning else []
+    at = lines.index(_LIMITS) if _LIMITS in lines else len(lines)
+    lines[at:at] = [f"## {CALIBRATION}", "", *calibration_markdown(after).splitlines(), ""]
+    end = next((k for k, line in enumerate(lines) if line.startswith("- ") and _LIMITS in lines[:k]), len(lines))
+    lines[end:end] = added
+    missing = sum(MISSING in line for line in lines)
+    return re.sub(r"\b\d+( of \d+ are missing)", rf"{missing}\1", "\n".join([*lines, ""]))
+
+
+def _without_section(lines: list[str], title: str) -> list[str]:
+    """Lines without those from a heading to the next."""
+    if f"## {title}" not in lines:
+        return lines
+    first = lines.index(f"## {title}")
+    last = next((k for k in range(first + 1, len(lines)) if lines[k].startswith("## ")), len(lines))
+    return lines[:first] + lines[last:]
+
+
+def calibration_markdown(manifest: ModuleManifest) -> str:
+    """How each target is calibrated, as a table."""
+    lines = [
+        "| target | method | factor of the variance | half width of the 95 % interval, sd | fitted on |",
+        "|---|---|---|---|---|",
+    ]
+    for target in manifest.targets:
+        own = target.calibration
+        method = "probability" if own.curve else own.method
+        half = None if target.kind == "binary" or own.method == "none" else half_width_of(own, 0.95)
+        cells = (target.name, method, f"{own.factor:.4g}", "-" if half is None else f"{half:.4g}", own.fitted_on or "-")
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
 
 
 def known_of_module(manifest: ModuleManifest) -> dict[str, str]:
@@ -100,7 +175,7 @@ def known_of_module(manifest: ModuleManifest) -> dict[str, str]:
         "12a": f"Each network set aside a share of {share:g} of its participants to choose its weights; both visits of "
         "a participant are always together." if isinstance(share, int | float) else "",
         "12c": f"{count} {manifest.network.encoder} networks in an ensemble{steps}. Settings: `module.json`.",
-        "12f": "`module.json` says how each target is calibrated; without `ukb-infer calibrate` none is.",
+        "12f": _recalibration(manifest),
         "13": f"None for {', '.join(binary)}; probabilities can be calibrated." if binary else "Does not apply.",
         "22": "The module folder: `module.json`, and weights with their SHA-256.",
         "26": manifest.warning,
@@ -110,6 +185,13 @@ def known_of_module(manifest: ModuleManifest) -> dict[str, str]:
 def listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+
+
+def _recalibration(manifest: ModuleManifest) -> str:
+    fitted = dict.fromkeys(t.calibration.fitted_on for t in manifest.targets if t.calibration.method != "none")
+    if not fitted:
+        return "None yet: `ukb-infer calibrate` adds it."
+    return "Intervals and probabilities are calibrated on " + listed([words for words in fitted if words]) + "."
 
 
 def _input(manifest: ModuleManifest) -> str:
@@ -127,5 +209,11 @@ def limits_of_module(manifest: ModuleManifest) -> list[str]:
         "Estimates shrink toward the mean of the training data: small and large values are estimated less extreme.",
     ]
     if uncalibrated:
-        limits.append(f"Intervals were not calibrated when this was written: {listed(uncalibrated)}.")
+        limits.append(f"Intervals are not calibrated: {listed(uncalibrated)}.")
+    reference = manifest.outputs.outliers
+    limits.append(
+        "Unusual scans are not noticed: the module has no outlier reference (`ukb-infer modules fit-outliers`)."
+        if reference is None
+        else f"Outlier scores compare a scan with {reference.fitted_on}."
+    )
     return limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ukb_infer.errors import ModuleError, UkbInferError, UsageError
 from ukb_infer.modules.calibration import half_width_of
+from ukb_infer.modules.card import CARD_NAME, update_card
 from ukb_infer.modules.find import find_module
 from ukb_infer.modules.manifest import (
     MANIFEST_NAME,
@@ -36,6 +38,8 @@ from ukb_infer.modules.manifest import (
     read_manifest,
 )
 from ukb_infer.modules.outliers import OutlierReference, read_outliers
+from ukb_infer.modules.plausibility import rescale_rules
+from ukb_infer.modules.visits import VISITS_NAME
 from ukb_infer.networks import InputScaling, MeanVarianceNetwork, build_network, speed
 from ukb_infer.networks.build import PROJECTION
 from ukb_infer.networks.compiled import WORTH_COMPILING, CompiledMembers, choose_backend
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 #: A network of a module.
 Member: TypeAlias = "MeanVarianceNetwork | SegmentationNetwork"
+README_NAME = "README.md"
 #: Volumes reach the networks as they were preprocessed.
 AS_IT_IS = InputScaling()
 
@@ -344,7 +349,13 @@ def _load_outliers(folder: Path, manifest: ModuleManifest, members: Sequence[Mem
     if manifest.outputs.outliers is None:
         return None
     width = sum(member.width for member in members)
-    return read_outliers(folder / manifest.outputs.outliers.file, width)
+    reference = read_outliers(folder / manifest.outputs.outliers.file, width, len(manifest.targets))
+    if reference.calibration is None:
+        return reference
+    factors = np.array([target.calibration.factor for target in manifest.targets])
+    spread = np.array([target.sd / target.divisor for target in manifest.targets]) ** 2
+    rules = rescale_rules(reference.rules, manifest.target_names, reference.calibration * spread, factors * spread)
+    return replace(reference, rules=rules, calibration=factors.astype(np.float32))
 
 
 def load_module(
@@ -486,7 +497,7 @@ def _exchange(new: Path, folder: Path, aside: Path) -> None:
 
 
 def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
-    """Replace the manifest of a module atomically; weights and schema version stay.
+    """Replace the manifest of a module atomically, and let its card follow; weights and schema version stay.
 
     Args:
         folder: of the module.
@@ -495,14 +506,59 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
     Raises:
         ModuleError: the members differ, or the file cannot be written.
     """
-    if read_manifest(folder).files != manifest.files:
+    before = read_manifest(folder)
+    if before.files != manifest.files:
         raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
     try:
-        text = manifest.to_json()
-        parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
-        atomic_write_text(folder / MANIFEST_NAME, text)
+        _write_manifest(folder, manifest)
     except (OSError, ValueError) as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
+    _update_card(folder, before, manifest)
+
+
+def _write_manifest(folder: Path, manifest: ModuleManifest) -> None:
+    text = manifest.to_json()
+    parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
+    atomic_write_text(folder / MANIFEST_NAME, text)
+
+
+def copy_module(source: Path, folder: Path, manifest: ModuleManifest, *, note: str, overwrite: bool = False) -> None:
+    """Write a module with the weights of another, atomically.
+
+    Args:
+        source: folder of the other.
+        folder: of the new one; its parent is created.
+        manifest: of the new one, with the same files.
+        note: last line of its README.
+        overwrite: replace an existing module.
+
+    Raises:
+        UsageError: the folder exists.
+        ModuleError: it cannot be written, or the source is damaged.
+    """
+    folder = folder.absolute()
+    for member in manifest.files:
+        if problem := check_member_file(source, member):
+            raise ModuleError(problem)
+    try:
+        _check_destination(folder, overwrite=overwrite)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+            new = Path(work) / "module"
+            new.mkdir()
+            for name in (*(member.file for member in manifest.files), README_NAME, CARD_NAME, VISITS_NAME):
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, new / name)
+            readme = new / README_NAME
+            before = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n"
+            atomic_write_text(readme, f"{before.rstrip()}\n\n{note}\n")
+            _write_manifest(new, manifest)
+            _update_card(new, read_manifest(source), manifest)
+            _exchange(new, folder, Path(work) / "replaced")
+    except OSError as error:
+        raise ModuleError(
+            f"{folder}: the module cannot be written ({error.strerror or error}); free space or restore access"
+        ) from error
 
 
 def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> ModuleManifest:
@@ -523,16 +579,25 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
     try:
         outputs = _write_outliers(folder, manifest, reference, fitted_on)
         changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
-        text = changed.to_json()
-        parse_manifest(text, f"{manifest.name}: {MANIFEST_NAME}")
-        atomic_write_text(folder / MANIFEST_NAME, text)
+        _write_manifest(folder, changed)
         if (before := manifest.outputs.outliers) is not None and before != outputs.outliers:
             (folder / before.file).unlink(missing_ok=True)
     except OSError as error:
         raise ModuleError(
             f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
         ) from error
+    _update_card(folder, manifest, changed)
     return changed
+
+
+def _update_card(folder: Path, before: ModuleManifest, after: ModuleManifest) -> None:
+    try:
+        update_card(folder, before, after)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModuleError(
+            f"{folder / CARD_NAME}: does not follow the new manifest, as it cannot be read or written ({error}); "
+            "free space or restore access, then run the same command again"
+        ) from error
 
 
 def save_module(

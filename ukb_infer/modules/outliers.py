@@ -9,14 +9,14 @@ A score becomes a percentile by the scores of reference scans that had no part i
 folds). The upper 5 % of the scores (at least 10) are replaced by a Pareto tail (Hill 1975), so that a module with few
 reference scans can flag a scan too.
 
-The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``, and
-their mean picture, from which explanations start.
+The reference also holds how far the estimates of ordinary scans break the rules of ``ukb_infer.targets.rules``
+(:mod:`ukb_infer.modules.plausibility`), and their mean picture, from which explanations start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ from safetensors.numpy import save as to_bytes
 from scipy.linalg import eigh
 
 from ukb_infer.errors import ModuleError, UsageError
-from ukb_infer.targets.rules import rules_of
+from ukb_infer.modules.plausibility import fit_rules
+from ukb_infer.regression import Mixture
 
 if TYPE_CHECKING:
     from ukb_infer.imaging.recipe import ImageForm
@@ -49,9 +50,7 @@ _SEED = 20_201
 _BATCH = 16
 #: Arrays of the file and their dimensions; rules follow under names with this prefix.
 _SHAPES, _RULE = {"mean": 1, "components": 2, "variances": 1, "rest": 0, "scores": 1}, "rule "
-_PICTURE = "picture"
-#: Fewest reference scans for limits of rules; they are this multiple of the 99.5th percentile of the deviation.
-MIN_FOR_RULES, RULE_MARGIN = 200, 2.0
+_PICTURE, _CALIBRATION = "picture", "calibration"
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,10 @@ class OutlierReference:
         variances: (C,) along them.
         rest: () variance outside them.
         scores: (n,) rising: scores of reference scans that had no part in their fit.
-        rules: centre and largest deviation of the residual of each rule of ``ukb_infer.targets.rules``, by its words;
-            empty with fewer reference scans than ``MIN_FOR_RULES``.
+        rules: limits of the rules, as ``plausibility.fit_rules`` gives them; in modules made before, the median and the
+            largest deviation of each residual in natural units. Empty where the reference scans are too few.
+        calibration: (T,) factors on the targets' variances that the rules were fitted with; None in modules made
+            before they were kept.
         picture: (channels, rows, cols) mean of the reference scans, rounded to the recipe's type; None in modules
             made before it was kept.
     """
@@ -76,6 +77,7 @@ class OutlierReference:
     rest: NDArray[np.float32]
     scores: NDArray[np.float32]
     rules: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    calibration: NDArray[np.float32] | None = None
     picture: NDArray[Any] | None = None
 
     def score(self, features: NDArray[Any]) -> Float64:
@@ -89,24 +91,9 @@ class OutlierReference:
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
         arrays = {name: np.asarray(getattr(self, name), order="C") for name in _SHAPES}
-        picture = {} if self.picture is None else {_PICTURE: np.asarray(self.picture, order="C")}
-        return bytes(to_bytes(arrays | picture | {_RULE + words: limits for words, limits in self.rules.items()}))
-
-    def contradictions(self, names: Sequence[str], means: Float64) -> list[str]:
-        """Rules that one scan's estimates break by more than reference scans do, a sentence each.
-
-        Args:
-            names: of T targets.
-            means: (T,) estimates, natural units.
-        """
-        found = []
-        for rule in rules_of(names):
-            if rule.words in self.rules:
-                centre, limit = map(float, self.rules[rule.words])
-                offset = float(rule.residual(names, means[None])[0]) - centre
-                if (offset if rule.kind == "at_most" else abs(offset)) > limit:
-                    found.append(f"{rule.words} is off by {offset:+.3g} (limit {limit:.3g})")
-        return found
+        for name, more in ((_PICTURE, self.picture), (_CALIBRATION, self.calibration)):
+            arrays |= {} if more is None else {name: np.asarray(more, order="C")}
+        return bytes(to_bytes(arrays | {_RULE + words: limits for words, limits in self.rules.items()}))
 
 
 def join_features(features: NDArray[Any]) -> Float64:
@@ -190,27 +177,6 @@ def fit_outliers(features: NDArray[Any]) -> OutlierReference:
     )  # fmt: skip
 
 
-def fit_rules(names: Sequence[str], means: Float64) -> dict[str, NDArray[np.float32]]:
-    """Limits of the rules from the estimates of ordinary scans.
-
-    Args:
-        names: of T targets.
-        means: (N, T) estimates, natural units.
-
-    Returns:
-        Centre and largest deviation of each rule, by its words; none for too few scans.
-    """
-    if len(means) < MIN_FOR_RULES:
-        return {}
-    limits = {}
-    for rule in rules_of(names):
-        residual = rule.residual(names, means)
-        centre = float(np.median(residual))
-        widest = RULE_MARGIN * float(np.quantile(np.abs(residual - centre), 0.995))
-        limits[rule.words] = np.array([centre, widest], np.float32)
-    return limits
-
-
 def fit_reference(
     module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
 ) -> tuple[OutlierReference, int]:
@@ -228,9 +194,11 @@ def fit_reference(
         UsageError: too few projections.
     """
     seen = _MeanPicture(module.recipe)
-    features, means = features_of(module, seen.watch(images), report)
-    reference = replace(fit_outliers(features), rules=fit_rules(module.manifest.target_names, means))
-    return replace(reference, picture=seen.mean), len(means)
+    features, estimates = features_of(module, seen.watch(images), report)
+    reference, manifest = fit_outliers(features), module.manifest
+    rules = fit_rules(manifest.target_names, estimates)
+    factors = np.array([target.calibration.factor for target in manifest.targets], np.float32)
+    return replace(reference, rules=rules, calibration=factors, picture=seen.mean), len(estimates.mean)
 
 
 class _MeanPicture:
@@ -255,8 +223,8 @@ class _MeanPicture:
 
 def features_of(
     module: InferenceModule, images: Iterable[NDArray[Any]], report: Callable[[int], None] = lambda _: None
-) -> tuple[NDArray[np.float32], Float64]:
-    """Features of every member, (K, N, F) float32, and estimates, (N, T) in natural units.
+) -> tuple[NDArray[np.float32], Mixture]:
+    """Features of every member, (K, N, F) float32, and calibrated estimates, (N, T) in natural units.
 
     Args:
         module: whose networks are asked, on its device.
@@ -265,24 +233,25 @@ def features_of(
     """
     import torch
 
-    rest, parts, means, done = iter(images), [], [np.empty((0, len(module.manifest.targets)))], 0
+    none = np.empty((0, len(module.manifest.targets)))
+    rest, parts, estimates, done = iter(images), [], [Mixture(none, none, none)], 0
     while batch := list(islice(rest, _BATCH)):
         heads, features = module.predict_with_features(torch.from_numpy(np.stack(batch)))
         parts.append(features)
-        means.append(module.to_estimates(heads).mean)
+        estimates.append(module.to_estimates(heads))
         done += len(batch)
         report(done)
-    return np.concatenate(parts, axis=1) if parts else np.empty(
-        (len(module.members), 0, 1), np.float32
-    ), np.concatenate(means)
+    joined = Mixture(*(np.concatenate([getattr(e, f.name) for e in estimates]) for f in fields(Mixture)))
+    return np.concatenate(parts, axis=1) if parts else np.empty((len(module.members), 0, 1), np.float32), joined
 
 
-def read_outliers(path: Path, width: int) -> OutlierReference:
+def read_outliers(path: Path, width: int, targets: int) -> OutlierReference:
     """Read and check the reference of a module.
 
     Args:
         path: of ``outliers.safetensors``.
         width: members x features of the module.
+        targets: number of its targets.
 
     Raises:
         ModuleError: unreadable, or of another shape than the module's features.
@@ -291,9 +260,10 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModuleError(f"{path}: cannot be read as safetensors ({error}); copy the module again") from error
-    picture = found.pop(_PICTURE, None)
+    picture, calibration = found.pop(_PICTURE, None), found.pop(_CALIBRATION, None)
     rules = {name.removeprefix(_RULE): found.pop(name) for name in list(found) if name.startswith(_RULE)}
-    right = set(found) == set(_SHAPES) and all(v.shape == (2,) for v in rules.values())
+    right = set(found) == set(_SHAPES) and all(v.shape in ((2,), (4,)) for v in rules.values())
+    right = right and (calibration is None or (calibration.shape == (targets,) and bool((calibration > 0).all())))
     right = right and all(v.ndim == _SHAPES.get(n, 1) for n, v in found.items())
     right = right and all(v.dtype == np.float32 and np.isfinite(v).all() for v in (*found.values(), *rules.values()))
     if right:
@@ -306,4 +276,4 @@ def read_outliers(path: Path, width: int) -> OutlierReference:
             f"{path}: does not hold the reference of {width} features; make it again with "
             "`ukb-infer modules fit-outliers`"
         )
-    return OutlierReference(**found, rules=rules, picture=picture)
+    return OutlierReference(**found, rules=rules, calibration=calibration, picture=picture)

@@ -101,6 +101,16 @@ def _smooth_step(fraction: NDArray[np.float64], low: float, high: float) -> NDAr
     return t * t * (3.0 - 2.0 * t)
 
 
+def middle_mm(subject: Subject, z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Place x of the body's middle, where its legs meet: (levels,) mm.
+
+    Args:
+        subject: may lie askew.
+        z_mm: (levels,) heights above the floor, mm.
+    """
+    return subject.offset_x_mm + subject.lean_x * (z_mm - 0.6 * subject.height_mm)
+
+
 class Body:
     """Outlines of one subject at given heights; built once per set of levels.
 
@@ -150,7 +160,7 @@ class Body:
             front = front + 26.0 * np.sqrt(s.adiposity) * _bump(h, 0.70, 0.775, 1.0)
         self.outer_a = self.lean_a + side
         self.outer_b = self.lean_b + 0.5 * (front + back)
-        self.x = s.offset_x_mm + s.lean_x * (self.z_mm - 0.6 * s.height_mm)
+        self.x = middle_mm(s, self.z_mm)
         self.back_y = BACK_Y_MM - 14.0 * _bump(h, 0.57, 0.68, 1.0) - 30.0 * _smooth_step(h, 0.80, 0.87)
         self.outer_y = self.back_y - self.outer_b
         self.lean_y = self.back_y - back - self.lean_b

@@ -174,6 +174,19 @@ def one_site(sites: Sequence[str]) -> str:
     return sites[0] if sites else UK_BIOBANK.name
 
 
+def describe_bodies() -> str:
+    """One line per site of bodies, for people."""
+    lines = []
+    for site in PROTOCOLS.values():
+        station = max(site.stations, key=lambda s: s.rows)
+        lines.append(
+            f"{site.name}: {site.field_tesla:g} T, {len(site.stations)} stations of up to {station.rows} x "
+            f"{station.cols} x {max(s.slices for s in site.stations)}, {site.in_plane_spacing_mm:.3g} mm, echoes at "
+            f"{' and '.join(f'{t:g}' for t in site.echo_times_ms)} ms"
+        )
+    return "\n".join(lines)
+
+
 def _check_site(site: str, anomalies: Sequence[Reason]) -> None:
     """Refuse unknown sites, and defects elsewhere than in UK Biobank's six stations."""
     if site not in PROTOCOLS:

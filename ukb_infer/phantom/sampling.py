@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ukb_infer.compiling import compiled
-from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, paint_level
+from ukb_infer.phantom.anatomy import CHIN, N_LABELS, Body, Region, Tissue, middle_mm, paint_level
 from ukb_infer.phantom.anomalies import EFFECTS
 from ukb_infer.phantom.population import Subject
 from ukb_infer.protocol import UK_BIOBANK, Protocol
@@ -227,10 +227,21 @@ def _fold(volume: NDArray[np.uint16], strength: float, depth: int) -> None:
         volume[-1 - k] = (foot + share * head).astype(np.uint16)
 
 
-def _swap(water: NDArray[np.uint16], fat: NDArray[np.uint16], columns: slice) -> None:
-    kept = water[:, :, columns].copy()
-    water[:, :, columns] = fat[:, :, columns]
-    fat[:, :, columns] = kept
+def _swap(water: NDArray[np.uint16], fat: NDArray[np.uint16], chosen: Any = True) -> None:
+    kept = water.copy()
+    np.copyto(water, fat, where=chosen)
+    np.copyto(fat, kept, where=chosen)
+
+
+def is_left(subject: Subject, grid: StationGrid) -> NDArray[np.bool_]:
+    """Which voxels of a station lie left of the body's middle, a leg's own: (slices, 1, cols).
+
+    Args:
+        subject: may lie askew.
+        grid: of the station.
+    """
+    x = grid.x0_mm + grid.spacing_mm * np.arange(grid.cols)
+    return (x > middle_mm(subject, grid.z_mm)[:, None])[:, None]
 
 
 def _add_metal(volumes: tuple[NDArray[np.uint16], ...], centre: tuple[int, int, int], radius: float) -> None:
@@ -255,14 +266,15 @@ def _add_ghosts(volume: NDArray[np.uint16]) -> None:
 
 
 def _apply_effects(
-    number: int, water: NDArray[np.uint16], fat: NDArray[np.uint16], effects: AbstractSet[Reason], pick: int
-) -> None:
+    number: int, water: NDArray[np.uint16], fat: NDArray[np.uint16], effects: AbstractSet[Reason],
+    subject: Subject, grid: StationGrid,
+) -> None:  # fmt: skip
     """Appearance anomalies of one station (number from 1), in place."""
-    half = water.shape[2] // 2
+    pick = subject.index
     if Reason.FAT_WATER_SWAP in effects and number == 2 + pick % 3:
-        _swap(water, fat, slice(None))
+        _swap(water, fat)
     if Reason.FAT_WATER_SWAP_LEG in effects and number >= 5:
-        _swap(water, fat, slice(half, None) if pick % 2 else slice(0, half))
+        _swap(water, fat, is_left(subject, grid) == bool(pick % 2))
     if Reason.METAL in effects and number == 4:
         slices, rows, cols = water.shape
         _add_metal((water, fat), (int(0.65 * slices), int(0.55 * rows), int(0.34 * cols)), 0.085 * cols)
@@ -316,7 +328,7 @@ def render(
     for number, grid in enumerate(station_grids(subject, size, shift, protocol), start=1):
         grid = replace(grid, y0_mm=grid.y0_mm + raised)
         water, fat = _render_station(subject, grid, signals, int(seeds[number - 1]), noise_sd, look.shading)
-        _apply_effects(number, water, fat, effects, subject.index)
+        _apply_effects(number, water, fat, effects, subject, grid)
         in_plane = np.float32(grid.spacing_mm)
         spacing = np.array([in_plane, in_plane, grid.slice_spacing_mm], np.float64)
         stations.append(Station(number, water.transpose(1, 2, 0), fat.transpose(1, 2, 0), grid.position_mm, spacing))

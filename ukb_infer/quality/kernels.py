@@ -56,9 +56,22 @@ def find_regions(body: Array, regions: Array) -> None:
             for c in range(cols):
                 region[r, c] = 1 if plane[r, c] else 2
         count = 0
+        for r in range(rows):  # what is seen from the left and right edge, without a stack
+            first, last = 0, cols - 1
+            while first < cols and region[r, first] != 1:
+                region[r, first] = 0
+                first += 1
+            while last > first and region[r, last] != 1:
+                region[r, last] = 0
+                last -= 1
         for r in range(rows):
-            for c in range(0, cols, 1 if r == 0 or r == rows - 1 else max(cols - 1, 1)):  # along the edge
-                if region[r, c] == 2:
+            for c in range(cols):
+                if region[r, c] != 2:
+                    continue
+                above, below = r == 0 or region[r - 1, c] == 0, r == rows - 1 or region[r + 1, c] == 0
+                if (
+                    above or below or region[r, c - 1] == 0 or region[r, c + 1] == 0
+                ):  # never in the first or last column
                     region[r, c] = 0
                     stack[count, 0], stack[count, 1] = r, c
                     count += 1
@@ -210,9 +223,11 @@ def count_empty(water: Array, fat: Array, threshold: float, step: int, from_firs
     """
     slices, rows, cols = water.shape
     empty, begun = 0, from_first
+    lines = (rows + step - 1) // step
     for k in range(slices):
         found = 0
-        for r in range(0, rows, step):
+        for n in range(lines):
+            r = (n + lines // 2) % lines * step  # the body is amid the slice
             for c in range(0, cols, step):
                 if np.float32(water[k, r, c]) + np.float32(fat[k, r, c]) > threshold:
                     found += 1
@@ -308,9 +323,10 @@ def sum_fatty_blocks(water: Array, fat: Array, body: Array, share: float, sums: 
     blocks = sums.shape[0]
     for k in range(slices):
         for r in range(rows):
+            line = sums[k * blocks // slices, r * blocks // rows]
             for c in range(cols):
                 if body[k, r, c] and fat[k, r, c] > share * water[k, r, c]:
-                    block = sums[k * blocks // slices, r * blocks // rows, c * blocks // cols]
+                    block = line[c * blocks // cols]
                     block[0] += water[k, r, c] + fat[k, r, c]
                     block[1] += 1.0
 

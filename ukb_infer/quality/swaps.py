@@ -24,6 +24,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ukb_infer.protocol import PROTOCOL
 from ukb_infer.quality.body import void_ml
@@ -66,12 +67,18 @@ SEAM_CM2, SLICES_CM2 = 3.0, 4.5
 REST_OF_SEAM = 0.65
 #: Smallest share of a patch that tells how bright a tissue is.
 RARE = 0.1
-#: The border between legs is looked for within this distance of the midline, mm.
-BORDER_MM = 25.0
+#: The border between legs is looked for within this distance of the midline, mm; and it leans by at most so much, mm
+#: sideways per mm of height.
+BORDER_MM, LEAN = 25.0, 0.03
+#: Lines a column that are tried at either end.
+FINE = 12
 #: Share of a half's voxels next to the border that may disagree across it after a correction.
 RAGGED = 0.01
-#: Columns with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter.
-WIDER, TIE = 1.5, 1e-3
+#: Lines with up to so many times the fewest voxels that touch may be the border; share of a plane that is no matter,
+#: and what noise in a gap makes of it.
+WIDER, TIE, NOISE = 1.5, 1e-3, 3e-3
+#: Between legs at most this part touches of what does at the ends of the reach.
+CLEFT = 0.8
 
 Kind = Literal["none", "whole", "left", "right", "both", "part"]
 
@@ -389,20 +396,23 @@ def correct_station(sample: Sample, kind: Kind, border_mm: float) -> Station | N
     station = sample.station
     if kind in ("whole", "both"):
         return replace(station, water=station.fat, fat=station.water)
-    border = _find_border(sample, border_mm)
+    border = _find_border(sample, kind, border_mm)
     if border is None:
         return None
-    columns = slice(border + 1, None) if kind == "left" else slice(0, border + 1)
+    left = np.arange(station.shape[1])[:, None] > border
+    chosen = left if kind == "left" else ~left
     water, fat = station.water.copy(order="K"), station.fat.copy(order="K")
-    water[:, columns], fat[:, columns] = station.fat[:, columns], station.water[:, columns]
+    np.copyto(water, station.fat, where=chosen)
+    np.copyto(fat, station.water, where=chosen)
     return replace(station, water=water, fat=fat)
 
 
-def _find_border(sample: Sample, border_mm: float) -> int | None:
-    """Last column of the right half: where an exchange leaves the fewest steps between water and fat.
+def _find_border(sample: Sample, kind: Kind, border_mm: float) -> NDArray[np.int64] | None:
+    """Last column of the right half in every slice: where an exchange leaves fewest steps from water to fat, and fat.
 
-    Only columns in which little of the legs touches come into question. Where they do touch, the swap itself made steps
-    there; between legs apart no column has any. None if steps remain.
+    The border is a straight line that may lean. Only lines along which little of the legs touches come into question.
+    Where they do touch, the swap itself made steps there, and skin and fat of both meet; between legs apart no line has
+    any. None if steps remain, or if muscle would meet muscle.
     """
     station = sample.station
     x0, spacing = float(station.position_mm[0]), float(station.spacing_mm[1])
@@ -410,17 +420,45 @@ def _find_border(sample: Sample, border_mm: float) -> int | None:
     first, last = max(int(middle - reach), 0), min(int(middle + reach) + 1, station.shape[1] - 1)
     if first >= last:
         return None
-    water, fat = (v[::2, :, first : last + 1].astype(np.float32) for v in slices_first(station))
+    water, fat = (v[..., first : last + 1].astype(np.float32) for v in slices_first(station))
     total = water + fat
     body = total > sample.threshold
     ratio = np.where(body, (fat - water) / np.maximum(total, 1e-6), 0.0)
     one, other = ratio[..., :-1], ratio[..., 1:]
-    touching = (body[..., :-1] & body[..., 1:]).sum(axis=(0, 1))
-    steps = (np.abs(one + other) - np.abs(one - other)).sum(axis=(0, 1))
-    steps = np.where(touching <= WIDER * touching.min() + TIE * body[..., 0].size, steps, np.inf)
-    best = np.flatnonzero(steps <= steps.min() + TIE * body[..., 0].size)
-    column = int(best[np.abs(best + first + 0.5 - middle).argmin()])
-    return first + column if steps[column] <= RAGGED * body.shape[0] * body.shape[1] else None
+    most = LEAN * float(station.spacing_mm[2]) * (station.shape[2] - 1) / spacing
+    lines, leaning = _lines(last - first, station.shape[2], most)
+    seen = np.arange(len(body)), lines
+    touch = (body[..., :-1] & body[..., 1:]).sum(axis=1)
+    legs = touch.min(axis=1) <= CLEFT * touch[:, [0, -1]].max(axis=1)  # not where they have become the trunk
+    touching = touch[seen].sum(axis=1)
+    steps = (np.abs(one + other) - np.abs(one - other)).sum(axis=1)[seen].sum(axis=1)
+    fat_there = np.where((one != 0.0) & (other != 0.0), one - other if kind == "left" else other - one, 0.0)
+    fatty, size = (fat_there.sum(axis=1) * legs[:, None])[seen].sum(axis=1), body[..., 0].size
+    close = touching <= WIDER * touching[leaning == 0.0].min() + TIE * size
+    cost = np.where(close, steps - fatty, np.inf)
+    best = np.flatnonzero(cost <= cost.min() + NOISE * size)
+    best = best[leaning[best] == leaning[best].min()]
+    places = lines[best].mean(axis=1)
+    line = best[np.abs(places - places.mean()).argmin()]  # amid the gap of legs apart
+    clear = steps[line] <= RAGGED * size and fatty[line] >= -RAGGED * size
+    return lines[line] + first if clear else None
+
+
+def _lines(columns: int, slices: int, most: float) -> tuple[NDArray[np.int64], Float64]:
+    """Straight lines through a station: the column of each in every slice, (lines, slices), and how far each leans.
+
+    Args:
+        columns: that a line may pass.
+        slices: of the station.
+        most: columns that a line may lean by, from the first slice to the last.
+    """
+    end = int(FINE * most)
+    start, lean = (v.ravel() / FINE for v in np.mgrid[: FINE * columns, -end : end + 1])
+    kept = (lean != 0.0) | (start % 1.0 == 0.0)
+    start, lean = start[kept], lean[kept]
+    lines = np.floor(start[:, None] + lean[:, None] * np.linspace(0.0, 1.0, slices)).astype(np.int64)
+    inside = (lines.min(axis=1) >= 0) & (lines.max(axis=1) < columns)
+    return lines[inside], np.abs(lean[inside])
 
 
 def treat_swaps(

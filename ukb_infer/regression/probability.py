@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from ukb_infer.errors import UsageError
 from ukb_infer.regression.calibration import CONFORMAL_LEVELS, conformal_half_width
@@ -64,8 +64,10 @@ def _platt(y: Float64, m: Float64) -> Curve:
         slope = expit(z) - smooth
         return float(value), np.array([(slope * (m - 0.5)).sum(), slope.sum()])
 
-    slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
-    probability = expit(max(float(slope), 0.0) * (_PLATT_KNOTS - 0.5) + float(intercept))
+    slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
+    if slope < 0.0:  # the mean tells nothing of the class: its share, whatever the mean
+        slope, intercept = 0.0, float(logit(smooth.mean()))
+    probability = expit(slope * (_PLATT_KNOTS - 0.5) + intercept)
     return tuple(zip(_PLATT_KNOTS.tolist(), probability.tolist(), strict=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ukb_infer.labels import Labels
 from ukb_infer.labels.ids import plain_scan
 from ukb_infer.modules.card import CARD_NAME, Card, card_markdown, listed
 from ukb_infer.report.cohort import describe_agreement
-from ukb_infer.report.html import page_pieces
+from ukb_infer.report.html import write_page
 from ukb_infer.runs.files import REPORT
 from ukb_infer.storage import atomic_write_text
 from ukb_infer.targets import TARGETS, TargetSpec
@@ -44,7 +45,7 @@ def write_card(
         known: answers to items of TRIPOD+AI, beside those that the comparison gives.
     """
     rows = _group_rows(groups)
-    tables = {"Accuracy": metrics_markdown(comparison)}
+    tables = {"Accuracy": metrics_markdown(replace(comparison, warning=""))}  # the card begins with it
     if rows:
         tables["Groups"] = _markdown(rows)
     absent = [] if rows else ["Groups were not evaluated: neither sex nor age is known, and there is one visit."]
@@ -58,9 +59,7 @@ def write_card(
         "targets": [], "visits": [], "limits": {}, "agreement": describe_agreement(comparison),
         "card": {"groups": rows, "limits": card.limits, "items": card.items},
     }  # fmt: skip
-    text = "".join(page_pieces(name, head, ()))
-    atomic_write_text(folder / REPORT, text)
-    return [folder / CARD_NAME, folder / REPORT]
+    return [folder / CARD_NAME, write_page(folder / REPORT, name, head)]
 
 
 def card_of_cross_validation(folder: Path) -> list[Path]:

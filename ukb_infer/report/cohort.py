@@ -27,8 +27,8 @@ SD_TO_MAE = math.sqrt(2 / math.pi)
 BAND_YEARS, FEWEST_IN_BAND = 5, 5
 #: The worst errors: this share of the labelled scans, at least so many; so many are listed.
 WORST_SHARE, FEWEST_WORST, LISTED = 0.01, 5, 10
-#: Most points of a scatter plot, and levels of a calibration curve that are drawn.
-POINTS, CURVE_EVERY = 1500, 7
+#: Most points of a scatter plot, and of all of them on a page; levels of a calibration curve that are drawn.
+POINTS, ALL_POINTS, CURVE_EVERY = 1500, 30_000, 7
 FIRST_VISIT, REPEAT_VISIT = 2, 3
 
 
@@ -169,11 +169,13 @@ def describe_agreement(comparison: Comparison, rows: Rows | None = None) -> dict
         comparison: estimates against labels.
         rows: of the page; None for a page without scans, which has no worst errors.
     """
-    return {"targets": [_agreement_of(result, rows) for result in comparison.results if result.count],
+    results = [result for result in comparison.results if result.count]
+    points = min(POINTS, ALL_POINTS // max(1, len(results)))
+    return {"targets": [_agreement_of(result, points, rows) for result in results],
             "missing": list(comparison.without_estimate), "unlabelled": comparison.unlabelled}  # fmt: skip
 
 
-def _agreement_of(result: TargetResult, rows: Rows | None) -> dict[str, Any]:
+def _agreement_of(result: TargetResult, points: int, rows: Rows | None) -> dict[str, Any]:
     data = result.data
     said: dict[str, Any] = {
         "name": result.spec.name, "unit": result.spec.unit, "n": result.count, "kind": result.spec.kind,
@@ -189,10 +191,15 @@ def _agreement_of(result: TargetResult, rows: Rows | None) -> dict[str, Any]:
         observed = calibration_curve(data.label, data.mean, data.sd)
         nominal = np.linspace(0.01, 0.99, observed.size)
         said["curve"] = {"nominal": nominal[::CURVE_EVERY].tolist(), "observed": observed[::CURVE_EVERY].tolist()}
-    chosen = np.random.default_rng(0).permutation(result.count)[:POINTS]
+    chosen = np.random.default_rng(0).permutation(result.count)[:points]
     chosen = chosen[np.argsort(data.label[chosen])]
-    said["points"] = {"label": data.label[chosen].tolist(), "estimate": data.mean[chosen].tolist()}
+    said["points"] = {"label": _short(data.label[chosen]), "estimate": _short(data.mean[chosen])}
     return said if rows is None else said | {"worst": _worst(result.spec.name, rows)}
+
+
+def _short(values: Float64) -> list[float]:
+    """Numbers as long as a drawn point needs."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _worst(name: str, rows: Rows) -> dict[str, Any]:
@@ -206,4 +213,5 @@ def _worst(name: str, rows: Rows) -> dict[str, Any]:
         "n": int(worst.size), "flagged": int(flagged[worst].sum()), "usual": float(flagged[known].mean()),
         "reasons": reasons.most_common(3), "rows": worst[:LISTED].tolist(),
         "errors": [float(v) for v in error[worst[:LISTED]]],
+        "labels": [float(v) for v in rows.labels[name][worst[:LISTED]]],
     }  # fmt: skip

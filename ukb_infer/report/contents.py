@@ -22,6 +22,8 @@ FINE_CELLS = 3_000_000
 #: Beyond that an estimate is off by at most a tenth of its usual standard deviation, an interval by 5 % of its width,
 #: a measure by a hundredth of the range that 90 % of the scans lie in.
 STEPS_PER_SD, WIDTH_STEP, STEPS_PER_RANGE = 5.0, 0.1, 48.0
+#: Most labels on a page that is not fine; of more, only those of the worst errors are on it.
+MOST_LABELS = 500_000
 #: Bins of a histogram, between the quantiles that it shows; its first and last bin also hold what lies beyond.
 BINS, SHOWN_QUANTILES = 40, (0.002, 0.998)
 SEXES = ("female", "male")
@@ -122,6 +124,11 @@ def is_fine(rows: Rows) -> bool:
     return rows.count * (3 * targets + len(rows.run.measure_names)) <= FINE_CELLS
 
 
+def has_all_labels(rows: Rows) -> bool:
+    """Whether the page keeps every label, or only those of the worst errors."""
+    return is_fine(rows) or sum(int(np.isfinite(v).sum()) for v in rows.labels.values()) <= MOST_LABELS
+
+
 def make_columns(rows: Rows) -> Iterator[Column]:
     """All columns of the page, those of the first table first.
 
@@ -206,6 +213,7 @@ def _histogram(codes: Any, sex: NDArray[np.int8]) -> dict[str, Any] | None:
 def _estimate_columns(rows: Rows, fine: bool) -> Iterator[Column]:
     if rows.run.table is None:
         return
+    labelled = rows.labels if has_all_labels(rows) else {}
     for target in rows.run.estimated[1].targets:
         found = rows.run.estimates(target.name)
         name, unit = target.name, target.unit
@@ -223,8 +231,8 @@ def _estimate_columns(rows: Rows, fine: bool) -> Iterator[Column]:
                 if fine:
                     yield numbers(rows, f"l:{name}", f"{name}: lower end", rows.spread(found.lower), unit=unit)
                     yield numbers(rows, f"u:{name}", f"{name}: upper end", rows.spread(found.upper), unit=unit)
-        if name in rows.labels:
-            label = rows.labels[name]
+        if name in labelled:
+            label = labelled[name]
             yield numbers(
                 rows, f"y:{name}", f"{name}: label", label, step=None if fine else _range_step(label), unit=unit
             )

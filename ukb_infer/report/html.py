@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.report.packing import encode
+from ukb_infer.storage import atomic_path
 
 PAGE = Path(__file__).with_name("page")
 #: What the template's places are called: ``{{title}}``.
@@ -31,6 +33,39 @@ def blob(name: str, data: bytes) -> str:
         data: its content.
     """
     return f'<script type="text/plain" id="{html.escape(name)}" data-size="{len(data)}">{encode(data)}</script>\n'
+
+
+def check_name(out: Path) -> None:
+    """Refuse a name that a browser would not open as a page.
+
+    Raises:
+        UsageError: it does not end in .html, or is a folder.
+    """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; expected the name of a page, such as {out / 'report.html'}", field="out")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out} does not end in .html; the report is a page for a browser", field="out")
+
+
+def write_page(out: Path, title: str, head: Mapping[str, Any], blobs: Iterable[tuple[str, bytes]] = ()) -> Path:
+    """Write a page, whole or not at all.
+
+    Args:
+        out: the file; its folder is made.
+        title: of the page.
+        head: what the page says of the run and its columns.
+        blobs: names and contents of columns and pictures.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out) as partial, partial.open("w", encoding="ascii", errors="xmlcharrefreplace") as file:
+            file.writelines(page_pieces(title, head, blobs))
+    except OSError as error:
+        raise RunError(f"`out` {out} cannot be written ({error.strerror}); choose another place") from error
+    return out
 
 
 def page_pieces(title: str, head: Mapping[str, Any], blobs: Iterable[tuple[str, bytes]]) -> Iterator[str]:

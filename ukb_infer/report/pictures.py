@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ukb_infer.errors import ScanError, UsageError
+from ukb_infer.errors import ScanError
 from ukb_infer.imaging.readers.projection_file import read_projection
 from ukb_infer.imaging.recipes import RECIPES
 
@@ -88,12 +88,7 @@ def read_maps(folder: Path, scans: Sequence[str], targets: Sequence[str]) -> lis
         folder: with ``<scan>_<target>.png``, as `explain` writes them.
         scans: names, in the order of the page.
         targets: names.
-
-    Raises:
-        UsageError: it is no folder.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; expected one written by `ukb-infer explain`", field="saliency")
     present = {path.name for path in folder.glob("*.png")}
     wanted = ((row, scan, target) for row, scan in enumerate(scans) for target in targets)
     found = ((row, target, f"{scan}_{target}.png") for row, scan, target in wanted)
@@ -103,7 +98,10 @@ def read_maps(folder: Path, scans: Sequence[str], targets: Sequence[str]) -> lis
 
 def _small(path: Path) -> bytes:
     with Image.open(path) as picture:
+        width, height = picture.size
         small = picture.convert("RGB")
+        if width == 2 * height:  # the scan alone, beside the map over it
+            small = small.crop((height, 0, width, height))
         small.thumbnail((MAP_SIDE, MAP_SIDE))
         return _jpeg(np.asarray(small))
 

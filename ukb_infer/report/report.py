@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,19 @@ from ukb_infer.labels import Labels, parse_column, read_definitions, read_labels
 from ukb_infer.labels.tables import read_table
 from ukb_infer.protocol import PROTOCOL
 from ukb_infer.report import cohort
-from ukb_infer.report.contents import Column, Rows, is_fine, make_columns, make_rows
-from ukb_infer.report.html import page_pieces
+from ukb_infer.report.contents import Column, Rows, has_all_labels, is_fine, make_columns, make_rows
+from ukb_infer.report.html import check_name, write_page
 from ukb_infer.report.packing import Packed, pack_words
 from ukb_infer.report.pictures import CHANNELS, MOST_IN_PAGE, SHEET, SaliencyMap, Sheet, draw_sheets, read_maps, side_of
+from ukb_infer.report.summary import holds_summary, write_summary_page
 from ukb_infer.runs import Run, RunScan, read_run
-from ukb_infer.storage import atomic_path, atomic_write_bytes
+from ukb_infer.storage import atomic_write_bytes
 from ukb_infer.targets import TARGETS
 
 #: What participants are known by.
 PHENOTYPES = ("sex", "age")
-#: Files of the folder beside a page of many scans.
-SHEET_NAME = "sheet-{}.jpg"
+#: Folders of pictures beside a page of many scans, and their files.
+_PICTURES, SHEET_NAME = "pictures-", "sheet-{}.jpg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class ReportConfig:
         saliency: folder of ``explain``, for saliency maps.
         units, define: of the labels, as for training.
         anonymous: leave out names, paths and messages; shuffle the scans.
+        summary: without individual data; ``run`` may be a folder of ``summary``.
+        min_count: with ``summary`` of a run: fewest people behind any number.
     """
 
     run: Path
@@ -55,6 +61,16 @@ class ReportConfig:
     units: Mapping[str, str] = field(default_factory=dict)
     define: Path | None = None
     anonymous: bool = False
+    summary: bool = False
+    min_count: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.out)
+        for name in ("labels", "projections", "saliency", "units", "define", "anonymous") if self.summary else ():
+            if getattr(self, name):
+                raise UsageError("not used with `summary`, which shows no single person; leave it out", field=name)
+        if self.min_count is not None and not self.summary:
+            raise UsageError("only used with `summary`", field="min_count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +93,73 @@ def run_report(config: ReportConfig, say: Callable[[str], None] = print) -> Repo
         RunError: the folder has no tables, or the page cannot be written.
         UsageError: unusable labels, phenotypes or projections.
     """
+    if config.summary:
+        page = write_summary_page(config.run, config.out, config.phenotypes, config.min_count, say)
+        return ReportResult(page=page, size=page.stat().st_size)
+    if holds_summary(config.run):
+        raise UsageError(f"{config.run} is a summary; show it with `summary`")
+    _check_folders(config)
+    say(f"reading {config.run}")
     run = read_run(config.run)
     if not run.scans:
         raise RunError(f"{config.run} has no scans in its scans.csv; expected a folder written by predict or project")
     labels = _read_labels(config, run)
     rows = make_rows(run, labels, read_phenotypes(config.phenotypes), anonymous=config.anonymous)
-    folder = config.out.with_name(f"{config.out.stem}_files")
     projections = _projections(config, rows)
-    beside = folder if projections and rows.count > MOST_IN_PAGE else None
-    try:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(SHEET_NAME.format("*")):
-            old.unlink()
+    with _pictures_beside(config.out, beside=bool(projections) and rows.count > MOST_IN_PAGE) as beside:
         sheets = _sheets(projections, beside)
         columns = [*make_columns(rows), *([_presence(sheets)] if sheets else [])]
-        head = _head(config, rows, columns, labels) | {"folder": "" if beside is None else beside.name}
+        head = _head(config, rows, columns, labels)
+        head["folder"] = "" if beside is None else f"{beside.parent.name}/{beside.name}"
         maps = _maps(config, rows)
         head["saliency"] = [[m.row, m.target] for m in maps]
-        blobs = _blobs(columns, sheets if beside is None else [], maps)
-        with atomic_path(config.out) as partial, partial.open("w", encoding="ascii", errors="xmlcharrefreplace") as to:
-            to.writelines(page_pieces(head["title"], head, blobs))
-    except OSError as error:
-        raise RunError(f"`out` {config.out} cannot be written ({error.strerror}); choose another place") from error
+        write_page(config.out, head["title"], head, _blobs(columns, sheets if beside is None else [], maps))
     if labels is not None and head["agreement"]["missing"]:
         say(f"not predicted by the run: {', '.join(head['agreement']['missing'])}")
-    return ReportResult(page=config.out, size=config.out.stat().st_size, pictures=beside)
+    size = config.out.stat().st_size
+    return ReportResult(page=config.out, size=size, pictures=None if beside is None else beside.parent)
+
+
+@contextmanager
+def _pictures_beside(out: Path, *, beside: bool) -> Iterator[Path | None]:
+    """A new folder of pictures in the one beside a page; those of an earlier page go once the new page is there.
+
+    Args:
+        out: the page.
+        beside: whether its pictures lie beside it; if not, None is yielded.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    folder = out.with_name(f"{out.stem}_files")
+    old = [path for path in folder.glob(f"{_PICTURES}*") if path.is_dir()]
+    new = folder / f"{_PICTURES}{secrets.token_hex(4)}" if beside else None
+    try:
+        if new is not None:
+            new.mkdir(parents=True)
+        yield new
+        for path in old:
+            shutil.rmtree(path, ignore_errors=True)
+    except BaseException as error:
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RunError(f"`out` {out} cannot be written ({error.strerror}); choose another place") from error
+        raise
+    if not beside and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _check_folders(config: ReportConfig) -> None:
+    """Refuse folders that are none before the run is read.
+
+    Raises:
+        UsageError: it is none.
+    """
+    for name, expected in (("projections", "with projections"), ("saliency", "written by `ukb-infer explain`")):
+        folder = getattr(config, name)
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder; expected one {expected}", field=name)
 
 
 def _read_labels(config: ReportConfig, run: Run) -> Labels | None:
@@ -129,13 +187,7 @@ def read_phenotypes(path: Path | None) -> Labels | None:
 
 
 def _projections(config: ReportConfig, rows: Rows) -> list[Path | None]:
-    """(N,) the projection of each scan, where there is one; empty if there is none at all.
-
-    Raises:
-        UsageError: the folder named for them is none.
-    """
-    if config.projections is not None and not config.projections.is_dir():
-        raise UsageError(f"{config.projections} is not a folder; expected one with projections", field="projections")
+    """(N,) the projection of each scan, where there is one; empty if there is none at all."""
     folders = [folder for folder in (config.projections, config.run) if folder is not None]
     found = [_projection_of(rows.run.scans[k], folders) for k in rows.order]
     return found if any(found) else []
@@ -153,7 +205,6 @@ def _sheets(projections: list[Path | None], folder: Path | None) -> list[Sheet]:
     sheets = []
     for number, sheet in enumerate(draw_sheets(projections)):
         if folder is not None:
-            folder.mkdir(exist_ok=True)
             atomic_write_bytes(folder / SHEET_NAME.format(f"{number:05d}"), sheet.jpeg)
         sheets.append(sheet if folder is None else Sheet(jpeg=b"", present=sheet.present))
     return sheets
@@ -200,6 +251,7 @@ def _head(config: ReportConfig, rows: Rows, columns: list[Column], labels: Label
         "rows": rows.count,
         "fine": is_fine(rows),
         "anonymous": rows.anonymous,
+        "allLabels": has_all_labels(rows),
         "sexFrom": rows.sex_from,
         "counts": cohort.count_scans(run),
         "limits": cohort.limits_of(run),

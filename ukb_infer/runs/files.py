@@ -10,7 +10,7 @@ from ukb_infer.errors import RunError
 from ukb_infer.execution import Journal, RunLock
 from ukb_infer.execution.journal import JOURNAL_NAME
 from ukb_infer.execution.lock import LockMode
-from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
+from ukb_infer.imaging.volumes.names import CONTRASTS, PROCESSING, image_path, sidecar_path
 from ukb_infer.records import ScanKey
 
 SCANS, ESTIMATES, DICTIONARY, FACTS = "scans.csv", "estimates.csv", "dictionary.csv", "run.json"
@@ -50,8 +50,9 @@ def holds_fused_bodies(folder: Path) -> bool:
 
 #: Folder of the masks in that of a run.
 MASKS = "masks"
-#: Ending of the projection of a scan before its swaps were corrected; no input of ``predict``.
-UNCORRECTED = ".uncorrected.npz"
+#: Ending of the projection of a scan before its swaps were corrected, no input of ``predict``; and the folder that
+#: ``predict`` keeps them in.
+UNCORRECTED, UNCORRECTED_FOLDER = ".uncorrected.npz", "uncorrected"
 
 
 def projection_files(folder: Path, scan: str) -> list[Path]:
@@ -74,15 +75,18 @@ def mask_path(folder: Path, scan: str) -> Path:
     return folder / MASKS / f"{scan}.nii.gz"
 
 
-def fused_files(folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS) -> list[Path]:
+def fused_files(
+    folder: Path, key: ScanKey, contrasts: Iterable[str] = CONTRASTS, processing: Iterable[str] = PROCESSING
+) -> list[Path]:
     """Images and sidecars that ``stitch`` may have written for a scan, whether or not they exist.
 
     Args:
         folder: of the run.
         key: of the scan.
         contrasts: their names.
+        processing: fused, uncorrected.
     """
-    images = [image_path(key, name) for name in contrasts]
+    images = [image_path(key, name, how) for how in processing for name in contrasts]
     return [folder / path for image in images for path in (image, sidecar_path(image))]
 
 
@@ -125,7 +129,8 @@ def _files_of_scans(out: Path, *, locks: bool) -> list[Path]:
         return []
     safe = [key for key in keys if key.is_safe]
     if predicted:
-        return [mask_path(out, key.scan) for key in safe]
+        aside = out / UNCORRECTED_FOLDER
+        return [path for k in safe for path in (mask_path(out, k.scan), aside / f"{k.scan}{UNCORRECTED}")]
     return [path for key in safe for path in (fused_files(out, key) if stitched else projection_files(out, key.scan))]
 
 

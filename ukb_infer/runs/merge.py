@@ -13,7 +13,14 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.execution import Journal, JournalInput, JournalRow, RunLock
 from ukb_infer.execution.lock import LockMode
 from ukb_infer.records import ScanResult
-from ukb_infer.runs.files import BIDS_FILES, fused_files, open_run_folder, projection_files
+from ukb_infer.runs.files import (
+    BIDS_FILES,
+    UNCORRECTED_FOLDER,
+    fused_files,
+    mask_path,
+    open_run_folder,
+    projection_files,
+)
 from ukb_infer.runs.identity import identity_differences
 from ukb_infer.runs.quality import SPEC_KEY
 from ukb_infer.runs.read import PackedMeasures
@@ -192,10 +199,8 @@ def _told(row: JournalRow) -> tuple[ScanResult, bytes]:
 
 
 def _bring_files(shards: Sequence[_ShardRun], out: Path) -> None:
-    """Files of `project` and `stitch` runs: linked where possible, else copied."""
+    """Files of scans: linked where possible, else copied."""
     for shard in shards:
-        if shard.output is not None:
-            continue
         for path in _files_of(shard):
             if path.is_file():
                 target = out / path.relative_to(shard.folder)
@@ -205,6 +210,10 @@ def _bring_files(shards: Sequence[_ShardRun], out: Path) -> None:
 
 def _files_of(shard: _ShardRun) -> Iterator[Path]:
     """What a run may have written besides its tables."""
+    if shard.output is not None:
+        yield from (mask_path(shard.folder, scan) for scan in shard.rows)
+        yield from (shard.folder / UNCORRECTED_FOLDER).glob("[!.]*")
+        return
     contrasts = shard.identity.get("contrasts")
     if contrasts is None:
         for scan in shard.rows:

@@ -85,6 +85,11 @@ class RunFacts:
     quality: Mapping[str, Any] | None = None
 
     @property
+    def of_heads(self) -> bool:
+        """Whether volumes were read, and not projections of bodies."""
+        return str(self.configuration.get("recipe", "")).startswith("volumes ")
+
+    @property
     def warning(self) -> str:
         """Warnings of the modules, in one line."""
         return "; ".join(m["warning"] for m in self.modules if m.get("warning"))

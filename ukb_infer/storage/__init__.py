@@ -5,6 +5,7 @@ from ukb_infer.storage.atomic import (
     atomic_write_bytes,
     atomic_write_text,
     csv_text,
+    save_array,
     sha256_file,
     write_texts,
 )

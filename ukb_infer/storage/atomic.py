@@ -10,8 +10,12 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ukb_infer.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def _sync_folder(folder: Path) -> None:
@@ -68,6 +72,20 @@ def atomic_write_text(path: Path, text: str) -> None:
         text: its content; line ends stay as given.
     """
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as ``.npy`` atomically; a full disk is an error with its number, which NumPy's own has not.
+
+    Args:
+        path: final file; its folder exists.
+        array: to write.
+    """
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    atomic_write_bytes(path, buffer.getvalue())
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

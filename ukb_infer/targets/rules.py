@@ -1,8 +1,9 @@
 """Relations between targets: parts and totals, left and right, one quantity by two instruments.
 
 Networks estimate targets one by one. A scan whose estimates break a relation far more than those of ordinary scans do
-was probably misread. A rule's residual is the difference of its two sides, each a weighted sum of targets; how large
-residuals of ordinary scans are is part of a module's reference (``ukb_infer.modules.outliers``).
+was probably misread. A rule's residual is the difference of its two sides, each a weighted sum of targets. It is
+judged in standard deviations, which follow from those of the scan's estimates; how large they get in ordinary scans is
+part of a module's reference (``ukb_infer.modules.plausibility``).
 """
 
 from __future__ import annotations
@@ -48,8 +49,23 @@ class Rule:
         Returns:
             (N,).
         """
-        factors = [self.left.get(n, 0.0) - self.right.get(n, 0.0) for n in names]
-        return np.asarray(means @ np.array(factors))
+        return np.asarray(means @ self._factors(names))
+
+    def standard_deviation(self, names: Sequence[str], variances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the residual, were the errors of its targets independent.
+
+        Args:
+            names: of T targets, among them all of the rule.
+            variances: (N, T) of the estimates, natural units squared.
+
+        Returns:
+            (N,).
+        """
+        return np.asarray(np.sqrt(variances @ self._factors(names) ** 2))
+
+    def _factors(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """(T,) weights of the residual."""
+        return np.array([self.left.get(n, 0.0) - self.right.get(n, 0.0) for n in names])
 
 
 def _side(factors: Mapping[str, float]) -> str:

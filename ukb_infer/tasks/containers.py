@@ -28,6 +28,8 @@ ENGINES = ("apptainer", "singularity", "docker", "podman")
 TABLE_NAME, LOGS = "faults.csv", "logs"
 #: The script in the image, and the folder of a case's images below ``/input``.
 _SCRIPT, _SESSION = "/app/predict.py", "ses_1"
+#: How Docker and Podman end where they themselves fail, not what they run.
+_ENGINE_FAILED = 125
 #: Bytes of a faulty case's log that are kept.
 _LOG_BYTES = 20_000
 
@@ -231,13 +233,25 @@ def choose_engine(config: ContainerConfig) -> Engine:
     if sif and not Path(words[0]).exists():
         raise UsageError(f"{words[0]} does not exist; expected an Apptainer image", field="image")
     fitting = (config.engine,) if config.engine != "auto" else ENGINES[:2] if sif else ENGINES[2:]
-    engine = next((name for name in fitting if shutil.which(name)), None)
-    if engine is None:
+    installed = [name for name in fitting if shutil.which(name)]
+    if not installed:
         raise UsageError(
             f"{words[0]!r} is not a program, and {' and '.join(fitting)} are not installed to run it as an image",
             field="image",
         )
+    engine = installed[0] if sif else next((name for name in installed if _has_image(name, words[0])), None)
+    if engine is None:
+        raise UsageError(
+            f"{words[0]!r} is not a program, nor an image that {' or '.join(installed)} has; build or load it first",
+            field="image",
+        )
     return Engine(engine, (str(Path(words[0]).absolute()) if sif else words[0],), config.gpu)
+
+
+def _has_image(engine: str, image: str) -> bool:
+    """Whether an engine runs and has an image."""
+    asked = subprocess.run([engine, "image", "inspect", image], check=False, capture_output=True)
+    return asked.returncode == 0
 
 
 # -- one case ----------------------------------------------------------------------------------------------------------
@@ -265,6 +279,8 @@ def _run_case(config: ContainerConfig, engine: Engine, task: Task, name: str, ca
     code, message = _execute(engine, call, log, work, config.limit_s)
     seconds = time.monotonic() - started
     try:
+        if code == _ENGINE_FAILED and engine.kind in ("docker", "podman"):
+            code, message = None, _last_words(log, "error")
         _check_run(code, message, _state(inputs) == before, log)
         _check_file(outputs, output, started_ns)
         _check_content(task, outputs / output, [inputs / _SESSION / file for file in flags.values()])
@@ -325,8 +341,14 @@ def _check_run(code: int | None, message: str, kept: bool, log: Path) -> None:
     if not kept:
         raise OutputError(Fault.CHANGED_INPUT, "its input differs after the run")
     if code != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise OutputError(Fault.EXIT_CODE, f"exit code {code}: {lines[-1][:120] if lines else 'it said nothing'}")
+        raise OutputError(Fault.EXIT_CODE, f"exit code {code}: {_last_words(log)}")
+
+
+def _last_words(log: Path, word: str = "") -> str:
+    """The last line said, or the last with a word."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    named = [line for line in lines if word in line.lower()] or lines
+    return named[-1][:120] if named else "it said nothing"
 
 
 def _check_file(outputs: Path, output: str, started_ns: int) -> None:

@@ -117,22 +117,13 @@ def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:
     """Write the features of a pretrained encoder, the mean over the images given."""
     if output.suffix != ".npy":
         raise UsageError(field="output", got=output.name, expected="a name that ends in .npy")
-    import numpy as np
-
-    from ukb_infer.imaging.volumes.preprocess import VolumeSettings, preprocess
-    from ukb_infer.imaging.volumes.read import read_volume
     from ukb_infer.inference.embed import PretrainedEmbedder
     from ukb_infer.networks.device import choose_device
     from ukb_infer.networks.pretrained import load_pretrained
-    from ukb_infer.storage import atomic_path
+    from ukb_infer.tasks.predict import write_vector
 
-    pretrained = load_pretrained(folder)
-    if pretrained.spec.dim != 3:
-        raise UsageError(f"{folder} is for projections, not for volumes")
-    boxed, _ = preprocess([read_volume(path) for path in images.values()], VolumeSettings(**pretrained.settings))
-    vector = PretrainedEmbedder(pretrained, choose_device("auto")).embed(boxed)
-    with atomic_path(output) as partial:
-        np.save(partial, vector)
+    embedder = PretrainedEmbedder(load_pretrained(folder), choose_device("auto"))
+    write_vector(output, embedder.embed_files(list(images.values())))
 
 
 def _used(task: Task, images: Mapping[str, Path], output: Path) -> int:

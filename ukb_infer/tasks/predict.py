@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging.datasets.cases import Case
-from ukb_infer.imaging.datasets.names import PROJECTION
+from ukb_infer.imaging.datasets.names import MODALITIES, PROJECTION
 from ukb_infer.inference.cases import CaseResult, predict_case
 from ukb_infer.inference.config import PredictConfig
+from ukb_infer.inference.embed import PretrainedEmbedder
 from ukb_infer.inference.predict import run_predict
 from ukb_infer.modules import InferenceModule, load_module
 from ukb_infer.modules.manifest import ModuleManifest, ModuleTarget, VolumeInput
 from ukb_infer.networks.device import choose_device
+from ukb_infer.networks.pretrained import FACTS_NAME, load_pretrained
 from ukb_infer.runs import read_run
 from ukb_infer.storage import atomic_path, atomic_write_text, csv_text, write_texts
+from ukb_infer.tasks.adapt import find_checkpoint
 from ukb_infer.tasks.containers import named_cases
 from ukb_infer.tasks.outputs import SUFFIXES
 
@@ -55,7 +59,7 @@ def run_benchmark_predict(
     """Apply a module to every case and write ``<sub>.txt`` or ``<sub>.nii.gz``, and ``predicted.csv``.
 
     Args:
-        module: name or folder; its first target is written.
+        module: name or folder; its first target is written. Of an encoder of heads embeddings, ``<sub>.npy``.
         data: cases, see :func:`ukb_infer.imaging.datasets.cases.read_cases`.
         out: folder of the outputs; those of earlier runs for these cases are removed first.
         device: auto, cpu, cuda or cuda:N.
@@ -66,6 +70,9 @@ def run_benchmark_predict(
         UsageError: no cases.
         RunError: the folder cannot be written.
     """
+    encoder = find_checkpoint(Path(module))
+    if (encoder / FACTS_NAME).is_file():
+        return _embed_cases(encoder, data, out, device, progress or (lambda *_: None))
     loaded = load_module(module, choose_device(device))
     read = loaded.manifest.input
     cases = named_cases(data, read.modalities if isinstance(read, VolumeInput) else ((PROJECTION,),))
@@ -82,9 +89,33 @@ def run_benchmark_predict(
         for name, case in cases.items():
             found.append(_predict_volumes(loaded, name, case, out / f"{name}{suffix}"))
             report(len(found), len(cases), sum(case.path is None for case in found))
+    return _told(found, out)
+
+
+def _told(found: Sequence[PredictedCase], out: Path) -> PredictReport:
+    """Write the table of all cases."""
     rows = [(c.name, "failed" if c.path is None else "ok", c.code, c.message) for c in found]
     table = csv_text(("participant", "status", "code", "message"), rows)
     return PredictReport(cases=tuple(found), files=write_texts(out, {TABLE_NAME: table}))
+
+
+def _embed_cases(
+    encoder: Path, data: Path, out: Path, device: str, report: Callable[[int, int, int], None]
+) -> PredictReport:
+    """Embeddings of all cases by a pretrained encoder, the mean over a case's images."""
+    embedder = PretrainedEmbedder(load_pretrained(encoder), choose_device(device))
+    cases, found = named_cases(data, [MODALITIES]), list[PredictedCase]()
+    write_texts(out, {})
+    for name, case in cases.items():
+        path = out / f"{name}{SUFFIXES['embedding']}"
+        path.unlink(missing_ok=True)
+        try:
+            write_vector(path, embedder.embed_files(list(case.images.values())))
+            found.append(PredictedCase(name=name, path=path))
+        except ScanError as error:
+            found.append(PredictedCase(name=name, path=None, code=error.reason.value, message=error.message))
+        report(len(found), len(cases), sum(each.path is None for each in found))
+    return _told(found, out)
 
 
 def output_of(manifest: ModuleManifest) -> str:
@@ -111,8 +142,7 @@ def write_answer(module: InferenceModule, images: Mapping[str, Path], path: Path
         raise UsageError(field="output", got=path.name, expected=f"a name that ends in {SUFFIXES[kind]} or .npy")
     result = predict_case(module, images)
     if path.suffix == ".npy":
-        with atomic_path(path) as partial:
-            np.save(partial, result.embedding)
+        write_vector(path, result.embedding)
     elif kind == "segmentation":
         result.save_mask(path)
     else:
@@ -120,6 +150,17 @@ def write_answer(module: InferenceModule, images: Mapping[str, Path], path: Path
         value = result.probability[target.name] if kind == "class" else result.mean[target.name]
         write_number(path, value, target.lower, target.upper)
     return result
+
+
+def write_vector(path: Path, vector: NDArray[np.float32]) -> None:
+    """Write an embedding, whole or not at all.
+
+    Args:
+        path: of the ``.npy``.
+        vector: (F,).
+    """
+    with atomic_path(path) as partial:
+        np.save(partial, vector)
 
 
 def write_number(path: Path, value: float, lower: float | None, upper: float | None) -> None:

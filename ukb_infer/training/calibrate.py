@@ -79,7 +79,7 @@ def run_calibrate(
         RunError: the folder is damaged.
         ModuleError: no module, or it cannot be written.
     """
-    _check_method(method)
+    check_method(method)
     home = find_module(module)
     manifest = read_manifest(home)
     found = _read(folder, manifest, accept, say)
@@ -149,7 +149,7 @@ def run_combine(
         RunError: a folder is damaged.
         ModuleError: no module, or it cannot be written.
     """
-    _check_method(method)
+    check_method(method)
     if len(folders) != len(modules) or len(modules) < 2:
         raise UsageError(
             f"got {len(folders)} folders of cross-validate and {len(modules)} modules, expected two or more of each, "
@@ -244,7 +244,12 @@ def _fit(
     return calibration, CalibratedTarget(target.name, count, calibration.factor, width, binary, problem, fitted)
 
 
-def _check_method(method: str) -> None:
+def check_method(method: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        UsageError: it is none of :data:`ukb_infer.modules.calibration.METHODS`.
+    """
     if method not in METHODS:
         raise UsageError(field="method", got=method, expected=" or ".join(METHODS))
 

@@ -32,6 +32,7 @@ from ukb_infer.training.trainer import Trainer
 PREDICTED_AT_ONCE = 50
 #: Shown by every command until ``calibrate`` has run.
 UNCALIBRATED = "Not calibrated: its intervals use the networks' own sd; run `ukb-infer calibrate`."
+UNCALIBRATED_CLASS = "Not calibrated: too few labels of a class."
 
 
 @dataclass(frozen=True)

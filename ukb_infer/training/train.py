@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ukb_infer._version import __version__
 from ukb_infer.errors import RunError
 from ukb_infer.execution import RunLock
 from ukb_infer.modules import InferenceModule, ModuleManifest, save_module, verify_module
-from ukb_infer.modules.card import CARD_NAME, Card, card_markdown, known_of_module, limits_of_module
-from ukb_infer.modules.manifest import MANIFEST_NAME
+from ukb_infer.modules.card import (
+    CALIBRATION,
+    CARD_NAME,
+    Card,
+    calibration_markdown,
+    card_markdown,
+    known_of_module,
+    limits_of_module,
+)
+from ukb_infer.modules.manifest import MANIFEST_NAME, OutlierFile
 from ukb_infer.modules.outliers import MIN_SCANS, OutlierReference, drawn_scans, fit_reference
 from ukb_infer.networks.device import choose_device
 from ukb_infer.training.distributed import Ranks, start_ranks, stop_ranks
@@ -67,11 +77,9 @@ def _train(prepared: Prepared, say: Say) -> ModuleManifest:
     curves = read_histories(request.work_folder, request.config.ensemble.members)
     warn_of_overfitting(curves, request.config.objective, say)
     manifest = prepared.manifest()
-    extra = {"README.md": _readme(prepared), CARD_NAME: _card(prepared, manifest), HISTORY_NAME: curves}
-    return save_module(
-        request.out, manifest, networks, overwrite=request.overwrite, extra=extra,
-        outliers=_reference(InferenceModule(manifest, networks, choose_device(request.device)), prepared, say),
-    )  # fmt: skip
+    outliers = _reference(InferenceModule(manifest, networks, choose_device(request.device)), prepared, say)
+    extra = {"README.md": _readme(prepared), CARD_NAME: _card(prepared, manifest, outliers), HISTORY_NAME: curves}
+    return save_module(request.out, manifest, networks, overwrite=request.overwrite, extra=extra, outliers=outliers)
 
 
 def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[OutlierReference, str] | None:
@@ -84,15 +92,21 @@ def _reference(module: InferenceModule, prepared: Prepared, say: Say) -> tuple[O
     return reference, f"{count} training scans"
 
 
-def _card(prepared: Prepared, manifest: ModuleManifest) -> str:
+def _card(prepared: Prepared, manifest: ModuleManifest, outliers: tuple[OutlierReference, str] | None) -> str:
     data = prepared.packed.data
+    if outliers is not None:  # its file has no name yet
+        manifest = replace(manifest, outputs=replace(manifest.outputs, outliers=OutlierFile("", "", outliers[1])))
     counts = np.isfinite(data.labels).sum(axis=0)
     lined = zip(manifest.targets, counts, strict=True)
     rows = [f"| {t.name} | {t.unit} | {n} | {t.mean:.4g} | {t.sd:.4g} |" for t, n in lined]
     table = "\n".join(["| target | unit | labels | mean | sd |", "|---|---|---|---|---|", *rows])
     people = np.unique(data.participants).size
     known = known_of_module(manifest) | {"21": f"{len(data.labels)} scans of {people} participants; labels: see above."}
-    tables = {"Training data": table, "Accuracy": "Not known yet: `ukb-infer cross-validate`, `ukb-infer evaluate`."}
+    tables = {
+        "Training data": table,
+        "Accuracy": "Not known here: `ukb-infer cross-validate` and `evaluate` write it into a card of their own.",
+        CALIBRATION: calibration_markdown(manifest),
+    }
     limits = limits_of_module(manifest)
     card = Card(name=manifest.name, warning=manifest.warning, known=known, limits=limits, tables=tables)
     return card_markdown(card)

@@ -80,6 +80,9 @@ def read_images(path: Path) -> list[ImageRow]:
 
             return index_dataset(path)
         path = path / IMAGES_NAME
+    if not path.is_file():
+        expected = "a folder of images, or the table that `ukb-infer dataset` makes"
+        raise UsageError(field="data", got=f"{path}, which does not exist", expected=expected)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ukb_infer._version import __version__
 from ukb_infer.imaging.recipe import Recipe, form_of
-from ukb_infer.imaging.volumes.names import CONTRASTS, image_path, sidecar_path
+from ukb_infer.imaging.volumes.names import CONTRASTS, FUSED, UNCORRECTED, image_path, of_water_and_fat, sidecar_path
 from ukb_infer.imaging.volumes.nifti import Storage, choose_storage, write_nifti
 from ukb_infer.imaging.volumes.stitch import Stitch
 from ukb_infer.storage import atomic_path, atomic_write_text
@@ -21,7 +21,7 @@ GENERATOR = {"Name": "ukb-infer", "Version": __version__}
 
 
 def write_stitch(stitch: Stitch, contrasts: Sequence[str], folder: Path) -> list[Path]:
-    """Write each contrast as a 3D NIfTI, then its sidecar.
+    """Write each contrast as a 3D NIfTI, then its sidecar; where it was kept, also what it was before it was corrected.
 
     Args:
         stitch: of the scan.
@@ -31,9 +31,18 @@ def write_stitch(stitch: Stitch, contrasts: Sequence[str], folder: Path) -> list
     Returns:
         The images.
     """
+    written = _write(stitch, contrasts, folder, FUSED)
+    if stitch.uncorrected is not None:
+        written += _write(
+            stitch.uncorrected, [name for name in contrasts if of_water_and_fat(name)], folder, UNCORRECTED
+        )
+    return written
+
+
+def _write(stitch: Stitch, contrasts: Sequence[str], folder: Path, processing: str) -> list[Path]:
     written = []
     for name in contrasts:
-        image = image_path(stitch.key, name)
+        image = image_path(stitch.key, name, processing)
         storage = choose_storage(stitch.largest(name))
         path, sidecar = folder / image, folder / sidecar_path(image)
         found = write_nifti(path, stitch.planes(name), stitch.grid.shape, stitch.grid.affine, storage)

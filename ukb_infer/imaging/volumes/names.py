@@ -54,6 +54,8 @@ CONTRASTS: dict[str, FusedContrast] = {
     )
 }
 DEFAULT_CONTRASTS = ("water", "fat")
+#: What was done, the BIDS entity ``desc``: fused, and fused as it was before fat-water swaps were corrected.
+PROCESSING = FUSED, UNCORRECTED = "fused", "uncorrected"
 #: Spacings by name, beside a number of mm.
 SPACING_NAMES = ("native", "recipe")
 DEFAULT_SPACING = "native"
@@ -115,12 +117,18 @@ def subject_label(key: ScanKey) -> str:
     return kept if kept == key.scan else kept + hashlib.sha256(key.scan.encode()).hexdigest()[:6]
 
 
-def image_path(key: ScanKey, contrast: str) -> PurePosixPath:
+def of_water_and_fat(contrast: str) -> bool:
+    """Whether a contrast changes where water and fat are exchanged."""
+    return CONTRASTS[contrast].of_station in ("", "water", "fat")
+
+
+def image_path(key: ScanKey, contrast: str, processing: str = FUSED) -> PurePosixPath:
     """Path of a fused image below the run's folder; its sidecar differs in the suffix.
 
     Args:
         key: of the scan.
         contrast: name in :data:`CONTRASTS`.
+        processing: one of :data:`PROCESSING`.
 
     >>> from ukb_infer.records import ScanKey
     >>> str(image_path(ScanKey.from_name("0000001_20201_2_0"), "water"))
@@ -128,7 +136,7 @@ def image_path(key: ScanKey, contrast: str) -> PurePosixPath:
     """
     place = [f"sub-{subject_label(key)}"] + ([] if key.instance is None else [f"ses-{key.instance}"])
     run = [f"run-{key.array + 1}"] if key.array else []
-    entities = [*place, "acq-dixon", f"rec-{CONTRASTS[contrast].label}", *run, "desc-fused", "T1w"]
+    entities = [*place, "acq-dixon", f"rec-{CONTRASTS[contrast].label}", *run, f"desc-{processing}", "T1w"]
     return PurePosixPath(*place, "anat", "_".join(entities) + IMAGE_SUFFIX)
 
 

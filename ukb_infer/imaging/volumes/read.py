@@ -67,6 +67,11 @@ class Volume:
         spacing: NDArray[np.float64] = np.linalg.norm(self.affine[:3, :3], axis=0)
         return spacing
 
+    def label_volumes_ml(self, count: int) -> list[float]:
+        """Volumes of the labels 1 to ``count`` of a mask, ml."""
+        voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+        return [float((self.data == k).sum()) * voxel_ml for k in range(1, count + 1)]
+
 
 def read_volume(path: Path, *, labels: bool = False) -> Volume:
     """Read one volume.

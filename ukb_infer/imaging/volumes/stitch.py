@@ -124,6 +124,7 @@ class Stitch:
         rule: the spacing asked for: native, recipe or a number of mm.
         fusers: by the attribute of ``Station`` that is fused.
         measures: of the scan's quality.
+        uncorrected: the scan before its swaps were corrected; None where none were, or if it is not to be kept.
     """
 
     scan: Stations
@@ -132,6 +133,7 @@ class Stitch:
     rule: str
     fusers: Mapping[str, ContrastFuser] = field(repr=False)
     measures: Measures = field(default_factory=dict, repr=False)
+    uncorrected: Stitch | None = field(default=None, repr=False)
 
     def planes(self, contrast: str) -> Iterator[Float64]:
         """Slices of a contrast in the order of the file, feet first: (y to the front, x to the right) float64."""

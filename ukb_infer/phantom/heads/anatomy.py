@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ukb_infer.compiling import compiled
-from ukb_infer.phantom.heads.population import INFARCT, LACUNE, MENINGIOMA, Head
+from ukb_infer.phantom.heads.population import INFARCT, LACUNE, MENINGIOMA, POLYMICROGYRIA, Head
 
 
 class Tissue(IntEnum):
@@ -46,6 +46,7 @@ class Tissue(IntEnum):
     OEDEMA = 21
     LACUNE = 22
     BLEED = 23
+    NERVE = 24  #: trigeminal, from the pons to its ganglion
 
 
 N_TISSUES = len(Tissue)
@@ -59,7 +60,7 @@ LOW_MM, HIGH_MM = (-86.0, -108.0, -122.0), (86.0, 106.0, 92.0)
 CAVITY_MM = (68.5, 87.5, 68.0)
 _AIR, _SKIN, _FAT, _MUSCLE, _BONE, _MARROW, _EYE, _DURA = range(8)
 _CSF, _CORTEX, _WHITE, _STRIATUM, _PALLIDUM, _THALAMUS, _HIPPOCAMPUS, _BRAINSTEM, _CEREBELLUM = range(8, 17)
-_BLOOD, _BRIGHT, _INFARCT, _MENINGIOMA, _OEDEMA, _LACUNE, _BLEED = range(17, 24)
+_BLOOD, _BRIGHT, _INFARCT, _MENINGIOMA, _OEDEMA, _LACUNE, _BLEED, _NERVE = range(17, 25)
 
 
 #: Kind of a meningioma that stays on one side of the midline, and of oedema around a large one.
@@ -78,6 +79,9 @@ class Shape(NamedTuple):
     white_matter: float
     skull: float
     scalp: float
+    nerve: float
+    bend_left: float
+    bend_right: float
 
 
 def paint_head(head: Head, step_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
@@ -97,7 +101,7 @@ def paint_head(head: Head, step_mm: float) -> tuple[NDArray[np.uint8], NDArray[n
     affine[:3, 3] = low
     numbers = Shape(
         head.ventricles, head.asymmetry, head.cortex_mm, head.sulci_mm, head.gap_mm, head.hippocampus,
-        head.white_matter, head.skull_mm, head.scalp_mm,
+        head.white_matter, head.skull_mm, head.scalp_mm, head.nerve_mm, *head.nerve_bend_mm,
     )  # fmt: skip
     lesions = np.array(
         [(lesion.kind, *lesion.centre_mm, lesion.radius_mm) for lesion in head.lesions], np.float64
@@ -285,6 +289,22 @@ def _deep(ax: Any, y: Any, z: Any, wet: Any, s: Any) -> Any:
 
 
 @compiled
+def _nerve(x: Any, y: Any, z: Any, s: Any) -> Any:
+    """Trigeminal nerve or the fluid around it, or -1: from the side of the pons forwards to the wider ganglion."""
+    t = (y + 24.0) / 24.0
+    if s.nerve <= 0.0 or t < -0.1 or t > 1.15:
+        return -1
+    bend = s.bend_left if x < 0.0 else s.bend_right
+    across, up = abs(x) - 14.0 - 6.0 * t, z + 32.0 - bend * t * (2.0 - t)
+    ahead = max(0.0, t - 1.0) * 24.0
+    width = s.nerve * (1.0 + 0.45 * max(0.0, t - 0.5))
+    far = np.sqrt((across / 1.15) ** 2 + up * up + ahead * ahead)
+    if far < width:
+        return _NERVE
+    return _CSF if far < width + 3.2 else -1
+
+
+@compiled
 def _cerebrum(x: Any, y: Any, z: Any) -> Any:
     """Distance to the smooth hull of the cerebrum, mm, positive inside."""
     ax = abs(x)
@@ -304,10 +324,11 @@ def _sylvian(ax: Any, y: Any, z: Any) -> Any:
 
 
 @compiled
-def _cortical(x: Any, y: Any, z: Any, hull: Any, s: Any, fold: Any, patch: Any, scratch: Any) -> Any:
+def _cortical(x: Any, y: Any, z: Any, hull: Any, s: Any, fold: Any, patch: Any, scratch: Any, small: Any) -> Any:
     """CSF, cortex or white matter at a place inside the hull of the cerebrum.
 
-    ``patch`` modulates the depth of the sulci.
+    ``patch`` modulates the depth of the sulci. Where gyri are ``small``, sulci are shallow and narrow, and the cortex,
+    of fused folds, looks thick, with a bumpy border to the white matter.
     """
     ax = abs(x)
     u, v, w = x / 66.0, (y + 8.0) / 85.0, (z - 6.0) / 64.0
@@ -318,7 +339,7 @@ def _cortical(x: Any, y: Any, z: Any, hull: Any, s: Any, fold: Any, patch: Any, 
     along = (scratch[1] * x + scratch[2] * (y + 8.0) + scratch[3] * (z - 6.0)) / far
     steep = scratch[1] ** 2 + scratch[2] ** 2 + scratch[3] ** 2 - along * along
     slope = np.sqrt(max(0.0, steep) * pull * pull + (0.28 * along) ** 2) + 0.02
-    reach = 12.5 + 3.5 * patch
+    reach = 2.5 if small else 12.5 + 3.5 * patch
     below = max(0.0, hull - reach)
     sulcus = np.sqrt((abs(scratch[0]) / slope) ** 2 + below * below)
     arch = ((y + 6.0) / 50.0) ** 2 + ((z - 3.0) / 27.0) ** 2
@@ -329,6 +350,12 @@ def _cortical(x: Any, y: Any, z: Any, hull: Any, s: Any, fold: Any, patch: Any, 
     if (sulcus < width and below == 0.0) or lateral < 1.5 * s.sulci + 0.4 or (midline < 0.9 + s.sulci and under == 0.0):
         return _DURA if ax < 0.9 and z > 12.0 and hull < 26.0 else _CSF
     pial = min(hull, sulcus - width, lateral - 1.5 * s.sulci - 0.4, midline - 0.9 - s.sulci)
+    if small:
+        bumps = np.sin(1.1 * x + 2.0 * patch) * np.sin(1.1 * y) + np.sin(1.1 * z - 2.0 * patch) * np.sin(1.1 * y + 1.0)
+        if bumps > 1.2 and hull < 2.5:
+            return _CSF
+        fused = min(hull, lateral - 1.5 * s.sulci - 0.4, midline - 0.9 - s.sulci)
+        return _CORTEX if fused < 2.3 * s.cortex + 2.0 * bumps else _WHITE
     return _CORTEX if pial < s.cortex else _WHITE
 
 
@@ -346,8 +373,8 @@ def _cerebellar(x: Any, y: Any, z: Any, depth: Any, s: Any) -> Any:
 
 
 @compiled
-def _brain(x: Any, y: Any, z: Any, depth: Any, s: Any, fold: Any, rough: Any, scratch: Any) -> Any:
-    """Tissue inside the skull, without lesions; ``depth`` is the distance to the dura."""
+def _brain(x: Any, y: Any, z: Any, depth: Any, s: Any, fold: Any, rough: Any, scratch: Any, small: Any) -> Any:
+    """Tissue inside the skull, without lesions; ``depth`` is the distance to the dura, ``small`` the size of gyri."""
     ax, side = abs(x), 1.0 if x > 0 else -1.0
     if ax < 3.2 and 0.8 < depth < 5.5 and z > 20.0:
         return _BLOOD  # sagittal sinus
@@ -357,6 +384,9 @@ def _brain(x: Any, y: Any, z: Any, depth: Any, s: Any, fold: Any, rough: Any, sc
     deep = _deep(ax, y, z, wet, s)
     if deep >= 0:
         return deep
+    nerve = _nerve(x, y, z, s)
+    if nerve >= 0:
+        return nerve
     swell = 1.0 + 0.0075 * (s.gap - 1.5)  # the brain shrinks within its skull
     hull = _cerebrum(x * swell, y * swell, z * swell)
     if depth < s.gap:
@@ -370,7 +400,7 @@ def _brain(x: Any, y: Any, z: Any, depth: Any, s: Any, fold: Any, rough: Any, sc
     if hull < 0.0:
         return _CSF
     patch = rough[0]
-    found = _cortical(x, y, z, hull, s, fold, min(1.5, max(-1.5, patch)), scratch)
+    found = _cortical(x, y, z, hull, s, fold, min(1.5, max(-1.5, patch)), scratch, small)
     if found == _WHITE and hull > 12.0:
         near = -wet * 4.0
         if near < 1.0 + 9.0 * s.white_matter and patch > 1.3 - 1.9 * s.white_matter + 0.12 * near:
@@ -425,8 +455,9 @@ def _point(x: Any, y: Any, z: Any, s: Any, fold: Any, rough: Any, lesions: Any, 
         return _MENINGIOMA
     if kind < 0:
         return _CSF
-    found = _brain(place[0], place[1], place[2], depth, s, fold, edge, scratch)
-    if kind == 0 or found < _CORTEX or found == _BLOOD:
+    small = kind == POLYMICROGYRIA
+    found = _brain(place[0], place[1], place[2], depth, s, fold, edge, scratch, small)
+    if kind == 0 or small or found < _CORTEX or found in (_BLOOD, _NERVE):
         return found
     if kind == _AROUND:
         return _OEDEMA if found in (_WHITE, _BRIGHT) else found

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import UsageError
 from ukb_infer.phantom.cohort import run_jobs
-from ukb_infer.phantom.heads.population import AGE_RANGE, INFARCT_SHARE, Disease, Head, sample_head
+from ukb_infer.phantom.heads.population import (
+    AGE_RANGE,
+    INFARCT_SHARE,
+    POLYMICROGYRIA_SHARE,
+    Disease,
+    Head,
+    sample_head,
+)
 from ukb_infer.phantom.heads.scanner import Scan, Size, scan_head
 from ukb_infer.phantom.heads.sites import SITES, get_site
 from ukb_infer.storage import atomic_write_text
@@ -27,11 +34,19 @@ from ukb_infer.storage import atomic_write_text
 #: Layouts by the name that options have for them, with the ages of their participants.
 LAYOUTS: dict[str, tuple[float, float]] = {
     "fomo60k": AGE_RANGE, "infarct": (35.0, 88.0), "meningioma": (30.0, 85.0), "brain-age": AGE_RANGE,
-    "ukb": (45.0, 82.0),
+    "ukb": (45.0, 82.0), "trigeminal": (30.0, 80.0), "polymicrogyria": (20.0, 60.0),
 }  # fmt: skip
+#: Layouts that share the numbers of heads with each other; those added since have numbers of their own, far above.
+_FIRST_LAYOUTS, _FAR = 5, 10**9
+#: Contrasts of a task; others have one of those that show blood too.
+_CONTRASTS = {"brain-age": ("t1", "t2"), "trigeminal": ("t2",), "polymicrogyria": ("t1",)}
+#: Tasks that are outlined.
+_OUTLINED = ("meningioma", "trigeminal")
 #: Sites by default: all but UK Biobank's.
 DEFAULT_SITES = tuple(name for name in SITES if name != "ukb")
 COHORT_NAME, TRUTH_NAME, PARTICIPANTS_NAME, MAPPING_NAME = "heads.json", "truth.csv", "participants.tsv", "mapping.tsv"
+#: Zips of UK Biobank: field, name of the members, contrast.
+_ZIPS = (("20252", "T1", "t1"), ("20253", "T2_FLAIR", "flair"))
 #: Clinical pool: share with each disease, with a second visit, with a repeated sequence, with each contrast.
 _POOL = {"infarct": 0.15, "meningioma": 0.15}
 _SECOND_VISIT, _REPEATED = 0.25, 0.1
@@ -91,6 +106,8 @@ def write_heads(
     """
     chosen = _check(layout, count, seed, sites, size, workers)
     _prepare(out, overwrite)
+    facts = {"layout": layout, "count": count, "seed": seed, "sites": chosen, "size": size}
+    _write_facts(out, facts, _entries(layout, count, chosen))  # a cohort that is interrupted can be replaced
     jobs = [_Job(out, layout, seed, index, chosen[(index - 1) % len(chosen)], size) for index in range(1, count + 1)]
     report, done = progress or (lambda *_: None), []
     report(0, count)
@@ -101,10 +118,22 @@ def write_heads(
     _write_tables(out, layout, done)
     path = out / TRUTH_NAME
     atomic_write_text(path, _table([row for item in done for row in item.truth], ","))
-    entries = sorted(entry.name for entry in out.iterdir())
-    facts = {"layout": layout, "count": count, "seed": seed, "sites": chosen, "size": size, "entries": entries}
-    atomic_write_text(out / COHORT_NAME, json.dumps(facts, indent=1) + "\n")
+    _write_facts(out, facts, sorted(entry.name for entry in out.iterdir() if entry.name != COHORT_NAME))
     return path
+
+
+def _entries(layout: str, count: int, sites: Sequence[str]) -> list[str]:
+    """Files and folders that a cohort may have."""
+    if layout == "fomo60k":
+        return [*dict.fromkeys(map(dataset_name, sites)), MAPPING_NAME, TRUTH_NAME]
+    tables = [PARTICIPANTS_NAME, TRUTH_NAME]
+    if layout == "ukb":
+        return [f"{k:07d}_{field}_2_0.zip" for k in range(1, count + 1) for field, *_ in _ZIPS] + tables
+    return ["preprocessed", "labels", *tables]
+
+
+def _write_facts(out: Path, facts: dict[str, Any], entries: Sequence[str]) -> None:
+    atomic_write_text(out / COHORT_NAME, json.dumps(facts | {"entries": entries}, indent=1) + "\n")
 
 
 def check_heads(format: str, anomalies: Sequence[str]) -> None:
@@ -138,11 +167,27 @@ def _check(layout: str, count: int, seed: int, sites: Sequence[str], size: str, 
     if size not in ("full", "small"):
         raise UsageError(field="size", got=size, expected="full or small")
     chosen = [get_site(name).name for name in sites] or (["ukb"] if layout == "ukb" else list(DEFAULT_SITES))
-    if "ukb" in chosen and layout in ("infarct", "meningioma"):
+    wanted = () if "ukb" not in chosen or layout in ("ukb", "fomo60k") else _contrasts_of(layout, "swi")
+    missing = [name for name in wanted if name not in SITES["ukb"].sequences]
+    if missing:
+        what = "diffusion" if "dwi" in missing else missing[0]
         raise UsageError(
-            field="sites", got="ukb", expected=f"another: ukb scans no diffusion ({', '.join(DEFAULT_SITES)})"
+            field="sites", got="ukb", expected=f"another: ukb scans no {what} ({', '.join(DEFAULT_SITES)})"
         )
     return chosen
+
+
+def _contrasts_of(layout: str, blood: str) -> tuple[str, ...]:
+    """Contrasts of a case of a task; ``blood`` is t2s or swi."""
+    return _CONTRASTS.get(layout, ("flair", "dwi", "adc", blood))
+
+
+def _number(layout: str, seed: int) -> int:
+    """Number of a cohort, so that no two layouts or seeds share a head."""
+    place = list(LAYOUTS).index(layout)
+    if place < _FIRST_LAYOUTS:
+        return seed * _FIRST_LAYOUTS + place
+    return _FAR * place + seed
 
 
 def _prepare(out: Path, overwrite: bool) -> None:
@@ -171,8 +216,9 @@ def _prepare(out: Path, overwrite: bool) -> None:
 def _write_one(job: _Job) -> _Done:
     rng = np.random.default_rng(np.random.SeedSequence([job.seed, job.index, list(LAYOUTS).index(job.layout), 99]))
     disease = _disease_of(job.layout, rng)
-    number = job.seed * len(LAYOUTS) + list(LAYOUTS).index(job.layout)  # no two layouts share a head
-    head = sample_head(number, job.index, disease, LAYOUTS[job.layout])
+    head = sample_head(
+        _number(job.layout, job.seed), job.index, disease, LAYOUTS[job.layout], nerves=job.layout == "trigeminal"
+    )
     eid = f"{job.index:07d}" if job.layout == "ukb" else f"sub_{job.index:04d}"
     write = {"fomo60k": _write_pool, "ukb": _write_zips}.get(job.layout, _write_task)
     mapping, truth = write(job, head, eid, rng)
@@ -187,6 +233,8 @@ def _disease_of(layout: str, rng: np.random.Generator) -> Disease:
     draw = float(rng.random())
     if layout == "infarct":
         return "infarct" if draw < INFARCT_SHARE else "none"
+    if layout == "polymicrogyria":
+        return "polymicrogyria" if draw < POLYMICROGYRIA_SHARE else "none"
     if layout == "meningioma":
         return "meningioma"
     if layout == "fomo60k" and draw < sum(_POOL.values()):
@@ -229,17 +277,17 @@ def _write_task(
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """One visit and its label in the finetuning layout."""
     blood = "swi" if rng.random() < 0.5 else "t2s"
-    names = ("t1", "t2") if job.layout == "brain-age" else ("flair", "dwi", "adc", blood)
+    names = _contrasts_of(job.layout, blood)
     scan = scan_head(head, get_site(job.site), names, job.size)
     for name in names:
         stem = "dwi_b1000" if name == "dwi" else name
         save_image(job.out / "preprocessed" / eid / "ses_1" / f"{stem}.nii.gz", scan.images[name], scan.affine)
     label = job.out / "labels" / eid / "ses_1"
     label.mkdir(parents=True, exist_ok=True)
-    if job.layout == "meningioma":
+    if job.layout in _OUTLINED:
         save_image(label / "seg.nii.gz", scan.mask, scan.affine)
     else:
-        text = f"{head.age_years:.2f}" if job.layout == "brain-age" else f"{int(head.disease == 'infarct')}"
+        text = f"{head.age_years:.2f}" if job.layout == "brain-age" else f"{int(head.disease != 'none')}"
         (label / "label.txt").write_text(text + "\n")
     return [], [_true_values(job, head, eid, "ses_1", scan)]
 
@@ -249,7 +297,7 @@ def _write_zips(
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Two zips as UK Biobank gives them: the whole head and the brain alone."""
     scan = scan_head(head, get_site(job.site), ("t1", "flair"), job.size)
-    for field, stem, name in (("20252", "T1", "t1"), ("20253", "T2_FLAIR", "flair")):
+    for field, stem, name in _ZIPS:
         with zipfile.ZipFile(job.out / f"{eid}_{field}_2_0.zip", "w") as archive:
             whole = scan.images[name]
             for member, image in ((stem, whole), (f"{stem}_brain", np.where(scan.brain > 0, whole, 0))):
@@ -297,7 +345,7 @@ def _true_values(job: _Job, head: Head, eid: str, session: str, scan: Scan) -> d
     return {
         "participant": eid, "session": session, "site": job.site, "age": f"{head.age_years:.4f}",
         "sex": "M" if head.male else "F", "disease": head.disease,
-        "lesion_ml": f"{voxel_ml * int(scan.mask.sum()):.3f}",
+        "lesion_ml": f"{voxel_ml * int((scan.mask > 0).sum()):.3f}",
         "inner_skull_ml": f"{voxel_ml * int(scan.brain.sum()):.1f}",
     }  # fmt: skip
 

@@ -5,13 +5,13 @@ Round values, chosen to look like adults of 20 to 88 years; they describe no rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
 
-Disease = Literal["none", "infarct", "meningioma"]
+Disease = Literal["none", "infarct", "meningioma", "polymicrogyria"]
 #: Youngest and oldest by default.
 AGE_RANGE = (20.0, 88.0)
 #: Middle and half width of the ages, to which the drifts with age refer.
@@ -28,6 +28,8 @@ _TERRITORIES = (
     ((24.0, -58.0, -42.0), (6.0, 6.0, 4.0), (8.0, 15.0)),  # cerebellum
     ((4.0, -26.0, -34.0), (2.0, 3.0, 5.0), (5.0, 7.0)),  # pons
 )
+#: Share of cases with polymicrogyria among those of its task; of them on both sides, and around the lateral fissure.
+POLYMICROGYRIA_SHARE, _BOTH_SIDES, _PERISYLVIAN = 0.5, 0.6, 0.75
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Lesion:
     """A sphere with an irregular edge.
 
     Attributes:
-        kind: 1 acute infarct, 2 meningioma, 3 old lacune, 4 microbleed.
+        kind: 1 acute infarct, 2 meningioma, 3 old lacune, 4 microbleed, 7 polymicrogyria of the cortex in it.
         centre_mm: in the head's own frame, to the right, to the front and up.
         radius_mm: of the sphere.
     """
@@ -45,7 +47,7 @@ class Lesion:
     radius_mm: float
 
 
-INFARCT, MENINGIOMA, LACUNE, BLEED = 1, 2, 3, 4
+INFARCT, MENINGIOMA, LACUNE, BLEED, POLYMICROGYRIA = 1, 2, 3, 4, 7
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Head:
         asymmetry: of the ventricles, -0.2 to 0.2.
         pose: rotations about the three axes, radians, and shifts, mm.
         lesion_water: (2,) T2 and ADC of the acute lesion relative to the average.
-        lesions: acute and old.
+        lesions: acute and old, and where the cortex is malformed.
+        nerve_mm: half width of the trigeminal nerves at the pons; 0: they and their cisterns are not drawn.
+        nerve_bend_mm: (2,) how far the nerves run upwards, on the left and on the right.
     """
 
     seed: int
@@ -89,15 +93,21 @@ class Head:
     pose: tuple[float, float, float, float, float, float]
     lesion_water: tuple[float, float]
     lesions: tuple[Lesion, ...]
+    nerve_mm: float = 0.0
+    nerve_bend_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
     def disease(self) -> Disease:
         """What the participant was scanned for."""
         kinds = {lesion.kind for lesion in self.lesions}
-        return "infarct" if INFARCT in kinds else "meningioma" if MENINGIOMA in kinds else "none"
+        known: dict[int, Disease] = {INFARCT: "infarct", MENINGIOMA: "meningioma", POLYMICROGYRIA: "polymicrogyria"}
+        return next((name for kind, name in known.items() if kind in kinds), "none")
 
 
-def sample_head(seed: int, index: int, disease: Disease = "none", age_range: tuple[float, float] = AGE_RANGE) -> Head:
+def sample_head(
+    seed: int, index: int, disease: Disease = "none", age_range: tuple[float, float] = AGE_RANGE, *,
+    nerves: bool = False,
+) -> Head:  # fmt: skip
     """Draw participant ``index`` of the cohort ``seed``; the same arguments always give the same head.
 
     Args:
@@ -105,6 +115,7 @@ def sample_head(seed: int, index: int, disease: Disease = "none", age_range: tup
         index: of the participant, non-negative.
         disease: what the participant has.
         age_range: youngest and oldest, years.
+        nerves: draw the trigeminal nerves too.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, 4711]))
     male = bool(rng.random() < 0.5)
@@ -113,7 +124,7 @@ def sample_head(seed: int, index: int, disease: Disease = "none", age_range: tup
     late = max(0.0, old)
     size = (1.03 if male else 0.97) * float(np.exp(rng.normal(0.0, 0.025)))
     sx, sy, sz = (size * float(np.exp(rng.normal(0.0, 0.02))) for _ in range(3))
-    return Head(
+    head = Head(
         seed=seed, index=index, male=male, age_years=age, scale=(sx, sy, sz),
         ventricles=float(np.exp(0.30 * old + 0.20 * late**2 + rng.normal(0.0, 0.10))),
         cortex_mm=2.8 - 0.45 * old + float(rng.normal(0.0, 0.10)),
@@ -128,6 +139,10 @@ def sample_head(seed: int, index: int, disease: Disease = "none", age_range: tup
         lesion_water=(float(np.exp(rng.normal(0.0, 0.10))), float(np.exp(rng.normal(0.0, 0.10)))),
         lesions=(*_lesions_of(rng, disease), *_old_lesions(rng, late)),
     )  # fmt: skip
+    if not nerves:
+        return head
+    left, right = (float(v) for v in rng.normal(0.0, 1.2, 2))
+    return replace(head, nerve_mm=float(rng.uniform(2.0, 2.6)), nerve_bend_mm=(left, right))
 
 
 def _lesions_of(rng: Generator, disease: Disease) -> tuple[Lesion, ...]:
@@ -142,7 +157,18 @@ def _lesions_of(rng: Generator, disease: Disease) -> tuple[Lesion, ...]:
         return main, Lesion(INFARCT, (x, y, z), float(rng.uniform(3.0, 0.5 * main.radius_mm + 2.0)))
     if disease == "meningioma":
         return (Lesion(MENINGIOMA, _dural_place(rng), float(np.exp(rng.uniform(np.log(10.0), np.log(24.0))))),)
-    return ()
+    return _malformed(rng) if disease == "polymicrogyria" else ()
+
+
+def _malformed(rng: Generator) -> tuple[Lesion, ...]:
+    """Regions of polymicrogyria: mostly around the lateral fissures, often on both sides."""
+    centre = (52.0, -6.0, 4.0) if rng.random() < _PERISYLVIAN else (36.0, 44.0, 18.0)
+    sides = (-1.0, 1.0) if rng.random() < _BOTH_SIDES else (-1.0 if rng.random() < 0.5 else 1.0,)
+    found = []
+    for side in sides:
+        x, y, z = (float(c + s * rng.normal()) for c, s in zip(centre, (2.0, 8.0, 5.0), strict=True))
+        found.append(Lesion(POLYMICROGYRIA, (side * x, y, z), float(rng.uniform(26.0, 40.0))))
+    return tuple(found)
 
 
 def _dural_place(rng: Generator) -> tuple[float, float, float]:

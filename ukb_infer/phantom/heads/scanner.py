@@ -39,7 +39,7 @@ class Scan:
 
     Attributes:
         images: int16 by modality, stored as the site does.
-        mask: uint8 of the acute lesion on the same grid.
+        mask: uint8 of the acute lesion on the same grid; of trigeminal nerves 1 on the left, 2 on the right.
         affine: (4, 4) stored voxel to RAS mm.
         brain: uint8, inside the skull.
     """
@@ -71,8 +71,8 @@ def scan_head(head: Head, site: Site, modalities: Many[str], size: Size = "full"
     place = np.linalg.inv(_pose(head, rng)) @ affine  # of voxels in the head's own frame
     into = np.linalg.inv(label_affine) @ place
     window = _window(site, size)
-    shares = np.empty((3, *shape), np.float32)
-    _count(labels, into, window, np.array([FIRST_INSIDE, Tissue.INFARCT, Tissue.MENINGIOMA]), shares)
+    shares = np.empty((4, *shape), np.float32)
+    _count(labels, into, window, np.array([FIRST_INSIDE, Tissue.INFARCT, Tissue.MENINGIOMA, Tissue.NERVE]), shares)
     brain = shares[0] > 0.5
     keep = _keep(site, brain, place, head, rng)
     parameters, bias = tissue_parameters(head, site.field_tesla), _bias(site, shape, rng)
@@ -81,6 +81,9 @@ def scan_head(head: Head, site: Site, modalities: Many[str], size: Size = "full"
         sequence = _drifted(site.sequences[name], rng)
         images[name] = _image(labels, into, window, sequence, parameters, bias, keep, site.noise, rng)
     mask = (shares[1] + shares[2] > 0.5).astype(np.uint8)
+    if head.nerve_mm:
+        mask[shares[3] >= 0.5] = 1
+        mask[(shares[3] >= 0.5) & (_along(place, 0, shape) > 0.0)] = 2
     return _stored(site, images, mask, affine, brain.astype(np.uint8))
 
 
@@ -125,15 +128,20 @@ def _window(site: Site, size: Size) -> NDArray[np.float64]:
     return np.ones(3) if size == "small" or site.spacing_mm[2] > 2.0 else np.full(3, 1.1)
 
 
+def _along(place: NDArray[np.float64], axis: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Coordinate of every voxel along an axis of the head, mm."""
+    x, y, z = np.ogrid[tuple(slice(0, n) for n in shape)]
+    return np.asarray(place[axis, 0] * x + place[axis, 1] * y + place[axis, 2] * z + place[axis, 3])
+
+
 def _keep(
     site: Site, brain: NDArray[np.bool_], place: NDArray[np.float64], head: Head, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Voxels that stripping or defacing leaves."""
     if site.finish == "raw":
         return np.ones_like(brain)
-    x, y, z = np.ogrid[tuple(slice(0, n) for n in brain.shape)]
     front, slope, low = _FACE
-    at_y, at_z = (place[k, 0] * x + place[k, 1] * y + place[k, 2] * z + place[k, 3] for k in (1, 2))
+    at_y, at_z = (_along(place, k, brain.shape) for k in (1, 2))
     if site.finish == "stripped":
         return np.asarray(brain & (at_z > _NECK_MM * head.scale[2]))
     face = at_y / head.scale[1] - slope * (at_z / head.scale[2] + low) > front + rng.normal(0.0, 3.0)
@@ -205,7 +213,7 @@ def _count(labels: Any, into: Any, window: Any, kinds: Any, out: Any) -> None:
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
             for k in range(out.shape[3]):
-                inside, one, two = 0.0, 0.0, 0.0
+                inside, one, two, three = 0.0, 0.0, 0.0, 0.0
                 for p in range(_POINTS**3):
                     a, b, c = _point(into, window, i, j, k, p)
                     if 0 <= a < n[0] and 0 <= b < n[1] and 0 <= c < n[2]:
@@ -213,7 +221,8 @@ def _count(labels: Any, into: Any, window: Any, kinds: Any, out: Any) -> None:
                         inside += step if label >= kinds[0] else 0.0
                         one += step if label == kinds[1] else 0.0
                         two += step if label == kinds[2] else 0.0
-                out[0, i, j, k], out[1, i, j, k], out[2, i, j, k] = inside, one, two
+                        three += step if label == kinds[3] else 0.0
+                out[0, i, j, k], out[1, i, j, k], out[2, i, j, k], out[3, i, j, k] = inside, one, two, three
 
 
 @compiled

@@ -29,7 +29,7 @@ TISSUES: dict[Tissue, tuple[float, float, float, float, float]] = {
     Tissue.BLOOD: (1700.0, 60.0, 25.0, 0.90, 1.5), Tissue.BRIGHT_WHITE: (1250.0, 125.0, 75.0, 0.82, 1.05),
     Tissue.INFARCT: (1450.0, 135.0, 72.0, 0.86, 0.42), Tissue.MENINGIOMA: (1350.0, 102.0, 52.0, 0.86, 0.78),
     Tissue.OEDEMA: (1450.0, 145.0, 85.0, 0.86, 1.35), Tissue.LACUNE: (3200.0, 700.0, 300.0, 0.97, 2.4),
-    Tissue.BLEED: (1000.0, 45.0, 6.0, 0.75, 0.7),
+    Tissue.BLEED: (1000.0, 45.0, 6.0, 0.75, 0.7), Tissue.NERVE: (950.0, 76.0, 48.0, 0.72, 0.75),
 }  # fmt: skip
 #: Water that flows or has long T1 keeps these.
 _FLUIDS = (Tissue.CSF, Tissue.EYE, Tissue.LACUNE)

@@ -29,7 +29,7 @@ from ukb_infer.storage import sha256_file
 from ukb_infer.training.calibrate import CalibratedTarget, fit_module
 from ukb_infer.training.config import TrainConfig
 from ukb_infer.training.dataset import participant_folds
-from ukb_infer.training.ensemble import UNCALIBRATED, Standardization, train_members
+from ukb_infer.training.ensemble import UNCALIBRATED, UNCALIBRATED_CLASS, Standardization, train_members
 from ukb_infer.training.finetune.config import FinetuneRequest
 from ukb_infer.training.finetune.packing import Drawn, Packed, Progress, draw_cases, pack_cases, stamp_of
 from ukb_infer.training.finetune.scores import out_of_fold_words
@@ -228,7 +228,7 @@ def _finish(
     for target in (t for t in fitted if t.problem):
         say(f"WARNING: {target.name}: {target.problem}")
     if not any(t.fitted for t in fitted):
-        uncalibrated = UNCALIBRATED if request.output != "class" else "Not calibrated: too few labels of a class."
+        uncalibrated = UNCALIBRATED if request.output != "class" else UNCALIBRATED_CLASS
         manifest = replace(manifest, warning=" ".join(part for part in (manifest.warning, uncalibrated) if part))
     words = out_of_fold_words(manifest, found.estimates, packed.data.labels, packed.data.participants, found.dice)
     for line in words:
@@ -286,7 +286,10 @@ def _reference(module: InferenceModule, packed: Packed, say: Say) -> tuple[Outli
     """What the cases look like to the networks; None for too few."""
     images = packed.data.images
     if len(images) < MIN_SCANS:
-        say(f"no outlier reference: {len(images)} cases, {MIN_SCANS} are needed; ood_percentile stays empty")
+        say(
+            f"no outlier reference: {len(images)} cases, {MIN_SCANS} are needed; ood_percentile stays empty until "
+            "`ukb-infer modules fit-outliers` has seen some without labels"
+        )
         return None
     reference, count = fit_reference(module, (np.asarray(images[k]) for k in drawn_scans(len(images))))
     return reference, f"{count} training cases"

@@ -30,8 +30,8 @@ from ukb_infer.training.preparing import Say
 
 VOLUMES_NAME, MASKS_NAME, INDEX_NAME = "volumes.npy", "masks.npy", "volumes.json"
 Progress = Callable[[int, int, int], None]
-#: Reading one case may take so long, s.
-_TIME_LIMIT_S = 600.0
+#: Reading one case may take so long, s; and all of them, before workers are started.
+_TIME_LIMIT_S, _ALONE_S = 600.0, 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,13 +264,21 @@ def _kept(work: Path, stamp: str) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class _Read:
+class ReadCase:
+    """A case on its box.
+
+    Attributes:
+        image: (C, x, y, z).
+        mask: (x, y, z) labels; None without.
+        volumes_ml: of the labels.
+    """
+
     image: NDArray[np.float32]
     mask: NDArray[np.uint8] | None
     volumes_ml: list[float]
 
 
-def _read_case(case: Case, read: VolumeInput, labels: int) -> _Read | Reason:
+def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
     """One case on its box; the volumes of the labels are those of the file, not of the box."""
     from ukb_infer.imaging.volumes.preprocess import preprocess_labels
     from ukb_infer.imaging.volumes.read import read_volume
@@ -278,22 +286,27 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> _Read | Reason:
     try:
         image, grid, _ = read_session(case.images, read)
         if not labels or case.label is None:
-            return _Read(image, None, [])
+            return ReadCase(image, None, [])
         native = read_volume(case.label, labels=True)
         mask = preprocess_labels(native, grid)
         mask[mask > labels] = 0
-        voxel_ml = abs(float(np.linalg.det(native.affine[:3, :3]))) / 1000.0
-        counts = [float((native.data == k).sum()) * voxel_ml for k in range(1, labels + 1)]
     except ScanError as error:
         return error.reason
-    return _Read(image, mask, counts)
+    return ReadCase(image, mask, native.label_volumes_ml(labels))
 
 
-def _in_order(cases: Sequence[Case], work: Callable[[Case], _Read | Reason], workers: int) -> Iterator[_Read | Reason]:
-    """Results in the order of the cases, from several processes."""
-    waiting: dict[int, _Read | Reason] = {}
-    turn = 0
-    for index, result in run_in_workers(work, cases, workers=workers, timeout_s=_TIME_LIMIT_S):
+def read_in_order(cases: Sequence[Case], read: VolumeInput, labels: int = 0) -> Iterator[ReadCase | Reason]:
+    """Cases on their boxes, or why not, in their order.
+
+    Args:
+        cases: with images.
+        read: of the module.
+        labels: of the outlines, 0 for none.
+    """
+    waiting: dict[int, ReadCase | Reason] = {}
+    work, turn = partial(_read_case, read=read, labels=labels), 0
+    workers = min(usable_cores(), len(cases))
+    for index, result in run_in_workers(work, cases, workers=workers, timeout_s=_TIME_LIMIT_S, alone_s=_ALONE_S):
         waiting[index] = Reason.INTERNAL_ERROR if isinstance(result, Failure) else result
         while turn in waiting:
             yield waiting.pop(turn)
@@ -305,15 +318,14 @@ def _write(
 ) -> dict[str, Any]:
     """Pack the usable cases; returns their rows and the volumes of their labels."""
     labels = len(request.targets) if request.output == "segmentation" else 0
-    cores, count, rows, volumes = usable_cores(), len(drawn.cases), list[int](), list[list[float]]()
+    count, rows, volumes = len(drawn.cases), list[int](), list[list[float]]()
     failures: Counter[str] = Counter()
     progress(0, count, 0)
     try:
         with atomic_path(work / VOLUMES_NAME) as images_file, atomic_path(work / MASKS_NAME) as masks_file:
             images = np.lib.format.open_memmap(images_file, "w+", np.float32, (count, *read.form.shape))
             masks = np.lib.format.open_memmap(masks_file, "w+", np.uint8, (count if labels else 0, *read.size))
-            reading = partial(_read_case, read=read, labels=labels)
-            for k, found in enumerate(_in_order(drawn.cases, reading, cores if count > cores else 0)):
+            for k, found in enumerate(read_in_order(drawn.cases, read, labels)):
                 if isinstance(found, Reason):
                     failures[found.value] += 1
                 else:

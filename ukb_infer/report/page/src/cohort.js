@@ -1,9 +1,10 @@
 // The first section: counts, reasons, targets, quality, agreement, visits. All numbers come aggregated in the head.
 
-import { byId, h, table } from "./dom.js";
-import { Histogram, legend, linePlot, whenVisible } from "./plots.js";
+import { addSection, byId, h, table } from "./dom.js";
+import { Histogram, countChosen, legend, linePlot, whenVisible } from "./plots.js";
 import { short, whole } from "./store.js";
 
+const scans = (count) => `${whole(count)} scan${count === 1 ? "" : "s"}`;
 const percent = (value, digits = 0) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`);
 
 export class Cohort {
@@ -40,9 +41,7 @@ export class Cohort {
         items.map(([number, section, asked, answer]) => [number, section, asked, answer || h("b", {}, "missing")])));
   }
 
-  section(id, title, ...children) {
-    byId("cohort").append(h("section", { id, "aria-labelledby": `${id}-title` }, h("h3", { id: `${id}-title` }, title), children));
-  }
+  section(id, title, ...children) { addSection(id, title, children); }
 
   drawCounts() {
     const { status, levels } = this.head.counts;
@@ -182,6 +181,12 @@ export class Cohort {
     for (const name of this.histograms.keys()) this.updatePlot(name);
   }
 
+  /** Counts what a filter would, so that the browser has compiled it before the first one. */
+  rehearse() {
+    const name = [...this.histograms.keys()].find((known) => this.store.ready.has(known));
+    for (let k = 0; name && k < 3; k++) countChosen(this.store, name, this.selection.find([[name, { low: -Infinity, high: Infinity }]]));
+  }
+
   async updatePlot(name) {
     const histogram = this.histograms.get(name);
     if (!this.selection.filters.has(name)) histogram.clearBrush();
@@ -214,7 +219,7 @@ export class Cohort {
     for (const name of measures) {
       const limits = head.limits[name.slice(2)] ?? [];
       const lines = limits.flatMap(({ below, above }) => [below, above]).filter((v) => v !== null);
-      add(name, lines, limits.map(({ code, words, level, count }) => `${code} (${level}): ${words}; ${whole(count)} scans`).join(" · ") || "no limit");
+      add(name, lines, limits.map(({ code, words, level, count }) => `${code} (${level}): ${words}; ${scans(count)}`).join(" · ") || "no limit");
     }
     if (panels.children.length) {
       this.section("quality", "Image quality and outliers",
@@ -258,10 +263,10 @@ export class Cohort {
     }
     if (!points) left.remove();
     whenVisible(panel, () => {
-      if (points) linePlot(left, { x: points.label, lines: [{ values: points.estimate, stroke: "chosen", dots: true }], label: `label, ${unit}`, diagonal: true,
+      if (points) linePlot(left, { x: points.label, lines: [{ values: points.estimate, stroke: "chosen", dots: true }], label: `label, ${unit}`, up: "estimate", diagonal: true,
         words: `${name}: estimates against labels` });
       if (curve && curve.nominal.length) linePlot(right, { x: curve.nominal, lines: [{ values: curve.observed, stroke: "chosen" }], diagonal: true,
-        label: points ? "nominal coverage" : "predicted probability", words: `${name}: ${points ? "observed against nominal coverage" : "observed frequency against probability"}` });
+        label: points ? "nominal coverage" : "predicted probability", up: "observed", words: `${name}: ${points ? "observed against nominal coverage" : "observed frequency against probability"}` });
     });
     return panel;
   }

@@ -24,6 +24,11 @@ export function svg(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+/** A part of the page's first section. */
+export function addSection(id, title, children) {
+  byId("cohort").append(h("section", { id, "aria-labelledby": `${id}-title` }, h("h3", { id: `${id}-title` }, title), children));
+}
+
 /** A table from titles and rows of cells; titles that begin with > are of numbers. */
 export function table(caption, titles, rows) {
   const right = titles.map((title) => title.startsWith(">"));

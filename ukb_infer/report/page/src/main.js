@@ -9,9 +9,11 @@ import { Ratings } from "./ratings.js";
 import { ScanView } from "./scan.js";
 import { Selection } from "./selection.js";
 import { Store, short } from "./store.js";
+import { drawSummary } from "./summary.js";
 import { ScanTable } from "./table.js";
 
 const head = JSON.parse(byId("head").textContent);
+byId("head").remove();
 const store = new Store(head);
 const selection = new Selection(store);
 const views = {};
@@ -22,9 +24,11 @@ byId("made").textContent = [
   (head.modules ?? []).map(({ name, version }) => `${name} ${version}`).join(", "),
   head.level ? `intervals at ${short(100 * head.level)} %` : "", `ukb-infer ${head.version}`,
 ].filter(Boolean).join(" · ");
-new Cohort(head, store, selection, open);
-if (head.card) {
-  byId("cohort-title").textContent = "Evaluation";
+const single = !head.card && !head.summary; // a page of single scans
+if (head.summary) drawSummary(head.summary);
+else views.cohort = new Cohort(head, store, selection, open);
+if (!single) {
+  byId("cohort-title").textContent = head.card ? "Evaluation" : "Cohort";
   for (const part of document.querySelectorAll(".scans-only, #bar, #scans, #mosaic, #counts, nav")) part.hidden = true;
 }
 
@@ -46,10 +50,12 @@ function clear() {
 }
 
 function begin() {
-  if (head.card) {
-    document.documentElement.dataset.ready = "yes";
-    return;
-  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  if (single) showScans();
+  document.documentElement.dataset.ready = "yes";
+}
+
+function showScans() {
   const pictures = new Pictures(head, store), ratings = new Ratings(head, store);
   views.scan = new ScanView(head, store, selection, pictures, ratings);
   views.table = new ScanTable(store, selection, open);
@@ -64,9 +70,18 @@ function begin() {
     byId("mosaic-anonymous").hidden = false;
   }
   new Mosaic(head, store, selection, pictures, ratings, open);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
   globalThis.ukbInferReport = { head, store, selection, ratings, views };
-  document.documentElement.dataset.ready = "yes";
+  addEventListener("load", prepare);
+}
+
+/** What a first filter, search or sort would have to wait for. */
+async function prepare() {
+  await store.warm(["scan", "sex", "reasons", "status", "level"]);
+  if (store.ready.has(selection.sorting.name)) selection.order();
+  await store.warm(store.columns.keys());
+  views.cohort.rehearse();
+  performance.mark("warm");
+  document.documentElement.dataset.warm = "yes";
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);

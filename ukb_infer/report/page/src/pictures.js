@@ -16,7 +16,7 @@ export class Pictures {
 
   sheet(number) {
     if (!this.sheets.has(number)) {
-      const beside = `${encodeURIComponent(this.folder)}/sheet-${String(number).padStart(5, "0")}.jpg`;
+      const beside = `${this.folder.split("/").map(encodeURIComponent).join("/")}/sheet-${String(number).padStart(5, "0")}.jpg`;
       this.sheets.set(number, this.folder ? beside : URL.createObjectURL(new Blob([takeBytes(`sheet-${number}`)], { type: "image/jpeg" })));
     }
     return this.sheets.get(number);

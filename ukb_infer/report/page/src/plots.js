@@ -15,11 +15,16 @@ export function redrawAll() {
   }
 }
 
-const axes = (label, count = true) => [
+const counts = (_, ticks) => ticks.map((v) => (v >= 1000 ? `${v / 1000}k` : Number.isInteger(v) ? v : ""));
+const numbers = (_, ticks) => ticks.map((v) => Number(v.toPrecision(6)).toString());
+const named = (label) => ({ label, labelSize: label ? 16 : 0, labelFont: "11px system-ui" });
+
+/** Axes of a plot: counts upwards, or numbers of which `up` says what they are. */
+const axes = (label, up = null) => [
   { stroke: () => colour("ink"), grid: { show: false }, ticks: { stroke: () => colour("line"), size: 4 }, font: "11px system-ui",
-    label, labelSize: label ? 16 : 0, labelFont: "11px system-ui", size: 26, space: 55 },
+    ...named(label), size: 26, space: 55, values: numbers },
   { stroke: () => colour("ink"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui",
-    size: 46, space: 30, values: count ? (_, ticks) => ticks.map((v) => (v >= 1000 ? `${v / 1000}k` : Number.isInteger(v) ? v : "")) : undefined },
+    ...named(up), size: 46, space: 24, values: up === null ? counts : numbers },
 ];
 
 const base = (width, height) => ({
@@ -148,11 +153,11 @@ export class Histogram {
 }
 
 /** Lines over a common x: each with values, colour and dash. */
-export function linePlot(target, { x, lines, label, words, height = 150, diagonal = false, points = false }) {
+export function linePlot(target, { x, lines, label, up = "", words, height = 150, diagonal = false }) {
   const ends = [Math.min(...x), Math.max(...x)];
-  const series = lines.map(({ stroke, dash, dots }) => ({
-    stroke: () => colour(stroke), width: dots ? 0 : 1.8, dash, spanGaps: true,
-    points: { show: dots ?? true, size: dots ? 3 : 5, fill: () => colour(stroke), stroke: () => colour(stroke) },
+  const series = lines.map(({ stroke, dash, dots, thin }) => ({
+    stroke: () => colour(stroke), width: dots ? 0 : thin ? 0.8 : 1.8, dash, spanGaps: true,
+    points: { show: dots ?? !thin, size: dots ? 3 : 5, fill: () => colour(stroke), stroke: () => colour(stroke) },
     paths: dots ? () => null : undefined,
   }));
   const values = [x, ...lines.map((line) => line.values)];
@@ -165,7 +170,7 @@ export function linePlot(target, { x, lines, label, words, height = 150, diagona
   make({
     ...base(Math.max(180, target.clientWidth), height),
     scales: { x: { time: false, range: ends[0] === ends[1] ? [ends[0] - 1, ends[0] + 1] : ends }, y: { range: [low - pad, high + pad] } },
-    axes: axes(label, false), series: [{}, ...series],
+    axes: axes(label, up), series: [{}, ...series],
   }, values, target);
   target.setAttribute("role", "img");
   target.setAttribute("aria-label", words);

@@ -55,7 +55,7 @@ export class ScanView {
     const { store, row, head } = this;
     const lines = [["Status", "status"], ["Quality level", "level"], ["Sex", "sex"], ["Age", "age"], ["Stations", "stations"],
       ["Outlier percentile", "ood"], ["Message", "message"], ["Affected targets", "affected"]]
-      .map(([title, name]) => [title, store.text(name, row)]).filter(([, text]) => text !== "");
+      .map(([title, name]) => [title, name === "affected" ? (store.text(name, row) ?? "").replaceAll(";", ", ") : store.text(name, row)]).filter(([, text]) => text !== "");
     const path = store.text("path", row);
     if (path) lines.push(["Path", path.replaceAll("{}", store.text("scan", row))]);
     const codes = (store.text("reasons", row) || "").split(";").filter(Boolean);
@@ -99,16 +99,24 @@ export class ScanView {
       const { name, unit } = target;
       const value = store.value(`t:${name}`, row), [low, high] = this.interval(name, row, value);
       const cohort = target.spread[sex]?.n > 20 ? target.spread[sex] : target.spread.all;
-      const label = store.value(`y:${name}`, row);
+      const label = this.label(name, row);
       const words = Number.isNaN(low) ? "" : `${store.format(`t:${name}`, low)} to ${store.format(`t:${name}`, high)}`;
-      return [name, unit, store.text(`t:${name}`, row), words, ...(head.agreement ? [store.text(`y:${name}`, row)] : []),
+      return [name, unit, store.text(`t:${name}`, row), words, ...(head.agreement ? [Number.isNaN(label) ? "" : store.format(`t:${name}`, label)] : []),
         forest(cohort, { value, low, high, label })];
     });
     const level = head.level ? `${short(100 * head.level)} % ` : "";
     byId("scan-estimates").replaceChildren(h("h4", {}, "Estimates"),
       h("p", { class: "about" }, `Point and line: estimate and ${level}interval. Band: 90 % of the cohort${sex ? " of this sex" : ""}, its tick the median.`,
-        head.agreement ? " Diamond: the label." : "", head.fine ? "" : " Rounded for the page; the exact numbers are in estimates.csv."),
+        head.agreement ? " Diamond: the label." : "", head.agreement && !head.allLabels ? " Of so many labels the page holds those of the largest errors." : "",
+        head.fine ? "" : " Rounded for the page; the exact numbers are in estimates.csv."),
       table(`Estimates of ${store.text("scan", row)}`, ["Target", "Unit", ">Estimate", ">Interval", ...(head.agreement ? [">Label"] : []), "Against the cohort"], rows));
+  }
+
+  /** The label of a target: on a page of very many, only those of the largest errors are known. */
+  label(name, row) {
+    if (this.store.has(`y:${name}`)) return this.store.value(`y:${name}`, row);
+    const worst = this.head.agreement?.targets.find((target) => target.name === name)?.worst;
+    return worst?.labels[worst.rows.indexOf(row)] ?? NaN;
   }
 
   interval(name, row, value) {

@@ -47,16 +47,22 @@ export class Selection extends EventTarget {
     await this.store.loadAll([...this.filters.keys(), this.sorting.name, ...searched]);
     if (turn !== this.turn) return;
     const began = performance.now();
+    this.chosen = this.find(this.filters);
+    const count = this.chosen.length;
+    this.dispatchEvent(new CustomEvent("change", { detail: began }));
+    announce(`${whole(count)} of ${whole(this.store.rows)} scans`);
+  }
+
+  /** Rows that pass filters and search, in order. */
+  find(filters) {
     this.mask.fill(1);
-    for (const [name, filter] of this.filters) this.apply(name, filter);
+    for (const [name, filter] of filters) this.apply(name, filter);
     if (this.search) this.applySearch();
     const order = this.order();
     let count = 0;
     const chosen = new Uint32Array(order.length);
     for (let k = 0; k < order.length; k++) if (this.mask[order[k]]) chosen[count++] = order[k];
-    this.chosen = chosen.subarray(0, count);
-    this.dispatchEvent(new CustomEvent("change", { detail: began }));
-    announce(`${whole(count)} of ${whole(this.store.rows)} scans`);
+    return chosen.subarray(0, count);
   }
 
   apply(name, filter) {

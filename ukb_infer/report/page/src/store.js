@@ -24,8 +24,9 @@ export function takeBytes(id) {
 }
 
 async function inflate(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  // a Blob would be kept by the browser's own process, too
+  const stream = new ReadableStream({ start(control) { control.enqueue(bytes); control.close(); } });
+  return new Uint8Array(await new Response(stream.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
 }
 
 /** Bytes in planes, all low ones first, to an array of integers. */
@@ -60,6 +61,16 @@ export class Store {
   }
 
   loadAll(names) { return Promise.all(names.filter((name) => this.has(name)).map((name) => this.load(name))); }
+
+  /** Decodes columns one by one while the browser has nothing else to do, so that no filter waits for them. */
+  async warm(names) {
+    const idle = globalThis.requestIdleCallback ?? ((done) => setTimeout(done, 20));
+    for (const name of names) {
+      if (!this.has(name) || this.ready.has(name)) continue;
+      await new Promise((done) => idle(done));
+      await this.load(name);
+    }
+  }
 
   async read(name) {
     const column = this.columns.get(name);
@@ -99,6 +110,7 @@ export class Store {
   format(name, value) {
     const { step, log } = this.columns.get(name);
     const unit = log ? Math.abs(value) * step : step;
+    if (Math.abs(value) < 0.5 * unit) return "0";
     const decimals = Math.min(6, Math.max(0, Math.ceil(-Math.log10(unit || 1) - 0.3)));
     const digits = Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value) || 1)));
     return value.toFixed(Math.min(decimals, digits));
