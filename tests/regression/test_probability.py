@@ -32,6 +32,15 @@ def test_the_probability_is_the_frequency_on_fresh_scans(n: int, kind: str) -> N
     assert (np.diff(apply_curve(curve, steps)) >= 0).all()
 
 
+def test_labels_that_speak_against_the_mean_leave_the_order_of_the_scans() -> None:
+    """Twenty unlucky labels once gave every scan the same probability."""
+    mean = np.linspace(0.1, 0.9, 20)
+    _, curve = fit_probability((mean < 0.5).astype(float), mean)
+    probability = apply_curve(curve, mean)
+    assert (np.diff(probability) > 0).all()
+    assert probability == pytest.approx(0.5, abs=0.03)
+
+
 def test_without_a_curve_the_mean_is_clipped() -> None:
     assert apply_curve((), np.array([-0.2, 0.4, 1.3])).tolist() == [0.0, 0.4, 1.0]
 

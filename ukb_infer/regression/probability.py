@@ -22,6 +22,9 @@ Curve = tuple[tuple[float, float], ...]
 ISOTONIC_LABELS, ISOTONIC_RARER = 1000, 100
 #: Fewest labels of each class for any calibration.
 FEWEST_OF_A_CLASS = 5
+#: Change of the log odds over the whole range of the mean that is left where labels speak against it. The order of the
+#: scans stays: a few unlucky labels must not make every scan alike.
+_LEAST_SLOPE = 0.1
 #: Knots at which a logistic curve is stored; linear interpolation is accurate to 1e-4.
 _PLATT_KNOTS = np.linspace(-1.0, 2.0, 301)
 
@@ -65,8 +68,9 @@ def _platt(y: Float64, m: Float64) -> Curve:
         return float(value), np.array([(slope * (m - 0.5)).sum(), slope.sum()])
 
     slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
-    if slope < 0.0:  # the mean tells nothing of the class: its share, whatever the mean
-        slope, intercept = 0.0, float(logit(smooth.mean()))
+    if slope < _LEAST_SLOPE:  # nothing shows that the mean tells the class: nearly its share, in the mean's order
+        slope = _LEAST_SLOPE
+        intercept = float(logit(smooth.mean()) - slope * (m.mean() - 0.5))
     probability = expit(slope * (_PLATT_KNOTS - 0.5) + intercept)
     return tuple(zip(_PLATT_KNOTS.tolist(), probability.tolist(), strict=True))
 
