@@ -97,7 +97,7 @@ def test_merging_refuses_what_does_not_belong_together(
         journal.record([replace(row, payload=bytes(len(row.payload)))])
     with pytest.raises(UsageError, match="1 scans have different results"):
         run_merge([*shards, copy], tmp_path / "conflict")
-    with pytest.raises(RunError, match="already contains a run"):
+    with pytest.raises(UsageError, match="already contains a run"):
         run_merge(shards, tmp_path / "twice")
     assert run_merge(shards, tmp_path / "twice", overwrite=True).missing == ()
 
