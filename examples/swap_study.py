@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="bodies that get every swap, in each style")
     parser.add_argument("--healthy", type=int, default=3, help="further bodies without one")
     parser.add_argument("--compare", type=int, default=1, help="bodies whose corrected projections are compared")
-    parser.add_argument("--first", type=int, default=0, help="number of the first body, for --count 0")
+    parser.add_argument("--first", type=int, default=0, help="number of the first body")
     parser.add_argument("--regions", action="store_true", help="only the regional swaps")
     parser.add_argument("--legs", action="store_true", help="only swaps of one leg")
     parser.add_argument("--size", default="small", choices=["small", "full"])
@@ -269,13 +269,13 @@ def main() -> None:
         for tally, (body, moves) in zip(
             tallies.values(), ((stations, [0.0] * 6), restyle(stations, index)), strict=True
         ):
-            middles = middles_mm(subject, given.size, moves)
+            middles, place = middles_mm(subject, given.size, moves), index - given.first
             tally.person(body, bmi)
-            for effect in EFFECTS if not given.legs and index < (given.count + 3) // 4 else ():
+            for effect in EFFECTS if not given.legs and place < (given.count + 3) // 4 else ():
                 scan = render(subject, given.size, frozenset({effect})).stations
                 tally.person(scan if body is stations else restyle(scan, index)[0], bmi, effect.value)
-            for case in chosen if index < given.count else ():
-                compare = index < given.compare and case in CASES
+            for case in chosen if place < given.count else ():
+                compare = place < given.compare and case in CASES
                 tally.swapped(body, case, middles, bmi, compare=compare)
     for style, tally in tallies.items():
         show(style, tally)

@@ -34,7 +34,7 @@ download() {
 }
 
 merge_batches() {
-    local done_folder=$1 work=$2 name marker names=()
+    local done_folder=$1 work=$2 name marker names=() code=0
     for marker in "$done_folder"/batch-*.done; do
         name=$(basename "$marker" .done)
         mkdir -p "$work/batches"
@@ -45,7 +45,10 @@ merge_batches() {
         echo "no marked batches in $done_folder; predict them first" >&2
         return 2
     fi
-    ukb-infer merge "${names[@]}" --out "$work/merged" || return
+    ukb-infer merge "${names[@]}" --out "$work/merged" || code=$?
+    if [ "$code" -ne 0 ] && [ "$code" -ne 3 ]; then  # 3: some scans failed, as in any large cohort
+        return "$code"
+    fi
     upload "$TARGET/merged" "$work"/merged/journal.sqlite "$work"/merged/*.csv "$work"/merged/*.json "$work"/merged/*.parquet
 }
 

@@ -43,7 +43,7 @@ while kill -0 "$work" 2>/dev/null; do wait "$work"; code=$?; done
 
 case $code in
     0 | 3) exit 0 ;;  # 3: some scans failed, each with its reason in scans.csv
-    1 | 2) exit "$code" ;;  # wrong usage, or the run cannot be done: see the log
+    1 | 2) exit "$code" ;;  # the run cannot be done, or the command must be changed: see the log
     *)  # 75: asked to stop; 137 and similar: killed
         if [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ]; then
             echo "exit code $code: requeued" >&2

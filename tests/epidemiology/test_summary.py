@@ -419,6 +419,18 @@ def test_models_of_small_groups_are_refused(model: str, said: str) -> None:
         association_rows(SharedModel.of(model), everyone)
 
 
+def test_intervals_of_numbers_with_many_digits_are_kept() -> None:
+    """An intercept of five digits whose interval begins in the sixth."""
+    rng, count = np.random.default_rng(2), 4000
+    age, truth = rng.uniform(45, 82, count), rng.normal(17_032.0, 5.0, count)
+    measured = np.where(np.arange(count) < 2000, truth, np.nan)
+    people = pd.DataFrame({"age": age - age.mean()})
+    everyone = Cohort({"weight": truth + rng.normal(0, 1, count)}, {"weight": measured}, people, np.arange(count))
+    for row in pd.DataFrame(association_rows(SharedModel.of("weight ~ age"), everyone)[0]).to_dict("records"):
+        assert row["upper"] - row["lower"] == pytest.approx(2 * 1.96 * row["se"], rel=0.05)
+        assert row["upper"] - row["estimate"] == pytest.approx(row["estimate"] - row["lower"], rel=1e-3)
+
+
 def test_models_need_labels(folder: Path, tmp_path: Path) -> None:
     sources = Sources(run=folder / "run", phenotypes=folder / "phenotypes.csv")
     with pytest.raises(UsageError, match="`model` needs `labels`"):

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import ukb_infer
 from tests.support.made_run import make_run
 from ukb_infer.cli.app import app
+from ukb_infer.epidemiology.curves import LocationScale
 from ukb_infer.epidemiology.zscores import ZscoresConfig, run_zscores
 from ukb_infer.errors import RunError, UsageError
 
@@ -114,6 +115,15 @@ def test_one_person_more_moves_no_coefficient_by_more_than_a_step(folder: Path, 
         means = [t["targets"]["liverVolume"]["sexes"][sex]["first"]["mean"] for t in texts]
         covariance = np.array(texts[0]["targets"]["liverVolume"]["sexes"][sex]["first"]["covariance"])
         assert (np.abs(np.subtract(*means)) <= 0.35 * np.sqrt(np.diag(covariance))).all()
+
+
+def test_a_constant_covariate_shows_no_variance_unrounded() -> None:
+    """A covariate that is 3 for everyone: its coefficient is three times the intercept, and says nothing more."""
+    rng = np.random.default_rng(3)
+    columns = np.column_stack([np.ones(300), rng.normal(size=300), np.full(300, 3.0)])
+    found = LocationScale.fit(columns, rng.normal(0.0, 7.0, 300))
+    for coefficients in (found.mean, found.log_variance):
+        assert coefficients[2] == pytest.approx(3.0 * coefficients[0], rel=1e-3, abs=1e-3)
 
 
 def test_read_estimates_joins_them(folder: Path) -> None:

@@ -288,6 +288,7 @@ esac
 @pytest.mark.slow
 def test_the_platform_script_downloads_modules_and_merges_batches_with_dx(tiny_module: Path, tmp_path: Path) -> None:
     scans, project = make_inputs(tmp_path, 6), tmp_path / "project"
+    (scans / "0000099_20201_2_0.zip").write_bytes(b"broken")  # a failed scan keeps no table back
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/dx").write_text(DX)
     (tmp_path / "bin/dx").chmod(0o755)

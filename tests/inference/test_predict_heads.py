@@ -187,6 +187,9 @@ def test_lists_name_participants_sessions_and_paths(sessions: Path, tmp_path: Pa
         find([str(listing)], tmp_path / "nowhere")
     listing.write_text(f"{root}/sub_1\n")
     assert [scan.key.scan for scan in find([str(listing)])] == ["sub_1_ses_1"]
+    image = next((root / "sub_1/ses_1").glob("*.nii.gz"))  # one image is no session
+    listing.write_text(f"{image}\n{root}/sub_2\n")
+    assert {scan.problem for scan in find([str(listing)])} == {Reason.INPUT_MISSING, None}
     listing.write_text("sub_1\nsub_3\n")
     module = make_module(tmp_path / "module", "class", members=1)
     predict(listing, "--root", root, "--modules", module, "--out", tmp_path / "run", code=0)

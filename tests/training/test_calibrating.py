@@ -278,7 +278,8 @@ def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path:
     run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
     assert (module / CARD_NAME).read_text() == text
     manifest = read_manifest(module)
-    assert updated_card(text, manifest, replace(manifest, name="other")).startswith("# other\n")
+    for name in ("other", f"{manifest.name}-here"):
+        assert updated_card(text, manifest, replace(manifest, name=name)).startswith(f"# {name}\n")
 
 
 def test_the_card_says_by_which_scans_outliers_are_known(tmp_path: Path) -> None:

@@ -118,6 +118,9 @@ def test_what_cannot_be_fitted_on_is_refused(bodies: Path, tmp_path: Path) -> No
     config = RecalibrateConfig(run=tmp_path / "run", module=module, labels=labels)
     with pytest.raises(UsageError, match=r"no target can be calibrated on .* \(weight: .*10.* 9"):
         run_recalibrate(config, str)
+    pd.DataFrame({"scan": table["scan"][:18], "weight": table["weight_mean"][:18] + 5}).to_csv(labels, index=False)
+    with pytest.raises(UsageError, match=r"weight: 18 labels support .* 95 % needs 19"):  # it would lose its interval
+        run_recalibrate(config, str)
     other = _module(tmp_path / "other", seed=3, targets=("weight",))
     with pytest.raises(UsageError, match=r"was not made by other as it is, or not by it alone: its modules are mod"):
         run_recalibrate(RecalibrateConfig(run=tmp_path / "run", module=other, labels=labels), str)
@@ -131,25 +134,26 @@ def test_what_cannot_be_fitted_on_is_refused(bodies: Path, tmp_path: Path) -> No
         run_recalibrate(config, str)
     result = CliRunner().invoke(app, ["calibrate", str(tmp_path / "run"), "--module", str(module)])
     assert "it is a run, which is calibrated on with --labels" in str(result.exception)
-    result = CliRunner().invoke(app, ["calibrate", "cv", "--module", str(module), "--out", "x"])
-    assert "--out is for calibrating on the labels of a run; add --labels" in str(result.exception)
+    for option in (["--out", "x"], ["--overwrite"]):
+        result = CliRunner().invoke(app, ["calibrate", "cv", "--module", str(module), *option])
+        assert f"{option[0]} is for calibrating on the labels of a run; add --labels" in str(result.exception)
 
 
 def test_a_participant_counts_once(bodies: Path, tmp_path: Path) -> None:
     module = _module(tmp_path / "mod", targets=("weight",))
     visits = tmp_path / "visits"
     visits.mkdir()
-    for path in sorted(bodies.glob("*.npy"))[:12]:
+    for path in sorted(bodies.glob("*.npy"))[:20]:
         for visit in (2, 3):
             (visits / path.name.replace("_2_0", f"_{visit}_0")).write_bytes(path.read_bytes())
     table = _predict(module, visits, tmp_path / "run")
-    pd.DataFrame({"scan": table["scan"], "weight": table["weight_mean"] + np.arange(24)}).to_csv(tmp_path / "l.csv")
+    pd.DataFrame({"scan": table["scan"], "weight": table["weight_mean"] + np.arange(40)}).to_csv(tmp_path / "l.csv")
     said: list[str] = []
     (fitted,) = run_recalibrate(
         RecalibrateConfig(run=tmp_path / "run", module=module, labels=tmp_path / "l.csv"), said.append
     )
-    assert fitted.labels == 12
-    assert "12 further scans of the same participants are left out" in said
+    assert fitted.labels == 20
+    assert "20 further scans of the same participants are left out" in said
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

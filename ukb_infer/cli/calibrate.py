@@ -74,8 +74,8 @@ def calibrate(
     combine: Combine = False,
     method: Method = "conformal",
     accept: Accept = None,
-    dry_run: DryRun = (False),
-    overwrite: Overwrite = (False),
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Calibrate a module's intervals and probabilities.
 
@@ -101,7 +101,7 @@ def calibrate(
         raise UsageError(
             f"got {len(folders)} folders and {len(modules)} modules, expected one of each; for several add --combine"
         )
-    only_labels = {"out": out, "targets": targets, "unit": units, "define": define}
+    only_labels = {"out": out, "targets": targets, "unit": units, "define": define, "overwrite": overwrite}
     if given := [name for name, value in only_labels.items() if value and labels is None]:
         raise UsageError(f"--{given[0]} is for calibrating on the labels of a run; add --labels")
     if labels is not None and (combine or accept):

@@ -29,7 +29,8 @@ def predict(
 
     Writes estimates.csv, scans.csv, quality.csv, dictionary.csv and run.json to --out. To resume an interrupted run,
     repeat the command; SIGTERM finishes the current batch first. Exit code 0: all scans used; 3: some or all failed
-    (see scans.csv); 2: wrong usage; 1: the run failed; 75: stopped or storage lost, run the same command again.
+    (see scans.csv); 2: the command must be changed; 1: the run failed; 75: stopped or storage lost, run the same
+    command again.
 
     Example:
         ukb-infer predict /data/20201 --out run --modules my-module --workers 8

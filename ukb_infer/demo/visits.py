@@ -14,6 +14,7 @@ from ukb_infer.imaging.recipes import DEFAULT_RECIPE, RECIPES
 from ukb_infer.modules import InferenceModule, load_module, read_manifest
 from ukb_infer.modules.visits import VISITS_NAME, VisitErrors, Visits, write_visits
 from ukb_infer.phantom.population import Subject, sample_subject
+from ukb_infer.storage import save_array
 from ukb_infer.targets import TARGETS
 
 #: Seed of the pairs that a module learns from, and their number.
@@ -69,23 +70,24 @@ def _scan_twice(job: tuple[int, int]) -> Scanned:
 def make_visit_pairs(
     module: Path, work: Path, *, seed: int, count: int, workers: int = 2, say: Callable[[str], None] = print
 ) -> VisitPairs:
-    """Estimates of a module for phantoms that are scanned twice, kept in a folder; existing chunks are reused.
+    """Estimates of a module for phantoms that are scanned twice, kept in a folder; chunks of this module are reused.
 
     Args:
         module: folder.
-        work: folder for the estimates, outside the repository; one for each module and seed.
+        work: folder for the estimates, outside the repository.
         seed: of the phantoms.
         count: pairs.
         workers: processes.
         say: receives progress lines.
     """
     work.mkdir(parents=True, exist_ok=True)
-    names = read_manifest(module).target_names
+    manifest = read_manifest(module)
+    names = manifest.target_names
     loaded, parts = None, []
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for start in range(1, count + 1, _CHUNK):
             size = min(_CHUNK, count + 1 - start)
-            path = work / f"visits-{seed}-{start:06d}-{size}.npy"
+            path = work / f"visits-{manifest.hash[:8]}-{seed}-{start:06d}-{size}.npy"
             if not path.exists():
                 loaded = loaded or load_module(module)
                 made = pool.map(_scan_twice, [(seed, k) for k in range(start, start + size)], chunksize=4)
@@ -106,9 +108,7 @@ def _save_estimates(path: Path, module: InferenceModule, made: Sequence[Scanned]
         mixture = predict_in_batches(module, np.stack([images[visit] for images, _ in made]))
         true = np.stack([labels[visit][order] for _, labels in made])
         found.append([mixture.mean, np.sqrt(mixture.total_variance), true])
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, np.moveaxis(np.array(found), 0, 1))
-    partial.replace(path)
+    save_array(path, np.moveaxis(np.array(found), 0, 1))
 
 
 def fit_demo_visits(

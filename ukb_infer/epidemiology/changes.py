@@ -173,6 +173,10 @@ def _known(config: ChangesConfig, first: Run, second: Run, say: Say) -> Mapping[
 def _of_modules(run: Run, given: str, say: Say) -> dict[str, VisitErrors]:
     """What the modules of a run know of their own errors; nothing of targets that several of them estimate."""
     _, facts = run.estimated
+    if given and len(facts.modules) != 1:
+        raise UsageError(
+            f"`module`: {len(facts.modules)} modules made {run.folder}, which are found by their names; leave it out"
+        )
     found: dict[str, VisitErrors] = {}
     counts: Counter[str] = Counter()
     for record in facts.modules:

@@ -128,8 +128,8 @@ class LocationScale:
         """
         inverse = np.asarray(np.linalg.pinv(columns.T @ columns), np.float64)
         free = len(values) / (len(values) - columns.shape[1])
-        gamma = np.zeros(columns.shape[1])
-        gamma[0] = np.log(np.var(values))
+        # the shortest of all that are constant: else columns that agree show the variance unrounded
+        gamma = inverse @ columns.sum(axis=0) * np.log(np.var(values))
         for _ in range(_ROUNDS):
             weighted = columns * np.exp(-columns @ gamma)[:, None]
             covariance = np.asarray(np.linalg.pinv(weighted.T @ columns), np.float64)

@@ -148,7 +148,8 @@ def _shown(found: Estimated, largest: Float64, place: int) -> dict[str, float]:
     df = float(np.floor(df / (unit := 10.0 ** np.floor(np.log10(df)))) * unit)
     half = float(t.ppf(0.975, df)) * se
     values = (beta, step, se, beta - half, beta + half, 2.0 * float(t.sf(abs(beta / se), df)))
-    return {name: float(f"{value:.4g}") for name, value in zip(names, values, strict=True)}
+    exact = {"estimate", "lower", "upper"}  # as they follow from rounded numbers; of four digits a step may be lost
+    return {n: float(f"{v:.10g}" if n in exact else f"{v:.4g}") for n, v in zip(names, values, strict=True)}
 
 
 def _refuse_small_groups(case: Case, smallest: int) -> None:

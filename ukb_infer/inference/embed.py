@@ -34,7 +34,7 @@ from ukb_infer.networks.pretrained import FACTS_NAME
 from ukb_infer.reasons import Reason
 from ukb_infer.records import ReadingOptions, ScanKey
 from ukb_infer.runs.tables import require_parquet
-from ukb_infer.storage import atomic_path
+from ukb_infer.storage import atomic_path, save_array
 from ukb_infer.text import suggest
 
 #: Kinds of files, and the columns before the features.
@@ -382,10 +382,10 @@ def _key_columns(scan: ScanInput) -> tuple[str, str, str]:
 
 def _write(path: Path, scans: Sequence[ScanInput], vectors: NDArray[np.float32]) -> None:
     """Write the table, or the only vector."""
+    if path.suffix == ".npy":
+        save_array(path, vectors[0])
+        return
     with atomic_path(path) as partial:
-        if path.suffix == ".npy":
-            np.save(partial, vectors[0])
-            return
         keys = pd.DataFrame([_key_columns(scan) for scan in scans], columns=list(KEYS))
         table = pd.concat([keys, pd.DataFrame(vectors, columns=[f"f{k}" for k in range(vectors.shape[1])])], axis=1)
         if path.suffix == ".parquet":

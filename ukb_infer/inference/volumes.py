@@ -163,7 +163,8 @@ class ListedHeads:
 def _sessions(path: Path, wanted: set[str], own: set[str]) -> Iterator[Path]:
     """Session folders and brain zips at or below a path."""
     if path.is_file():
-        yield _first_zip(path, wanted)
+        if brain_field(path):
+            yield _first_zip(path, wanted)
         return
     for where, folders, files in os.walk(path):
         here = Path(where)

@@ -117,7 +117,7 @@ def updated_card(text: str, before: ModuleManifest, after: ModuleManifest) -> st
     """
     cards = [Card(name=m.name, known=known_of_module(m), tables={}) for m in (before, after)]
     old, new = ([_row(*item) for item in card.items] for card in cards)
-    swapped = dict(zip(old, new, strict=True)) | {f"# {before.name}": f"# {after.name}"}
+    swapped = dict(zip(old, new, strict=True))
     gone = {f"- {limit}" for limit in limits_of_module(before)} - {f"- {limit}" for limit in limits_of_module(after)}
     added = [f"- {limit}" for limit in limits_of_module(after) if limit not in limits_of_module(before)]
     lines = [swapped.get(line, line) for line in _without_section(text.splitlines(), CALIBRATION) if line not in gone]

@@ -120,10 +120,10 @@ def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:
     from ukb_infer.inference.embed import PretrainedEmbedder
     from ukb_infer.networks.device import choose_device
     from ukb_infer.networks.pretrained import load_pretrained
-    from ukb_infer.tasks.predict import write_vector
+    from ukb_infer.storage import save_array
 
     embedder = PretrainedEmbedder(load_pretrained(folder), choose_device("auto"))
-    write_vector(output, embedder.embed_files(list(images.values())))
+    save_array(output, embedder.embed_files(list(images.values())))
 
 
 def _used(task: Task, images: Mapping[str, Path], output: Path) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ukb_infer.errors import ScanError, UsageError
 from ukb_infer.imaging.datasets.cases import Case
@@ -22,7 +21,7 @@ from ukb_infer.modules.manifest import ModuleManifest, ModuleTarget, VolumeInput
 from ukb_infer.networks.device import choose_device
 from ukb_infer.networks.pretrained import FACTS_NAME, load_pretrained
 from ukb_infer.runs import read_run
-from ukb_infer.storage import atomic_path, atomic_write_text, csv_text, write_texts
+from ukb_infer.storage import atomic_write_text, csv_text, save_array, write_texts
 from ukb_infer.tasks.adapt import find_checkpoint
 from ukb_infer.tasks.containers import named_cases
 from ukb_infer.tasks.outputs import SUFFIXES
@@ -110,7 +109,7 @@ def _embed_cases(
         path = out / f"{name}{SUFFIXES['embedding']}"
         path.unlink(missing_ok=True)
         try:
-            write_vector(path, embedder.embed_files(list(case.images.values())))
+            save_array(path, embedder.embed_files(list(case.images.values())))
             found.append(PredictedCase(name=name, path=path))
         except ScanError as error:
             found.append(PredictedCase(name=name, path=None, code=error.reason.value, message=error.message))
@@ -142,7 +141,7 @@ def write_answer(module: InferenceModule, images: Mapping[str, Path], path: Path
         raise UsageError(field="output", got=path.name, expected=f"a name that ends in {SUFFIXES[kind]} or .npy")
     result = predict_case(module, images)
     if path.suffix == ".npy":
-        write_vector(path, result.embedding)
+        save_array(path, result.embedding)
     elif kind == "segmentation":
         result.save_mask(path)
     else:
@@ -150,17 +149,6 @@ def write_answer(module: InferenceModule, images: Mapping[str, Path], path: Path
         value = result.probability[target.name] if kind == "class" else result.mean[target.name]
         write_number(path, value, target.lower, target.upper)
     return result
-
-
-def write_vector(path: Path, vector: NDArray[np.float32]) -> None:
-    """Write an embedding, whole or not at all.
-
-    Args:
-        path: of the ``.npy``.
-        vector: (F,).
-    """
-    with atomic_path(path) as partial:
-        np.save(partial, vector)
 
 
 def write_number(path: Path, value: float, lower: float | None, upper: float | None) -> None:

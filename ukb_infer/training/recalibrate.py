@@ -60,7 +60,7 @@ def run_recalibrate(config: RecalibrateConfig, say: Callable[[str], None] = prin
     """Fit intervals and probabilities on the estimates of a run and labels of its scans; weights and means stay.
 
     Of a participant with several scans the first counts, as the guarantee of conformal intervals is over participants.
-    A target with too few labels keeps its calibration.
+    A target with too few labels for a 95 % interval keeps its calibration.
 
     Args:
         config: what to fit on.
@@ -121,13 +121,13 @@ def _fit(
     manifest: ModuleManifest, estimates: Mixture, labels: Float64, method: str, say: Callable[[str], None]
 ) -> tuple[ModuleManifest, list[CalibratedTarget]]:
     """The manifest with the calibrations that could be fitted, and all fits."""
-    fresh, fitted = fit_module(manifest, estimates, labels, method=method, note="local labels")
+    fresh, found = fit_module(manifest, estimates, labels, method=method, note="local labels")
+    fitted = [replace(target, fitted=not target.problem) for target in found]  # a fit that has no interval is none
     targets = []
     for old, new, target in zip(manifest.targets, fresh.targets, fitted, strict=True):
         targets.append(replace(new, calibration=_after(old.calibration, new.calibration)) if target.fitted else old)
         if target.problem and target.labels:
-            kept = "" if target.fitted else "; it keeps its calibration"
-            say(f"WARNING: {target.name}: {target.problem}{kept}")
+            say(f"WARNING: {target.name}: {target.problem}; it keeps its calibration")
     without = [target.name for target in fitted if not target.labels]
     if without:
         more = f" and {len(without) - 6} more" if len(without) > 6 else ""
