@@ -9,7 +9,7 @@ import pytest
 from ukb_infer.errors import UsageError
 from ukb_infer.inference.inputs import is_excluded, read_exclusions
 from ukb_infer.labels import read_id_list
-from ukb_infer.labels.ids import NamedId, parse_id
+from ukb_infer.labels.ids import NamedId, parse_id, participant_of
 from ukb_infer.records import ScanKey
 
 ONE, OTHER = ScanKey.from_name("9100001_20201_2_0"), ScanKey.from_name("9100002_20201_2_0")
@@ -195,3 +195,14 @@ def test_one_parser_for_all_forms() -> None:
     assert parse_id("#N/A") is None
     assert parse_id("eg_20201_abdo") == NamedId("", "eg_20201_abdo")
     assert parse_id("/x/0000001_20201_2_0.ZIP") == NamedId("", "0000001_20201_2_0")
+
+
+@pytest.mark.parametrize(
+    ("scan", "participant"),
+    [
+        ("sub_01_ses_1", "sub_01"), ("sub_01_ses-baseline", "sub_01"), ("p7_session2", "p7"), ("p7_ses01", "p7"),
+        ("brain_sesame", ""), ("a_sessile_x", ""), ("0000001_20201_2_0", ""),
+    ],
+)  # fmt: skip
+def test_the_participant_of_a_session(scan: str, participant: str) -> None:
+    assert participant_of(scan) == participant

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.tiny_module import make_tiny_module
 from ukb_infer.cli.app import app
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.evaluation.cross_validation import CrossValidation, write_cross_validation
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.modules import half_width_of, read_manifest, update_manifest
@@ -280,6 +280,33 @@ def test_the_card_follows_the_calibration_and_keeps_what_authors_wrote(tmp_path:
     manifest = read_manifest(module)
     for name in ("other", f"{manifest.name}-here"):
         assert updated_card(text, manifest, replace(manifest, name=name)).startswith(f"# {name}\n")
+
+
+def test_a_manifest_that_could_not_be_written_is_followed_by_the_card_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = make_tiny_module(tmp_path / "mod")
+    manifest = read_manifest(module)
+    card = Card(name="mod", known=known_of_module(manifest), limits=limits_of_module(manifest), tables={})
+    (module / CARD_NAME).write_text(card_markdown(card))
+    folder = _write(tmp_path / "cv", module, 60, _honest(60, np.random.default_rng(0)))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ukb_infer.modules.module._write_manifest", full)
+        with pytest.raises(ModuleError, match="No space left"):
+            run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
+    text = (module / CARD_NAME).read_text()
+    assert "| weight | conformal |" in text
+    assert "Intervals are not calibrated" not in text
+    limits = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(limits) == len(set(limits))
+    (module / CARD_NAME).write_bytes(b"\xff card")
+    with pytest.raises(ModuleError, match=r"MODULE\.md: is no UTF-8 text"):
+        run_calibrate(folder, module, accept=("recipe",), say=lambda _: None)
 
 
 def test_the_card_says_by_which_scans_outliers_are_known(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def adapt(
     threads: options.Threads = 0,
     work: options.Work = None,
     warning: options.Warn = "",
-    dry_run: DryRun = (False),
+    dry_run: DryRun = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Adapt a pretrained encoder to a task with few labels.

@@ -171,9 +171,8 @@ def _described(inputs: GwasInputs) -> list[str]:
     known = {n: int(inputs.phenotypes[f"{n}_{PARTS[0]}"].notna().sum()) for n in inputs.correlations}
     if len(known) > _FEW_LINES:
         values = np.array(list(inputs.correlations.values()))
-        low, high = (
-            (f"{end:.3f}" for end in (np.nanmin(values), np.nanmax(values))) if np.isfinite(values).any() else "--"
-        )
+        known_values = values[np.isfinite(values)]
+        low, high = (f"{f(known_values):.3f}" if known_values.size else "-" for f in (np.min, np.max))
         return [
             f"{len(known)} targets: {min(known.values())} to {max(known.values())} labelled, correlation with the "
             f"estimate given the covariates {low} to {high} ({FACTS} has each)"

@@ -20,7 +20,7 @@ _EXPONENT = re.compile(r"^\+?([0-9]+)(?:[.,]([0-9]*))?[eE]([+-]?[0-9]{1,3})$")
 _THOUSANDS = re.compile(r"^[0-9]{1,3}(?:(?:[, '_\u00a0\u2009\u202f][0-9]{3})+|(?:\.[0-9]{3}){2,})$")
 _NUMBER = re.compile(r"^[+-]?[0-9.,]*[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?$")
 _SUFFIX = re.compile(r"\.(?:zip|npy|nii|nii\.gz|dcm|tar|tar\.gz|tgz|7z)$", re.IGNORECASE)
-_OF_SESSION = re.compile(r"^(.+?)_ses(?:sion)?[-_]?\w+$", re.IGNORECASE)
+_OF_SESSION = re.compile(r"^(.+?)_ses(?:sion)?(?:[-_]\w+|[0-9]\w*)$", re.IGNORECASE)
 _KEY = re.compile(r"^([0-9]+)_([0-9]+_[0-9]+_[0-9]+)$")
 
 

@@ -128,7 +128,7 @@ def updated_card(text: str, before: ModuleManifest, after: ModuleManifest) -> st
     at = lines.index(_LIMITS) if _LIMITS in lines else len(lines)
     lines[at:at] = [f"## {CALIBRATION}", "", *calibration_markdown(after).splitlines(), ""]
     end = next((k for k, line in enumerate(lines) if line.startswith("- ") and _LIMITS in lines[:k]), len(lines))
-    lines[end:end] = added
+    lines[end:end] = [line for line in added if line not in lines]
     missing = sum(MISSING in line for line in lines)
     return re.sub(r"\b\d+( of \d+ are missing)", rf"{missing}\1", "\n".join([*lines, ""]))
 

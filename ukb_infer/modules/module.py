@@ -509,11 +509,11 @@ def update_manifest(folder: Path, manifest: ModuleManifest) -> None:
     before = read_manifest(folder)
     if before.files != manifest.files:
         raise ModuleError(f"{folder}: the new manifest has other members than the module; nothing was changed")
+    _update_card(folder, before, manifest)  # first: repeated after a failure, both are brought up to date
     try:
         _write_manifest(folder, manifest)
     except (OSError, ValueError) as error:
         raise ModuleError(f"{folder / MANIFEST_NAME}: cannot be written ({error}); the old one is kept") from error
-    _update_card(folder, before, manifest)
 
 
 def _write_manifest(folder: Path, manifest: ModuleManifest) -> None:
@@ -579,6 +579,7 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
     try:
         outputs = _write_outliers(folder, manifest, reference, fitted_on)
         changed = replace(manifest, outputs=outputs, schema_version=SCHEMA_VERSION)
+        _update_card(folder, manifest, changed)
         _write_manifest(folder, changed)
         if (before := manifest.outputs.outliers) is not None and before != outputs.outliers:
             (folder / before.file).unlink(missing_ok=True)
@@ -586,17 +587,18 @@ def add_outliers(folder: Path, reference: OutlierReference, fitted_on: str) -> M
         raise ModuleError(
             f"{folder}: cannot be written ({error.strerror or error}); free space or restore access"
         ) from error
-    _update_card(folder, manifest, changed)
     return changed
 
 
 def _update_card(folder: Path, before: ModuleManifest, after: ModuleManifest) -> None:
     try:
         update_card(folder, before, after)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ModuleError(f"{folder / CARD_NAME}: is no UTF-8 text; convert it, or move it away") from error
+    except OSError as error:
         raise ModuleError(
-            f"{folder / CARD_NAME}: does not follow the new manifest, as it cannot be read or written ({error}); "
-            "free space or restore access, then run the same command again"
+            f"{folder / CARD_NAME}: cannot be read or written ({error.strerror or error}); free space or restore "
+            "access, then run the same command again"
         ) from error
 
 

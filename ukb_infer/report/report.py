@@ -133,6 +133,7 @@ def _pictures_beside(out: Path, *, beside: bool) -> Iterator[Path | None]:
     """
     folder = out.with_name(f"{out.stem}_files")
     old = [path for path in folder.glob(f"{_PICTURES}*") if path.is_dir()]
+    sheets = list(folder.glob("sheet-*.jpg"))  # of pages by earlier versions
     new = folder / f"{_PICTURES}{secrets.token_hex(4)}" if beside else None
     try:
         if new is not None:
@@ -140,6 +141,8 @@ def _pictures_beside(out: Path, *, beside: bool) -> Iterator[Path | None]:
         yield new
         for path in old:
             shutil.rmtree(path, ignore_errors=True)
+        for path in sheets:
+            path.unlink(missing_ok=True)
     except BaseException as error:
         if new is not None:
             shutil.rmtree(new, ignore_errors=True)

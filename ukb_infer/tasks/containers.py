@@ -242,7 +242,8 @@ def choose_engine(config: ContainerConfig) -> Engine:
     engine = installed[0] if sif else next((name for name in installed if _has_image(name, words[0])), None)
     if engine is None:
         raise UsageError(
-            f"{words[0]!r} is not a program, nor an image that {' or '.join(installed)} has; build or load it first",
+            f"{words[0]!r} is not a program, nor an image that {' or '.join(installed)} has; build or load it "
+            "first (nothing is downloaded), and check that the engine answers",
             field="image",
         )
     return Engine(engine, (str(Path(words[0]).absolute()) if sif else words[0],), config.gpu)

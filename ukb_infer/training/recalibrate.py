@@ -194,6 +194,9 @@ def local_labels(
     if unknown:
         raise UsageError(field="targets", got=unknown[0], expected=f"one of {', '.join(manifest.target_names[:12])}")
     if config.labels.is_dir():
+        for name in ("targets", "units", "define"):
+            if getattr(config, name):
+                raise UsageError("is for tables; a folder of cases says by itself what its labels are", field=name)
         return _from_folder(config.labels, keys, manifest)
     heads = isinstance(manifest.input, VolumeInput)  # their age is not the cohort's
     definitions = {t.name: _spec(t) for t in manifest.targets if heads or t.name not in TARGETS}
