@@ -84,7 +84,8 @@ def run_recalibrate(config: RecalibrateConfig, say: Callable[[str], None] = prin
     calibrated, fitted = _fit(manifest, estimates, labels, config.method, say)
     done = [target for target in fitted if target.fitted]
     if not done:
-        listed = "; ".join(f"{t.name}: {t.problem}" for t in fitted[:6] if t.labels) or "no scan with an estimate has a label"
+        listed = "; ".join(f"{t.name}: {t.problem}" for t in fitted[:6] if t.labels)
+        listed = listed or "no scan with an estimate has a label"
         raise UsageError(f"no target can be calibrated on {config.labels} ({listed})", field="labels")
     for target in done:
         place = manifest.target_names.index(target.name)
