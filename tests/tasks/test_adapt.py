@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.support.cases import write_cases
 from tests.support.heads import SIZE
 from ukb_infer.cli.app import app
-from ukb_infer.errors import RunError, UsageError
+from ukb_infer.errors import UsageError
 from ukb_infer.modules import load_module, read_manifest
 from ukb_infer.networks import EncoderSpec, Pretrained, build_encoder, save_pretrained
 from ukb_infer.tasks.adapt import make_request, run_adapt
@@ -116,7 +116,7 @@ def test_other_settings_in_the_same_work_folder_are_refused(cases: Path, tmp_pat
     task = write_task(tmp_path, "class")
     adapt(task, cases, tmp_path / "module", work=tmp_path / "work")
     packed = (tmp_path / "work/volumes.npy").stat().st_mtime_ns
-    with pytest.raises(RunError, match=r"shots was all, now 6.*the cases have changed"):
+    with pytest.raises(UsageError, match=r"shots was all, now 6.*the cases have changed"):
         adapt(task, cases, tmp_path / "other", work=tmp_path / "work", shots=6)
     assert (tmp_path / "work/volumes.npy").stat().st_mtime_ns == packed
     with pytest.raises(UsageError, match="contains a finished module"):

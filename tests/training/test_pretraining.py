@@ -171,7 +171,7 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(heads
 
     run_pretrain(_request(heads, tmp_path / "c"), lambda _: None, show=False)
     (tmp_path / "c/pretrained.json").unlink()  # as if it had not finished
-    with pytest.raises(RunError, match=r"steps was 3, now 4"):
+    with pytest.raises(UsageError, match=r"steps was 3, now 4"):
         run_pretrain(_request(heads, tmp_path / "c", config=short_config(steps=4)), lambda _: None, show=False)
     with pytest.raises(StoppedError):
         run_pretrain(_request(heads, tmp_path / "c"), stop, show=False)
