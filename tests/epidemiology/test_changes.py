@@ -149,6 +149,10 @@ def test_a_module_keeps_how_its_errors_go_together(folder: Path, tmp_path: Path)
     given, _ = changes(folder, tmp_path / "g.csv", correlations=f"{module}/{VISITS_NAME}")
     pd.testing.assert_frame_equal(given, table)
 
+    assert "is useless with --labels or --correlations" in call(
+        "changes", run, "--module", module, "--correlations", "0.5"
+    )
+
     manifest = read_manifest(tmp_path / "tiny")
     scaled = tuple(replace(t, calibration=replace(t.calibration, factor=2.0)) for t in manifest.targets)
     update_manifest(tmp_path / "tiny", manifest.with_targets(scaled))

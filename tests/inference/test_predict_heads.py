@@ -166,7 +166,12 @@ def test_a_case_without_a_contrast_is_refused(sessions: Path, tmp_path: Path) ->
 def test_options_of_projections_are_refused(sessions: Path, tmp_path: Path) -> None:
     module = make_module(tmp_path / "regress", "mean-variance")
     base = (sessions, "--modules", module, "--out", tmp_path / "run")
-    for option, value in (("--root", tmp_path / "no"), ("--projections", tmp_path / "p"), ("--backend", "openvino")):
+    for option, value in (
+        ("--root", tmp_path / "no"),
+        ("--projections", tmp_path / "p"),
+        ("--backend", "openvino"),
+        ("--swaps", "correct"),
+    ):
         result = CliRunner().invoke(app, ["predict", *map(str, (*base, option, value, "--workers", 0))])
         assert isinstance(result.exception, UsageError)
         assert option in str(result.exception)

@@ -156,6 +156,8 @@ def _columns(name: str, means: Float64, sd: Float64, quantile: float) -> dict[st
 
 def _known(config: ChangesConfig, first: Run, second: Run, say: Say) -> Mapping[str, VisitErrors]:
     """Errors by target: estimated, given, or those of the module."""
+    if config.module and (config.labels or config.correlations):
+        raise UsageError("is useless with `labels` or `correlations`, which say how errors go together", field="module")
     if config.labels:
         return _estimated(config.labels, first, second, say)
     if config.correlations:

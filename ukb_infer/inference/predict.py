@@ -105,8 +105,16 @@ def _place_of(module: str, config: PredictConfig) -> str:
         return module
 
 
+def _refuse_options_of_bodies(config: PredictConfig) -> None:
+    """Refuse what has no meaning for heads."""
+    if config.projections is not None:
+        raise UsageError("the modules take volumes, which are not projected; leave it out", field="projections")
+    if config.swaps == "correct":
+        raise UsageError("the modules take volumes without water and fat images; leave it out", field="swaps")
+
+
 def check_cache(config: PredictConfig, recipe: ImageForm) -> None:
-    """Refuse a cache folder that is a file, has projections of another recipe than the modules', or is of volumes.
+    """Refuse a cache folder that is a file or of another recipe, and for heads the options of bodies.
 
     Args:
         config: of the run.
@@ -115,11 +123,12 @@ def check_cache(config: PredictConfig, recipe: ImageForm) -> None:
     Raises:
         UsageError: with the option's name.
     """
+    if not isinstance(recipe, Recipe):
+        _refuse_options_of_bodies(config)
+        return
     if config.projections is None:
         return
     folder = config.at(config.projections)
-    if not isinstance(recipe, Recipe):
-        raise UsageError("the modules take volumes, which are not projected; leave it out", field="projections")
     if folder.is_file():
         raise UsageError(f"{folder} is a file, expected a folder", field="projections")
     for path in islice(folder.glob("*.npy"), 1):
