@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/brain-pretrained"))
     parser.add_argument("--heads", type=int, default=600, help="participants")
     parser.add_argument("--seed", type=int, default=7, help="of the cohort")
-    parser.add_argument("--site", action="append", help="of the heads, repeatable; default: all but UK Biobank's")
+    parser.add_argument("--site", action="append", help="of the heads, repeatable; default: a to e")
     parser.add_argument("--size", choices=("small", "full"), default="small", help="of the stored heads")
     parser.add_argument("--objective", default="mae")
     parser.add_argument("--steps", type=int, default=20_000)

@@ -49,7 +49,7 @@ def _embed(*inputs: Path, module: Path, out: Path) -> EmbedSummary:
 
 def test_a_session_is_the_mean_over_its_images(heads: Path, checkpoint: Path, tmp_path: Path) -> None:
     summary = _embed(heads, module=checkpoint, out=tmp_path / "f.parquet")
-    assert (summary.embedded, summary.features, summary.exit_code, summary.warning) == (3, 256, 3, "Toy.")
+    assert (summary.embedded, summary.features, summary.exit_code, summary.warning) == (3, 480, 3, "Toy.")
     assert summary.reasons == {"unreadable_nifti": 1}
     table = pd.read_parquet(tmp_path / "f.parquet")
     assert list(table.columns[:4]) == ["scan", "participant", "session", "f0"]
@@ -71,7 +71,7 @@ def test_one_image_of_any_name_becomes_a_vector(heads: Path, checkpoint: Path, t
     nib.save(image, tmp_path / "anything.nii.gz")
     _embed(tmp_path / "anything.nii.gz", module=checkpoint, out=tmp_path / "v.npy")
     vector = np.load(tmp_path / "v.npy")
-    assert (vector.shape, vector.dtype) == ((256,), np.float32)
+    assert (vector.shape, vector.dtype) == ((480,), np.float32)
     assert np.isfinite(vector).all()
     with pytest.raises(UsageError, match=r"`out`: got 'w.npy', expected .*csv for 4 scans"):
         _embed(heads, module=checkpoint, out=tmp_path / "w.npy")
@@ -123,6 +123,6 @@ def test_the_command_reports_what_it_left_out(heads: Path, checkpoint: Path, tmp
     given = ["embed", str(heads), "--module", str(checkpoint), "--out", str(tmp_path / "f.csv"), "--workers", "0"]
     result = CliRunner().invoke(app, [*given, "--device", "cpu"])
     assert result.exit_code == 3, result.output
-    assert "3 scans with 256 features" in result.output
+    assert "3 scans with 480 features" in result.output
     assert "unreadable_nifti" in result.output
     assert "WARNING Toy." in result.output

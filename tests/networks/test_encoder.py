@@ -57,8 +57,28 @@ def test_a_lesions_channel_keeps_its_strength_in_the_deepest_level() -> None:
     loud = quiet.clone()
     loud[:, 0, 2:4, 2:4, 2:4] += 3.0
     with torch.no_grad():
-        faint, strong = (encoders.pool_features(block(x)) for x in (quiet, loud))
+        faint, strong = (encoders.pool_level(block(x)) for x in (quiet, loud))
     assert float((strong - faint).abs().max()) > 0.5
+
+
+def test_a_small_lesion_is_seen_in_the_pooled_features() -> None:
+    """Among noise it hardly moves the deepest level; the largest values of the finer levels stand out."""
+    torch.manual_seed(0)
+    spec = EncoderSpec(dim=3, channels=1)
+    encoder, images = build_encoder(spec), torch.randn(24, 1, 48, 48, 32)
+    images[12:, :, 20:23, 20:23, 12:15] += 5.0
+    with torch.no_grad():
+        levels = encoder(images)
+        whole, deepest = encoder.pool(levels), encoders.pool_level(levels[-1])
+
+    def separated(features: torch.Tensor) -> float:
+        """Largest distance of both groups, in standard deviations within them."""
+        without, lesion = features.split(12)
+        spread = ((without.var(dim=0) + lesion.var(dim=0)) / 2).sqrt().clamp(min=1e-6)
+        return float(((lesion.mean(dim=0) - without.mean(dim=0)).abs() / spread).max())
+
+    assert whole.shape == (24, spec.features)
+    assert separated(whole) > 3.0 > separated(deepest)
 
 
 def test_the_first_convolution_takes_other_channels() -> None:

@@ -59,7 +59,12 @@ class EncoderSpec:
 
     @property
     def features(self) -> int:
-        """F: length of the pooled features."""
+        """F: length of the pooled features, two per filter of every level."""
+        return 2 * sum(self.widths)
+
+    @property
+    def deepest_features(self) -> int:
+        """Length of the pooled features of the deepest level alone."""
         return 2 * self.widths[-1]
 
 
@@ -123,8 +128,8 @@ class Encoder(nn.Module):
         return run_levels(self.levels, images)
 
     def pool(self, levels: Sequence[Tensor]) -> Tensor:
-        """Features per level -> (N, F): mean and largest value of every channel of the deepest level."""
-        return pool_features(levels[-1])
+        """Features per level -> (N, F): mean and largest value of every channel of every level."""
+        return pool_levels(levels)
 
 
 def run_levels(levels: nn.ModuleList, images: Tensor) -> list[Tensor]:
@@ -140,10 +145,19 @@ def run_levels(levels: nn.ModuleList, images: Tensor) -> list[Tensor]:
     return found
 
 
-def pool_features(deepest: Tensor) -> Tensor:
-    """(N, width, ...) -> (N, 2 width): mean and largest value of every channel, the local evidence."""
-    flat = deepest.flatten(2)
+def pool_level(level: Tensor) -> Tensor:
+    """(N, width, ...) -> (N, 2 width): mean and largest value of every channel."""
+    flat = level.flatten(2)
     return torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=1)
+
+
+def pool_levels(levels: Sequence[Tensor]) -> Tensor:
+    """Features per level -> (N, F): :func:`pool_level` of each, finest first.
+
+    A value of the deepest level comes from most of the image, so that a small lesion is lost in it; the largest values
+    of the finer levels are the local evidence.
+    """
+    return torch.cat([pool_level(level) for level in levels], dim=1)
 
 
 def build_encoder(spec: EncoderSpec) -> Encoder:
@@ -190,7 +204,7 @@ class ConvBackbone(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, C, ...) -> (N, F)."""
-        return pool_features(run_levels(self.levels, images)[-1])
+        return pool_levels(run_levels(self.levels, images))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, ...) -> (N, outputs)."""

@@ -13,7 +13,7 @@ from ukb_infer.errors import UsageError
 from ukb_infer.networks.backbones import get_backbone
 from ukb_infer.networks.build import Init, Transfer, transfer_pretrained
 from ukb_infer.networks.decoders import SegmentationDecoder
-from ukb_infer.networks.encoder import EncoderSpec, build_encoder, pool_features, run_levels
+from ukb_infer.networks.encoder import EncoderSpec, build_encoder, pool_levels, run_levels
 
 #: Probability of the background at every voxel before training. Lesions fill so little of a head that from equal
 #: probabilities a short training does nothing but learn this.
@@ -74,7 +74,7 @@ class SegmentationNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, C, x, y, z) float -> (N, F) features of the whole volume."""
-        return pool_features(run_levels(self.model.levels, images)[-1])
+        return pool_levels(run_levels(self.model.levels, images))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, x, y, z) float -> (N, labels, x, y, z) logits; in evaluation by a sliding window where one is set."""

@@ -42,8 +42,8 @@ _FIRST_LAYOUTS, _FAR = 5, 10**9
 _CONTRASTS = {"brain-age": ("t1", "t2"), "trigeminal": ("t2",), "polymicrogyria": ("t1",)}
 #: Tasks that are outlined.
 _OUTLINED = ("meningioma", "trigeminal")
-#: Sites by default: all but UK Biobank's.
-DEFAULT_SITES = tuple(name for name in SITES if name != "ukb")
+#: Sites by default: all but UK Biobank's and those kept for the studies.
+DEFAULT_SITES = tuple(name for name in SITES if name not in ("ukb", "site_f", "site_g"))
 COHORT_NAME, TRUTH_NAME, PARTICIPANTS_NAME, MAPPING_NAME = "heads.json", "truth.csv", "participants.tsv", "mapping.tsv"
 #: Zips of UK Biobank: field, name of the members, contrast.
 _ZIPS = (("20252", "T1", "t1"), ("20253", "T2_FLAIR", "flair"))
@@ -92,7 +92,7 @@ def write_heads(
         layout: of :data:`LAYOUTS`.
         count: participants, ``sub_0001`` and up (of ``ukb`` 0000001 and up).
         seed: of the cohort; no two layouts share a head.
-        sites: names of :data:`SITES`, in turn; () for all but UK Biobank's.
+        sites: names of :data:`SITES`, in turn; () for :data:`DEFAULT_SITES`.
         size: ``full``, or ``small`` with voxels of at least 3.5 mm.
         workers: processes; the files do not depend on them.
         progress: called with (written, count).

@@ -68,7 +68,8 @@ def _mprage(tr: float, ti: float, te: float = 3.0) -> Sequence:
     return Sequence(kind="inversion", tr=tr, ti=ti, te=te, thickness_mm=1.2, noise=0.02)
 
 
-#: All sites by name. The last is as UK Biobank: 3 T, sagittal, T1 and FLAIR, face removed.
+#: All sites by name. ``ukb`` is as UK Biobank: 3 T, sagittal, T1 and FLAIR, face removed. ``site_f`` and ``site_g``
+#: are scanned only when asked for: no setting of `adapt` or `pretrain` was chosen by their heads.
 SITES: dict[str, Site] = {
     site.name: site
     for site in (
@@ -110,6 +111,18 @@ SITES: dict[str, Site] = {
                 "t1": _mprage(2000.0, 1050.0, 2.0),
                 "flair": Sequence(kind="inversion", tr=5000.0, te=120.0, ti=1790.0, thickness_mm=1.2),
             },
+        ),
+        Site(
+            name="site_f", field_tesla=1.5, axes="RPI", tilt_degrees=-9.0, spacing_mm=(1.8, 1.8, 2.4),
+            extent_mm=(184.0, 224.0, 172.0), raise_mm=4.0, bias=0.32, noise=1.8, finish="stripped",
+            sequences=_sequences(_mprage(2100.0, 1000.0, 4.0), (4700.0, 110.0), (7800.0, 135.0, 2150.0),
+                                 (4800.0, 92.0), (680.0, 28.0, 18.0), 4.6),
+        ),
+        Site(
+            name="site_g", field_tesla=3.0, axes="LIP", tilt_degrees=15.0, spacing_mm=(1.9, 1.7, 3.0),
+            extent_mm=(190.0, 220.0, 160.0), raise_mm=-5.0, bias=0.48, noise=1.6, finish="defaced",
+            sequences=_sequences(Sequence(kind="spin", tr=640.0, te=9.0, thickness_mm=4.5), (3500.0, 90.0),
+                                 (9500.0, 105.0, 2600.0), (5800.0, 76.0), (520.0, 18.0, 24.0), 5.0, suppressed=True),
         ),
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ukb_infer.networks.encoder import EncoderSpec, build_encoder
+from ukb_infer.networks.encoder import EncoderSpec, build_encoder, pool_level
 from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views, in_views
 
 #: Length of the vectors that are compared.
@@ -27,14 +27,13 @@ class ContrastiveNetwork(PretrainingNetwork):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.encoder, self.decoder = build_encoder(spec), None
-        self.head = nn.Sequential(
-            nn.Linear(spec.features, spec.features), nn.ReLU(), nn.Linear(spec.features, PROJECTED)
-        )
+        width = spec.deepest_features
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTED))
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """(V, N, C, *size) -> ``vectors`` (V, N, 64) of length one."""
         levels = self.encoder(inputs.flatten(0, 1))
-        vectors = functional.normalize(self.head(self.encoder.pool(levels)).float(), dim=1)
+        vectors = functional.normalize(self.head(pool_level(levels[-1])).float(), dim=1)
         return {"vectors": in_views(vectors, inputs)}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ukb_infer.networks.decoders import ReconstructionDecoder
-from ukb_infer.networks.encoder import EncoderSpec, build_encoder
+from ukb_infer.networks.encoder import EncoderSpec, build_encoder, pool_level
 from ukb_infer.training.objectives.unlabelled import PretrainingNetwork, Unlabelled, Views, in_views
 
 #: Weights of the terms, as published.
@@ -42,7 +42,7 @@ class HybridNetwork(PretrainingNetwork):
         convolution = nn.Conv3d if spec.dim == 3 else nn.Conv2d
         self.encoder = build_encoder(spec)
         self.shared = convolution(width, 2 * width, 1)
-        self.modality = nn.Linear(spec.features, 2 * MODALITY_LATENTS)
+        self.modality = nn.Linear(spec.deepest_features, 2 * MODALITY_LATENTS)
         self.decoder: nn.Module = ReconstructionDecoder(spec, condition=MODALITY_LATENTS)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class HybridNetwork(PretrainingNetwork):
         images = inputs.flatten(0, 1)
         levels = self.encoder(images)
         shared, shared_log = self.shared(levels[-1]).float().chunk(2, dim=1)
-        modality, modality_log = self.modality(self.encoder.pool(levels)).float().chunk(2, dim=1)
+        modality, modality_log = self.modality(pool_level(levels[-1])).float().chunk(2, dim=1)
         anatomy, contrast = self._drawn(shared, shared_log), self._drawn(modality, modality_log)
         other = in_views(anatomy, inputs).flip(0).flatten(0, 1)
         size = images.shape[2:]
