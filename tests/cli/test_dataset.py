@@ -86,4 +86,9 @@ def test_the_sites_of_bodies_are_listed_and_data_that_is_missing_is_said(tmp_pat
 def test_the_sites_are_listed() -> None:
     code, said = run("phantom", "--out", "x", "--heads", "infarct", "--site", "list")
     assert code == 0
-    assert [line.split(":")[0] for line in said.strip().splitlines()] == [*(f"site_{c}" for c in "abcde"), "ukb"]
+    assert [line.split(":")[0] for line in said.strip().splitlines()] == [
+        *(f"site_{c}" for c in "abcde"),
+        "ukb",
+        "site_f",
+        "site_g",
+    ]
