@@ -355,7 +355,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--many", type=int, default=6, help="labelled heads of the arm in-domain")
     parser.add_argument("--test", type=int, default=4, help="heads of unseen sites")
     parser.add_argument("--sites", type=listed, default=["site_a", "site_b", "site_c"], help="with the few labels")
-    parser.add_argument("--unseen", type=listed, default=["site_d", "site_e"], help="sites of the test")
+    parser.add_argument("--unseen", type=listed, default=["site_f", "site_g"], help="sites of the test")
     parser.add_argument("--size", choices=["small", "full"], default="small", help="of the synthetic heads' files")
     parser.add_argument("--steps", type=int, default=2, help="of each network; 0: the preset's")
     parser.add_argument("--folds", type=int, default=2, help="networks of a module")
