@@ -161,10 +161,10 @@ def make_cells(given: argparse.Namespace, work: Path) -> list[Cell]:
         many = ""
         if any(arm.startswith("in-domain") for arm in given.arms):
             many = make_heads(work / f"{task}-many", task, given.many, SEEDS["many"], given.unseen, given)
-        steps = given.steps or PRESETS["small"].steps[TASKS[f"fomo25-{task}"].output]
         for arm in given.arms:
             name = arm.partition(":")[0]
             folder = found.get(name)
+            steps = given.steps or PRESETS["small"].steps_of(TASKS[f"fomo25-{task}"].output, folder is not None)
             cells += [
                 Cell(
                     task=task, arm=arm, seed=seed, shots=given.many if name == "in-domain" else shots, steps=steps,

@@ -94,6 +94,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("convnext_tiny", "IMAGENET1K_V1", "classifier", 2, _encode_convnext, one_by_one=True),
         BackboneSpec("conv_small", "", "fc", encode=_encode_conv),
         BackboneSpec("conv_base", "", "fc", encode=_encode_conv),
+        BackboneSpec("conv_small_apart", "", "fc", encode=_encode_conv),
+        BackboneSpec("conv_base_apart", "", "fc", encode=_encode_conv),
     )
 }
 

@@ -194,22 +194,32 @@ class ConvBackbone(nn.Module):
 
     Args:
         spec: of the encoder.
+        apart: contrasts that the encoder, which has one channel, sees one at a time; their features lie side by side.
+            0 for images that it sees whole.
     """
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: EncoderSpec, apart: int = 0) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.apart = spec, apart
         self.levels = build_encoder(spec).levels
-        self.fc = nn.Linear(spec.features, 1)
+        self.fc = nn.Linear(spec.features * max(1, apart), 1)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(N, C, ...) -> (N, F)."""
-        return pool_levels(run_levels(self.levels, images))
+        """(N, C, ...) -> (N, F), or (N, C F) apart."""
+        if not self.apart:
+            return pool_levels(run_levels(self.levels, images))
+        each = images.reshape(-1, 1, *images.shape[2:])
+        return pool_levels(run_levels(self.levels, each)).reshape(len(images), -1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, ...) -> (N, outputs)."""
         output: Tensor = self.fc(self.encode(images))
         return output
+
+
+def _conv(preset: Literal["small", "base"], dim: Literal[2, 3], channels: int, *, apart: bool = False) -> ConvBackbone:
+    spec = EncoderSpec(dim=dim, channels=1 if apart else channels, preset=preset)
+    return ConvBackbone(spec, channels if apart else 0)
 
 
 def conv_small(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
@@ -221,13 +231,25 @@ def conv_small(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -
         channels: of the input.
     """
     del weights
-    return ConvBackbone(EncoderSpec(dim=dim, channels=channels, preset="small"))
+    return _conv("small", dim, channels)
 
 
 def conv_base(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
     """Large encoder; arguments as of :func:`conv_small`."""
     del weights
-    return ConvBackbone(EncoderSpec(dim=dim, channels=channels, preset="base"))
+    return _conv("base", dim, channels)
+
+
+def conv_small_apart(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
+    """Small encoder that sees one channel at a time; arguments as of :func:`conv_small`."""
+    del weights
+    return _conv("small", dim, channels, apart=True)
+
+
+def conv_base_apart(weights: Any = None, dim: Literal[2, 3] = 2, channels: int = 3) -> ConvBackbone:
+    """Large encoder that sees one channel at a time; arguments as of :func:`conv_small`."""
+    del weights
+    return _conv("base", dim, channels, apart=True)
 
 
 def crop_like(values: Tensor, size: Sequence[int]) -> Tensor:

@@ -18,7 +18,7 @@ from ukb_infer.training.objectives import OBJECTIVES, Objective, Regression
 from ukb_infer.training.settings import Section
 
 #: Settings that checkpoints and modules of earlier versions do not have, with the values that they had.
-_OMITTED = (("objective", "regression"), ("volumes", "none"), ("on_fold", False))
+_OMITTED = (("objective", "regression"), ("volumes", "none"), ("on_fold", False), ("probe_first", False))
 #: Optimizer steps of a member if chosen by the number of labels.
 MOST_ITERATIONS = 4_000
 
@@ -61,6 +61,7 @@ class Network(Section):
     Attributes:
         backbone: key of the backbone registry.
         scaling: of its input; in a file ``{scale, offset, size}``.
+        probe_first: fit the head to the features of the initial weights before the first step.
     """
 
     backbone: Annotated[str, AfterValidator(lambda name: get_backbone(name).name)] = "resnet50"
@@ -69,6 +70,7 @@ class Network(Section):
         BeforeValidator(_scaling),
         Field(description="e.g. {scale = 0.0156, offset = -1.0, size = [128, 128]}"),
     ] = InputScaling()
+    probe_first: bool = False
 
 
 class Optimization(Section):

@@ -26,6 +26,7 @@ from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.distributed import Ranks
 from ukb_infer.training.history import TensorBoardLog
 from ukb_infer.training.optimizer import learning_rate_at, make_optimizer
+from ukb_infer.training.probe_start import fit_head
 from ukb_infer.training.recipe import TRAINING_VERSION
 from ukb_infer.training.variation import VolumeVariation
 
@@ -89,6 +90,8 @@ class Trainer:
         varied = self._volume_variation(len(data.targets)) if self.on_volumes else config.augmentation
         self.batches = Batches(data.images, labels, sampler, varied, self.ranks.share())
         self.iteration, self.history = 0, list[dict[str, float]]()
+        if config.network.probe_first and init != "random":
+            self._fit_head(standardized)
         self.best = BestWeights(copy_of(self.average))
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = Checkpoint(folder / "checkpoint.pt", self.device, self._identity(data.targets))
@@ -107,6 +110,8 @@ class Trainer:
         settings = self.config.optimization
         last, losses = settings.iterations if stop_at is None else stop_at, list[float]()
         log = TensorBoardLog(self.folder)
+        if self.iteration == 0 and self.config.network.probe_first:
+            self.best.offer(self.average, self._judge(self.valid_rows)[self.objective.measures[0]], 0)
         try:
             while self.iteration < last and not self.is_done:
                 loss = self._step()
@@ -162,14 +167,14 @@ class Trainer:
         update_average(self.average, self.network, self.config.validation.average_decay, self.iteration)
         return value
 
-    def _forward(self, network: nn.Module, images: Tensor) -> Tensor:
-        """(N, channels, ...) to the network's outputs in float32."""
+    def _forward(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """(N, channels, ...) to the outputs of the network, or of a part of it, in float32."""
         scaled = self.config.network.scaling.apply(images)
         if self.device.type == "cuda":
             scaled = scaled.contiguous(memory_format=channels_last_of(scaled.ndim))
         half = self.config.numerics.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            outputs: Tensor = network(scaled)
+            outputs = network(scaled)
         return outputs.float()
 
     # -- one validation --------------------------------------------------------------------------------------------
@@ -213,6 +218,19 @@ class Trainer:
             for part in np.array_split(np.sort(rows), max(1, math.ceil(rows.size / at_once)))
         ]
         return torch.cat(outputs)
+
+    @torch.inference_mode()
+    def _fit_head(self, standardized: NDArray[np.float32]) -> None:
+        """Start from a head that fits the frozen features of the training rows."""
+        network: Any = self.network.eval()
+        rows, at_once = np.sort(self.train_rows), VOLUMES_AT_ONCE if self.on_volumes else JUDGED_AT_ONCE
+        features = [
+            self._forward(network.encode, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device))
+            for part in np.array_split(rows, max(1, math.ceil(rows.size / at_once)))
+        ]
+        found = torch.cat(features).cpu().numpy()
+        fit_head(self.network, found, standardized[rows], classes=not self.objective.standardizes)
+        self.average.load_state_dict(self.network.state_dict())
 
     # -- state -----------------------------------------------------------------------------------------------------
 

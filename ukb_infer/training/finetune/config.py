@@ -28,6 +28,16 @@ AUGMENTS = ("auto", "none", "spatial", "intensity", "all")
 VALIDATIONS = 10
 
 
+def probes_first(output: Output, pretrained: bool) -> bool:
+    """Whether a head is fitted to the encoder's features before everything learns; a segmentation has no such head.
+
+    Args:
+        output: what is learned.
+        pretrained: whether it starts from a checkpoint.
+    """
+    return pretrained and output != "segmentation"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """Sizes and steps.
@@ -37,7 +47,8 @@ class Preset:
         patch: (x, y, z) voxels from which a segmentation learns at most.
         steps: of each member, by output.
         batch_size: cases per step.
-        learning_rate: highest.
+        learning_rate: highest, from random weights, and of every segmentation.
+        careful: highest, from a checkpoint, once the head fits its features; ``careful_steps``: the steps then.
         scaling: of projections; that of a checkpoint is used instead.
     """
 
@@ -47,7 +58,18 @@ class Preset:
     steps: Mapping[Output, int]
     batch_size: int = 8
     learning_rate: float = 3e-3
+    careful: float = 3e-4
+    careful_steps: Mapping[Output, int] = field(default_factory=lambda: {"class": 100, "regression": 100})
     scaling: InputScaling
+
+    def steps_of(self, output: Output, pretrained: bool) -> int:
+        """Steps of each member.
+
+        Args:
+            output: what is learned.
+            pretrained: whether it starts from a checkpoint.
+        """
+        return (self.careful_steps if probes_first(output, pretrained) else self.steps)[output]
 
 
 #: ``small`` runs on two CPU cores in minutes; ``base`` wants a GPU.
@@ -59,7 +81,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "base": Preset(
         spacing_mm=1.0, size=(160, 192, 160), patch=(96, 96, 96),
-        steps={"class": 2000, "segmentation": 5000, "regression": 2000}, batch_size=2, learning_rate=3e-4,
+        steps={"class": 2000, "segmentation": 5000, "regression": 2000}, batch_size=2, learning_rate=3e-4, careful=3e-5,
         scaling=InputScaling(1.0 / 64.0, -1.0, None),
     ),
 }  # fmt: skip
@@ -153,6 +175,10 @@ class FinetuneRequest:
         patch = (px, py, pz) if cut else None
         return VolumeInput(modalities=self.inputs, spacing_mm=spacing_mm, size=(x, y, z), patch=patch)
 
+    def _backbone(self, probe: bool) -> str:
+        """Encoders of heads learned from single contrasts, and see them apart where a head is fitted to them."""
+        return f"conv_{self.preset}" + ("_apart" if probe and self.dimension == 3 else "")
+
     def config(self, pretrained: Pretrained | None, read: ModuleInput | VolumeInput | None) -> TrainConfig:
         """Everything that the training loop needs.
 
@@ -161,7 +187,8 @@ class FinetuneRequest:
             read: how volumes are read; None for projections.
         """
         preset, augment = PRESETS[self.preset], AUGMENT_OF[self.output] if self.augment == "auto" else self.augment
-        steps = self.steps or preset.steps[self.output]
+        probe = probes_first(self.output, pretrained is not None)
+        steps = self.steps or preset.steps_of(self.output, pretrained is not None)
         scaling, settings = preset.scaling, {} if pretrained is None else dict(pretrained.settings)
         if settings and self.dimension == 2:
             size = settings.get("size")
@@ -173,9 +200,10 @@ class FinetuneRequest:
             own |= {"patch": read.patch}
         moves = augment in ("spatial", "all")
         return make_config(
-            "fast", **own, backbone=f"conv_{self.preset}", members=self.folds, folds=self.folds, seed=self.seed,
+            "fast", **own, backbone=self._backbone(probe), members=self.folds, folds=self.folds, seed=self.seed,
             scaling=scaling if self.dimension == 2 else InputScaling(), iterations=steps,
-            batch_size=preset.batch_size, learning_rate=preset.learning_rate, weight_decay=1e-2, gradient_clip=1.0,
+            batch_size=preset.batch_size, probe_first=probe,
+            learning_rate=preset.careful if probe else preset.learning_rate, weight_decay=1e-2, gradient_clip=1.0,
             max_shift=4 if moves else 0, intensity=0.1 if augment in ("intensity", "all") else 0.0,
             volumes=augment if self.dimension == 3 else "none", validation=0.0, on_fold=True,
             validate_every=max(1, steps // VALIDATIONS), average_decay=0.98,
