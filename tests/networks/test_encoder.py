@@ -178,3 +178,18 @@ def test_gradients_reach_the_whole_encoder() -> None:
     decoder(images, encoder(images)).square().mean().backward()
     missing = [n for part in (encoder, decoder) for n, p in part.named_parameters() if p.grad is None]
     assert missing == []
+
+
+def test_contrasts_are_seen_one_at_a_time() -> None:
+    """By the weights of one channel, whatever the other contrasts are; features lie side by side."""
+    torch.manual_seed(0)
+    single = encoders.conv_small(dim=3, channels=1).eval()
+    apart = encoders.conv_small_apart(dim=3, channels=3).eval()
+    found = load_fitting(apart, {k: v for k, v in single.state_dict().items() if k.startswith("levels")})
+    assert {name.split(".")[0] for name in found.loaded} == {"levels"}
+    images = torch.rand(2, 3, 32, 32, 16)
+    with torch.no_grad():
+        features = apart.encode(images)
+        alone = torch.cat([single.encode(images[:, k : k + 1]) for k in range(3)], dim=1)
+    assert features.shape == (2, 3 * single.spec.features)
+    assert torch.allclose(features, alone, atol=1e-5)
