@@ -26,6 +26,7 @@ def test_every_head_gives_mean_and_log_variance(backbone: str) -> None:
 FEATURES = {
     "resnet18": 512, "resnet34": 512, "resnet50": 2048, "mobilenet_v3_small": 576, "mobilenet_v3_large": 960,
     "efficientnet_b0": 1280, "efficientnet_v2_s": 1280, "convnext_tiny": 768, "conv_small": 480, "conv_base": 1984,
+    "conv_small_apart": 1440, "conv_base_apart": 5952,
 }  # fmt: skip
 
 

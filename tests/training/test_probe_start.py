@@ -80,7 +80,7 @@ def test_a_regression_starts_with_its_error() -> None:
 
 
 def test_a_class_starts_with_probabilities_that_hold() -> None:
-    """Cross-entropy on new cases is below that of the prevalence, 0.61; without a relation it is no worse than a little."""
+    """On new cases cross-entropy is below that of the prevalence, 0.61; without a relation it is little above it."""
     rng = np.random.default_rng(3)
     labels = (rng.random(60) < 0.3).astype(float)
     for strength, limit in ((2.0, 0.6), (0.0, 0.75)):
