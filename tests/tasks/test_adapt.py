@@ -76,6 +76,9 @@ def test_every_output_becomes_a_module(output: str, cases: Path, tmp_path: Path)
     assert manifest == read_manifest(tmp_path / "module")
     assert manifest.input.size == SIZE
     assert manifest.training["transferred"] > 0.3
+    apart = output != "segmentation"  # each contrast is seen alone, and the head is fitted before the first step
+    assert manifest.network.encoder == ("conv_small_apart" if apart else "conv_small")
+    assert manifest.training.get("probe_first", False) == apart
     assert "Made for tests." in manifest.warning
     assert (tmp_path / "module/README.md").read_text().startswith("# module")
     module = load_module(tmp_path / "module")
@@ -90,11 +93,14 @@ def test_every_output_becomes_a_module(output: str, cases: Path, tmp_path: Path)
     assert (tmp_path / "run/masks").is_dir() == (output == "segmentation")
 
 
-def test_a_stopped_adaptation_resumes_to_the_same_weights(cases: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("start", ["random", "checkpoint"])
+def test_a_stopped_adaptation_resumes_to_the_same_weights(start: str, cases: Path, tmp_path: Path, monkeypatch) -> None:
     from ukb_infer.training.trainer import Trainer
 
-    task = write_task(tmp_path, "class")
-    adapt(task, cases, tmp_path / "whole", steps=20)
+    task, given = write_task(tmp_path, "class"), {"steps": 20}
+    if start == "checkpoint":
+        given["pretrained"] = make_checkpoint(tmp_path / "ckpt")
+    adapt(task, cases, tmp_path / "whole", **given)
     validate = Trainer._validate
 
     def stop(self: Trainer, loss: float) -> None:
@@ -105,9 +111,9 @@ def test_a_stopped_adaptation_resumes_to_the_same_weights(cases: Path, tmp_path:
 
     monkeypatch.setattr(Trainer, "_validate", stop)
     with pytest.raises(KeyboardInterrupt):
-        adapt(task, cases, tmp_path / "cut", steps=20)
+        adapt(task, cases, tmp_path / "cut", **given)
     monkeypatch.undo()
-    adapt(task, cases, tmp_path / "cut", steps=20)
+    adapt(task, cases, tmp_path / "cut", **given)
     for name in ("member1.safetensors", "member2.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
 
