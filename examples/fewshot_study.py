@@ -12,7 +12,7 @@ goes on where it stopped, and more arms or seeds are added to what is there. WOR
 
 Without options it runs in a minute, too small to mean anything. A real one takes hours:
 
-    python examples/fewshot_study.py --work STUDY --seeds 5 --shots 24,24,60 --many 120 --test 60 --pool 500 \
+    python examples/fewshot_study.py --work STUDY --seeds 5 --shots 24 --many 120 --test 120 --pool 500 \
         --steps 0 --folds 5 --pretrain-steps 6000 --arms mae,hybrid,scratch,in-domain --jobs 2
 """
 

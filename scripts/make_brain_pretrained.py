@@ -1,4 +1,4 @@
-"""Rebuild models/brain-pretrained from scratch: synthetic heads, their table of images, pretraining."""
+"""Rebuild an encoder of models/ from scratch: synthetic heads, their table of images, pretraining."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main() -> None:
     config = make_pretrain_config(
         3, args.objective, steps=args.steps, batch_size=args.batch_size, learning_rate=args.learning_rate
     )
-    checkpoint = args.work / "brain-pretrained"
+    checkpoint = args.work / args.out.name
     run_pretrain(PretrainRequest(data=table, out=checkpoint, config=config, warning=WARNING))
     args.out.mkdir(parents=True, exist_ok=True)
     for name in (ENCODER_NAME, DECODER_NAME, FACTS_NAME):
@@ -57,6 +57,8 @@ def main() -> None:
 def origin(args: argparse.Namespace) -> str:
     """How the checkpoint was made, and which sites it has not seen."""
     given = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in ("heads", "steps", "batch_size")]
+    if args.objective != "mae":
+        given = [f"--out {args.out}", f"--objective {args.objective}", *given]
     command = " ".join(
         ["python scripts/make_brain_pretrained.py --work WORK", *given, *(f"--site {s}" for s in args.site or ())]
     )

@@ -23,7 +23,7 @@ from ukb_infer.networks import (
     transfer,
 )
 from ukb_infer.networks import encoder as encoders
-from ukb_infer.networks.pretrained import load_fitting
+from ukb_infer.networks.pretrained import load_fitting, load_pretrained
 
 SPECS = [EncoderSpec(dim=d, channels=c, preset=p) for d, c in ((2, 3), (3, 1)) for p in ("small", "base")]  # type: ignore[arg-type]
 
@@ -193,3 +193,14 @@ def test_contrasts_are_seen_one_at_a_time() -> None:
         alone = torch.cat([single.encode(images[:, k : k + 1]) for k in range(3)], dim=1)
     assert features.shape == (2, 3 * single.spec.features)
     assert torch.allclose(features, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["brain-pretrained", "brain-contrastive"])
+def test_shipped_encoders_load_and_warn(name: str) -> None:
+    folder = Path(__file__).parents[2] / "models" / name
+    found = load_pretrained(folder)
+    assert "synthetic heads only" in found.warning
+    assert (found.spec.dim, found.spec.channels) == (3, 1)
+    assert load_fitting(build_encoder(found.spec), found.state).coverage == 1.0
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+    assert found.warning in (folder / "README.md").read_text()
