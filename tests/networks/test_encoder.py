@@ -23,7 +23,7 @@ from ukb_infer.networks import (
     transfer,
 )
 from ukb_infer.networks import encoder as encoders
-from ukb_infer.networks.pretrained import load_fitting, load_pretrained
+from ukb_infer.networks.pretrained import load_fitting
 
 SPECS = [EncoderSpec(dim=d, channels=c, preset=p) for d, c in ((2, 3), (3, 1)) for p in ("small", "base")]  # type: ignore[arg-type]
 
