@@ -101,7 +101,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_read(heads: Path, checkp
     (tmp_path / "f.csv").write_text("mine")
     with pytest.raises(UsageError, match="`overwrite`"):
         _embed(heads, module=checkpoint, out=tmp_path / "f.csv")
-    with pytest.raises(UsageError, match=r"no encoder 'brain-pretraind': .* nor one of: brain-pretrained") as caught:
+    with pytest.raises(UsageError, match=r"'brain-pretraind': .* nor one of: brain-contrastive, brain-pre") as caught:
         _embed(heads, module=Path("brain-pretraind"), out=tmp_path / "g.csv")
     assert "MIMIR" not in str(caught.value)
     with pytest.raises(RunError, match=r"no scan could be embedded \(1 unreadable_nifti\)"):

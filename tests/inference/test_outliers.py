@@ -161,4 +161,4 @@ def test_a_module_of_heads_learns_ordinary_ones_without_labels(tmp_path: Path) -
     nibabel.save(nibabel.Nifti1Image(noise, image.affine), odd)
     run_predict(_config(tmp_path / "new", tmp_path / "run", module))
     ordinary, strange = read_run(tmp_path / "run").ood_percentile
-    assert ordinary < 99 < strange
+    assert ordinary < 90 < strange
