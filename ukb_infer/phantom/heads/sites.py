@@ -69,7 +69,7 @@ def _mprage(tr: float, ti: float, te: float = 3.0) -> Sequence:
 
 
 #: All sites by name. ``ukb`` is as UK Biobank: 3 T, sagittal, T1 and FLAIR, face removed. ``site_f`` and ``site_g``
-#: are scanned only when asked for: no setting of `adapt` or `pretrain` was chosen by their heads.
+#: are scanned only when asked for: settings of `adapt` and `pretrain` were chosen by heads of the others.
 SITES: dict[str, Site] = {
     site.name: site
     for site in (
