@@ -211,10 +211,13 @@ class Trainer:
     @torch.inference_mode()
     def predict(self, rows: NDArray[np.int64]) -> Tensor:
         """Outputs of the averaged network, on the CPU: (rows, ...)."""
-        self.average.eval()
+        return self._over(self.average.eval(), rows)
+
+    def _over(self, network: Callable[[Tensor], Tensor], rows: NDArray[np.int64]) -> Tensor:
+        """Outputs of a network or a part of it for rows in rising order, a few at a time, on the CPU."""
         at_once = VOLUMES_AT_ONCE if self.on_volumes else JUDGED_AT_ONCE
         outputs = [
-            self._forward(self.average, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device)).cpu()
+            self._forward(network, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device)).cpu()
             for part in np.array_split(np.sort(rows), max(1, math.ceil(rows.size / at_once)))
         ]
         return torch.cat(outputs)
@@ -223,13 +226,9 @@ class Trainer:
     def _fit_head(self, standardized: NDArray[np.float32]) -> None:
         """Start from a head that fits the frozen features of the training rows."""
         network: Any = self.network.eval()
-        rows, at_once = np.sort(self.train_rows), VOLUMES_AT_ONCE if self.on_volumes else JUDGED_AT_ONCE
-        features = [
-            self._forward(network.encode, torch.from_numpy(np.asarray(self.batches.images[part])).to(self.device))
-            for part in np.array_split(rows, max(1, math.ceil(rows.size / at_once)))
-        ]
-        found = torch.cat(features).cpu().numpy()
-        fit_head(self.network, found, standardized[rows], classes=not self.objective.standardizes)
+        found = self._over(network.encode, self.train_rows).numpy()
+        labels = standardized[np.sort(self.train_rows)]
+        fit_head(self.network, found, labels, classes=not self.objective.standardizes)
         self.average.load_state_dict(self.network.state_dict())
 
     # -- state -----------------------------------------------------------------------------------------------------
