@@ -22,7 +22,7 @@ def made(cases: int, features: int, noise: float, seed: int = 0) -> tuple[np.nda
 
 
 def test_the_left_out_predictions_are_those_of_fits_without_the_fold() -> None:
-    """By brute force at one of the penalties: ten folds along the order of the labels, standardized without the fold."""
+    """By brute force, over all penalties: ten folds along the order of the labels, standardized without the fold."""
     values, labels = made(24, 5, 0.3)
     slope, intercept, left_out = fit_ridge(values, labels)
 
@@ -65,7 +65,7 @@ def test_a_group_that_shows_the_labels_is_not_drowned_by_the_others() -> None:
 
 
 def test_factors_of_groups() -> None:
-    """Their alignment squared: a group that is the labels has 1, one that is blind to them 0, one of both 1 / sqrt(2)."""
+    """Their alignment squared: of a group that is the labels 1, one blind to them 0, one of both 1 / sqrt(2)."""
     labels = np.tile([1.0, -1.0], 6)
     blind = np.repeat([1.0, -1.0], 6)
     scaled = np.stack([labels, blind, labels, blind], axis=1)

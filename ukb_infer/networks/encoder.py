@@ -206,7 +206,7 @@ class ConvBackbone(nn.Module):
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """Numbers of features that belong together: means and largest values of every level, of every contrast apart."""
+        """Numbers of features that belong together: means and largest values of every level, contrast by contrast."""
         return tuple(width for width in self.spec.widths for _ in range(2)) * max(1, self.apart)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ FEWEST = 6
 LEAST_SPREAD = 0.1
 #: Least variance left by a fit, in standardized units.
 LEAST_VARIANCE = 0.01
-#: Least distance of the classes' mean scores, in standard deviations: scores that fail on cases left out keep their order.
+#: Least distance of the classes' mean scores, in standard deviations: scores that fail on cases left out keep their
+#: order.
 LEAST_DISTANCE = 0.1
 #: Parts of the cases, each predicted by a fit to the others, to choose the penalty and to know the error.
 FOLDS = 10
