@@ -201,7 +201,7 @@ def make_cells(given: argparse.Namespace, checkpoint: Path) -> list[Cell]:
         Cell(
             task=task, start=start, labels=labels, seed=seed, labelled=given.labelled, folds=given.folds,
             size=given.size,
-            steps=given.steps or PRESETS["small"].steps_of(TASKS[f"body-{task}"].output, start == "pretrained"),
+            steps=given.steps or PRESETS["small"].steps_of(TASKS[f"body-{task}"].output, start == "pretrained", 2),
             judged=(given.test, given.local), weights=weights if start == "pretrained" else "random",
         )
         for seed in range(given.seeds) for labels in given.labels for task in given.tasks for start in STARTS

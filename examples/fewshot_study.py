@@ -164,7 +164,7 @@ def make_cells(given: argparse.Namespace, work: Path) -> list[Cell]:
         for arm in given.arms:
             name = arm.partition(":")[0]
             folder = found.get(name)
-            steps = given.steps or PRESETS["small"].steps_of(TASKS[f"fomo25-{task}"].output, folder is not None)
+            steps = given.steps or PRESETS["small"].steps_of(TASKS[f"fomo25-{task}"].output, folder is not None, 3)
             cells += [
                 Cell(
                     task=task, arm=arm, seed=seed, shots=given.many if name == "in-domain" else shots, steps=steps,

@@ -48,7 +48,8 @@ class Preset:
         steps: of each member, by output.
         batch_size: cases per step.
         learning_rate: highest, from random weights, and of every segmentation.
-        careful: highest, from a checkpoint, once the head fits its features; ``careful_steps``: the steps then.
+        careful: highest by dimension, from a checkpoint, once the head fits its features.
+        careful_steps: of each member then, of heads; more did not help them. Projections take the steps above.
         scaling: of projections; that of a checkpoint is used instead.
     """
 
@@ -58,18 +59,19 @@ class Preset:
     steps: Mapping[Output, int]
     batch_size: int = 8
     learning_rate: float = 3e-3
-    careful: float = 3e-4
-    careful_steps: Mapping[Output, int] = field(default_factory=lambda: {"class": 100, "regression": 100})
+    careful: Mapping[int, float] = field(default_factory=lambda: {2: 1e-3, 3: 3e-4})
+    careful_steps: int = 100
     scaling: InputScaling
 
-    def steps_of(self, output: Output, pretrained: bool) -> int:
+    def steps_of(self, output: Output, pretrained: bool, dimension: int) -> int:
         """Steps of each member.
 
         Args:
             output: what is learned.
             pretrained: whether it starts from a checkpoint.
+            dimension: 3 for volumes, 2 for projections.
         """
-        return (self.careful_steps if probes_first(output, pretrained) else self.steps)[output]
+        return self.careful_steps if dimension == 3 and probes_first(output, pretrained) else self.steps[output]
 
 
 #: ``small`` runs on two CPU cores in minutes; ``base`` wants a GPU.
@@ -81,7 +83,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "base": Preset(
         spacing_mm=1.0, size=(160, 192, 160), patch=(96, 96, 96),
-        steps={"class": 2000, "segmentation": 5000, "regression": 2000}, batch_size=2, learning_rate=3e-4, careful=3e-5,
+        steps={"class": 2000, "segmentation": 5000, "regression": 2000}, batch_size=2, learning_rate=3e-4,
+        careful={2: 1e-4, 3: 3e-5},
         scaling=InputScaling(1.0 / 64.0, -1.0, None),
     ),
 }  # fmt: skip
@@ -188,7 +191,7 @@ class FinetuneRequest:
         """
         preset, augment = PRESETS[self.preset], AUGMENT_OF[self.output] if self.augment == "auto" else self.augment
         probe = probes_first(self.output, pretrained is not None)
-        steps = self.steps or preset.steps_of(self.output, pretrained is not None)
+        steps = self.steps or preset.steps_of(self.output, pretrained is not None, self.dimension)
         scaling, settings = preset.scaling, {} if pretrained is None else dict(pretrained.settings)
         if settings and self.dimension == 2:
             size = settings.get("size")
@@ -203,7 +206,7 @@ class FinetuneRequest:
             "fast", **own, backbone=self._backbone(probe), members=self.folds, folds=self.folds, seed=self.seed,
             scaling=scaling if self.dimension == 2 else InputScaling(), iterations=steps,
             batch_size=preset.batch_size, probe_first=probe,
-            learning_rate=preset.careful if probe else preset.learning_rate, weight_decay=1e-2, gradient_clip=1.0,
+            learning_rate=preset.careful[self.dimension] if probe else preset.learning_rate, weight_decay=1e-2, gradient_clip=1.0,
             max_shift=4 if moves else 0, intensity=0.1 if augment in ("intensity", "all") else 0.0,
             volumes=augment if self.dimension == 3 else "none", validation=0.0, on_fold=True,
             validate_every=max(1, steps // VALIDATIONS), average_decay=0.98,
