@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ukb_infer.regression.losses import log_variance
-from ukb_infer.training.probe_start import LEAST_VARIANCE, fit_head, fit_ridge, logit_of
+from ukb_infer.training.probe_start import LEAST_VARIANCE, fit_head, fit_ridge, logit_of, weights_of
 
 
 def made(cases: int, features: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -21,27 +21,56 @@ def made(cases: int, features: int, noise: float, seed: int = 0) -> tuple[np.nda
     return values, (labels - labels.mean()) / labels.std()
 
 
-def test_the_left_out_predictions_are_those_of_fits_without_the_case() -> None:
-    """By brute force, at the penalty that the fit chose; both see cases standardized together."""
-    values, labels = made(12, 5, 0.3)
+def test_the_left_out_predictions_are_those_of_fits_without_the_fold() -> None:
+    """By brute force, over all penalties: ten folds along the order of the labels, standardized without the fold."""
+    values, labels = made(24, 5, 0.3)
     slope, intercept, left_out = fit_ridge(values, labels)
-    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
-    own = slope * values.std(axis=0)
-    gram = scaled @ scaled.T
-    # of the penalties, the one that gives these slopes
-    powers = 10.0 ** np.arange(-2.0, 2.5, 0.5) * np.linalg.eigvalsh(gram).clip(min=0.0).mean()
-    errors = [
-        np.abs(scaled.T @ np.linalg.solve(gram + p * np.eye(12), labels - labels.mean()) - own).max() for p in powers
-    ]
-    penalty = powers[int(np.argmin(errors))]
-    assert min(errors) < 1e-9
-    for k in range(12):
-        rest = np.delete(np.arange(12), k)
-        x, y = scaled[rest], labels[rest]
-        centred = x - x.mean(axis=0)
-        weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(5), centred.T @ (y - y.mean()))
-        assert left_out[k] == pytest.approx(y.mean() + (scaled[k] - x.mean(axis=0)) @ weights, abs=1e-9)
-    assert values @ slope + intercept == pytest.approx(labels, abs=1.0)
+
+    def ridge(x: np.ndarray, y: np.ndarray, share: float) -> tuple[np.ndarray, float]:
+        scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+        penalty = share * np.square(scaled).sum() / len(y)
+        weights = np.linalg.solve(scaled.T @ scaled + penalty * np.eye(5), scaled.T @ (y - y.mean())) / x.std(axis=0)
+        return weights, float(y.mean() - x.mean(axis=0) @ weights)
+
+    fold_of = np.argsort(np.argsort(labels)) % 10
+    wanted = {}
+    for share in 10.0 ** np.arange(-2.0, 2.5, 0.5):
+        out = np.empty(24)
+        for fold in range(10):
+            weights, constant = ridge(values[fold_of != fold], labels[fold_of != fold], share)
+            out[fold_of == fold] = values[fold_of == fold] @ weights + constant
+        wanted[share] = out
+    best = min(wanted, key=lambda share: float(np.mean((wanted[share] - labels) ** 2)))
+    weights, constant = ridge(values, labels, best)
+    assert left_out == pytest.approx(wanted[best], abs=1e-9)
+    assert slope == pytest.approx(weights, abs=1e-9)
+    assert intercept == pytest.approx(constant, abs=1e-9)
+
+
+def test_a_group_that_shows_the_labels_is_not_drowned_by_the_others() -> None:
+    """40 cases, 30 groups of 32 features; three features of one group follow the labels."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        labels, new = rng.normal(size=(2, 40)), rng.normal(size=(2, 400))
+        for grouped in (True, False):
+            sides = []
+            for y in (labels[0], new[0]):
+                values = rng.normal(size=(len(y), 960))
+                values[:, 320:323] += y[:, None]
+                sides.append(values)
+            slope, intercept, _ = fit_ridge(sides[0], labels[0], (32,) * 30 if grouped else None)
+            found[grouped].append(float(np.corrcoef(sides[1] @ slope + intercept, new[0])[0, 1]))
+    assert np.median(found[True]) > 0.5 > 0.3 > np.median(found[False])
+
+
+def test_factors_of_groups() -> None:
+    """Their alignment squared: of a group that is the labels 1, one blind to them 0, one of both 1 / sqrt(2)."""
+    labels = np.tile([1.0, -1.0], 6)
+    blind = np.repeat([1.0, -1.0], 6)
+    scaled = np.stack([labels, blind, labels, blind], axis=1)
+    assert weights_of(scaled, labels, (1, 1, 2)) == pytest.approx([1.0, 0.0, 0.5, 0.5])
+    assert weights_of(scaled * 0.0, labels, (2, 2)).tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_noise_is_not_believed() -> None:
@@ -58,9 +87,9 @@ def test_a_feature_that_hardly_varies_is_not_blown_up() -> None:
     assert abs(slope[2]) < 10.0 * np.abs(slope).max(where=np.arange(6) != 2, initial=0.0)
 
 
-def network(features: int, targets: int) -> SimpleNamespace:
+def network(features: int, targets: int, groups: tuple[int, ...] = ()) -> SimpleNamespace:
     torch.manual_seed(0)
-    return SimpleNamespace(head=torch.nn.Linear(features, 2 * targets))
+    return SimpleNamespace(head=torch.nn.Linear(features, 2 * targets), groups=groups or (features,))
 
 
 def test_a_regression_starts_with_its_error() -> None:
@@ -79,24 +108,29 @@ def test_a_regression_starts_with_its_error() -> None:
     assert torch.equal(found.head.weight[2:], before[2:])
 
 
-def test_a_class_starts_with_probabilities_that_hold() -> None:
+@pytest.mark.parametrize(("strength", "limit"), [(2.0, 0.56), (0.0, 0.68)])
+@pytest.mark.parametrize("groups", [(30,), (5,) * 6])
+def test_a_class_starts_with_probabilities_that_hold(strength: float, limit: float, groups: tuple[int, ...]) -> None:
     """On new cases cross-entropy is below that of the prevalence, 0.61; without a relation it is little above it."""
-    rng = np.random.default_rng(3)
-    labels = (rng.random(60) < 0.3).astype(float)
-    for strength, limit in ((2.0, 0.6), (0.0, 0.75)):
-        found = network(30, 1)
-        values = rng.normal(size=(60, 30))
-        values[:, 0] += strength * labels
-        fit_head(found, values, labels[:, None], classes=True)
-        truth = (rng.random(3000) < 0.3).astype(float)
-        new = rng.normal(size=(3000, 30))
-        new[:, 0] += strength * truth
+    losses = []
+    for seed in range(20):
+        rng, sides = np.random.default_rng(seed), []
+        for count in (60, 1000):
+            labels = (rng.random(count) < 0.3).astype(float)
+            values = rng.normal(size=(count, 30))
+            values[:, 0] += strength * labels
+            sides.append((values, labels))
+        found = network(30, 1, groups)
+        fit_head(found, sides[0][0], sides[0][1][:, None], classes=True)
         with torch.no_grad():
-            logits = found.head(torch.from_numpy(new).float())[:, 0]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(truth).float())
-        assert float(loss) < limit
+            logits = found.head(torch.from_numpy(sides[1][0]).float())[:, 0]
+        wanted = torch.from_numpy(sides[1][1]).float()
+        losses.append(float(torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)))
+    assert np.median(losses) < limit
 
 
-def test_scores_the_wrong_way_round_become_the_prevalence() -> None:
-    factor, shift = logit_of(np.array([1.0, 0.9, 0.1, 0.0]), np.array([0.0, 0.0, 0.0, 1.0]))
-    assert (factor, shift) == (0.0, pytest.approx(math.log(1 / 3)))
+def test_scores_the_wrong_way_round_become_the_prevalence_and_keep_their_order() -> None:
+    scores = np.array([1.0, 0.9, 0.1, 0.0])
+    factor, shift = logit_of(scores, np.array([0.0, 0.0, 0.0, 1.0]))
+    assert factor > 0.0
+    assert factor * scores + shift == pytest.approx(math.log(1 / 3), abs=0.25)

@@ -54,6 +54,11 @@ class MeanVarianceNetwork(nn.Module):
         """F: number of features."""
         return self.head.in_features
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Numbers of features that belong together, in order; they add up to F."""
+        return getattr(self.model, "groups", (self.width,))
+
     def encode(self, images: Tensor) -> Tensor:
         """(N, channels, ...) float -> (N, F) features, pooled over the image."""
         if self.spec.one_by_one and not self.training and images.device.type == "cpu" and len(images) > 1:

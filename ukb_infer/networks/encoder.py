@@ -204,6 +204,11 @@ class ConvBackbone(nn.Module):
         self.levels = build_encoder(spec).levels
         self.fc = nn.Linear(spec.features * max(1, apart), 1)
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Numbers of features that belong together: means and largest values of every level, contrast by contrast."""
+        return tuple(width for width in self.spec.widths for _ in range(2)) * max(1, self.apart)
+
     def encode(self, images: Tensor) -> Tensor:
         """(N, C, ...) -> (N, F), or (N, C F) apart."""
         if not self.apart:

@@ -8,6 +8,7 @@ out-of-distribution"). So the head is fitted first, by ridge regression, and the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,23 @@ FEWEST = 6
 LEAST_SPREAD = 0.1
 #: Least variance left by a fit, in standardized units.
 LEAST_VARIANCE = 0.01
+#: Least distance of the classes' mean scores, in standard deviations: scores that fail on cases left out keep their
+#: order.
+LEAST_DISTANCE = 0.1
+#: Parts of the cases, each predicted by a fit to the others, to choose the penalty and to know the error.
+FOLDS = 10
+#: Power of a group's alignment with the labels, by which the squared length of its features is scaled.
+ALIGNED = 4
 
 Float64 = NDArray[np.float64]
 
 
 def fit_head(network: Any, features: NDArray[Any], labels: NDArray[Any], *, classes: bool) -> None:
-    """Set a head's weights by ridge regression; the penalty is the one with the smallest leave-one-out error.
+    """Set a head's weights by ridge regression; the penalty is the one with the smallest error of cases left out.
 
     Args:
-        network: changed in place; its head gives (mean, raw log-variance) per target, or a logit and an unused number.
+        network: changed in place; its head gives (mean, raw log-variance) per target, or a logit and an unused number,
+            from ``groups`` of features.
         features: (N, F) of its encoder.
         labels: (N, T) as the objective learns them, NaN where missing.
         classes: labels are 0 or 1 and the output is a logit.
@@ -42,7 +51,7 @@ def fit_head(network: Any, features: NDArray[Any], labels: NDArray[Any], *, clas
         present = np.isfinite(own)
         if present.sum() < FEWEST or np.unique(own[present]).size < 2:
             continue
-        slope, intercept, left_out = fit_ridge(np.asarray(features[present], np.float64), own[present])
+        slope, intercept, left_out = fit_ridge(np.asarray(features[present], np.float64), own[present], network.groups)
         if classes:
             factor, shift = logit_of(left_out, own[present])
             slope, intercept = factor * slope, factor * intercept + shift
@@ -54,33 +63,67 @@ def fit_head(network: Any, features: NDArray[Any], labels: NDArray[Any], *, clas
         bias[2 * place] = intercept
 
 
-def fit_ridge(features: Float64, labels: Float64) -> tuple[Float64, float, Float64]:
-    """Ridge regression on standardized features.
+def fit_ridge(
+    features: Float64, labels: Float64, groups: Sequence[int] | None = None
+) -> tuple[Float64, float, Float64]:
+    """Ridge regression on standardized features, each group of them scaled by what it shows of the labels.
 
     Args:
         features: (N, F).
         labels: (N,).
+        groups: numbers of features that belong together, in order; None for one group.
 
     Returns:
-        (F,) slopes and the intercept in the features' own units, and the (N,) leave-one-out predictions.
+        (F,) slopes and the intercept in the features' own units, and (N,) predictions by fits without the case's fold.
     """
+    sizes = [features.shape[1]] if groups is None else groups
+    fold_of, left_out = _folds(labels), np.empty((len(PENALTIES), len(labels)))
+    for fold in range(int(fold_of.max()) + 1):
+        held = fold_of == fold
+        slopes, intercepts = _fits(features[~held], labels[~held], sizes)
+        left_out[:, held] = slopes @ features[held].T + intercepts[:, None]
+    best = int(np.argmin(np.mean((left_out - labels) ** 2, axis=1)))
+    slopes, intercepts = _fits(features, labels, sizes)
+    return slopes[best], float(intercepts[best]), left_out[best]
+
+
+def _folds(labels: Float64) -> NDArray[np.int64]:
+    """(N,) fold of every case; every fold has labels from low to high."""
+    fold_of = np.empty(len(labels), np.int64)
+    fold_of[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % FOLDS
+    return fold_of
+
+
+def _fits(features: Float64, labels: Float64, groups: Sequence[int]) -> tuple[Float64, Float64]:
+    """(P, F) slopes and (P,) intercepts of every penalty."""
     middle, spread = features.mean(axis=0), features.std(axis=0)
     spread = np.maximum(spread, max(LEAST_SPREAD * float(np.median(spread)), 1e-6))
     scaled = (features - middle) / spread
-    values, vectors = np.linalg.eigh(scaled @ scaled.T)
-    values, turned = np.maximum(values, 0.0), vectors.T @ (labels - labels.mean())
-    best: tuple[float, float, Float64] | None = None
-    for penalty in PENALTIES * max(float(values.mean()), 1e-12):
-        shrunk = values / (values + penalty)
-        residual = labels - labels.mean() - vectors @ (shrunk * turned)
-        leverage = (vectors**2 @ shrunk) + 1.0 / len(labels)
-        left_out = labels - residual / np.maximum(1.0 - leverage, 1e-6)
-        error = float(np.mean((left_out - labels) ** 2))
-        if best is None or error < best[0]:
-            best = error, float(penalty), left_out
-    assert best is not None
-    slope = (scaled.T @ (vectors @ (turned / (values + best[1])))) / spread
-    return slope, float(labels.mean() - middle @ slope), best[2]
+    factors = weights_of(scaled, labels, groups)
+    left, lengths, right = np.linalg.svd(scaled * factors, full_matrices=False)
+    penalties = PENALTIES[:, None] * max(float(np.sum(lengths**2)) / len(labels), 1e-12)
+    shrunk = lengths / (lengths**2 + penalties) * (left.T @ (labels - labels.mean()))
+    slopes = (shrunk @ right) * (factors / spread)
+    return slopes, labels.mean() - slopes @ middle
+
+
+def weights_of(scaled: Float64, labels: Float64, groups: Sequence[int]) -> Float64:
+    """(F,) factor of every feature: its group's alignment with the labels to half the power :data:`ALIGNED`, at most 1.
+
+    The alignment is the cosine between the group's centred kernel and that of the labels (Cortes et al. 2012). An
+    infarct shows in one contrast of four, in the largest values of some levels; the thousand other features would
+    drown it.
+
+    Args:
+        scaled: (N, F) standardized features.
+        labels: (N,).
+        groups: numbers of features that belong together, in order.
+    """
+    centred, found = labels - labels.mean(), np.empty(len(groups))
+    for place, part in enumerate(np.split(scaled, np.cumsum(groups)[:-1], axis=1)):
+        gram = part @ part.T if len(part) < part.shape[1] else part.T @ part  # of the same norm
+        found[place] = np.sum((centred @ part) ** 2) / max(float(np.linalg.norm(gram)), 1e-12)
+    return np.repeat((found / max(float(found.max()), 1e-12)) ** (ALIGNED / 2), groups)
 
 
 def logit_of(scores: Float64, labels: Float64) -> tuple[float, float]:
@@ -92,7 +135,8 @@ def logit_of(scores: Float64, labels: Float64) -> tuple[float, float]:
     """
     zero, one = scores[labels < 0.5], scores[labels >= 0.5]
     variance = (zero.size * zero.var() + one.size * one.var()) / labels.size
-    factor = max(0.0, float(one.mean() - zero.mean())) / max(float(variance), 1e-4)
+    variance = max(float(variance), 1e-4)
+    factor = max(LEAST_DISTANCE * math.sqrt(variance), float(one.mean() - zero.mean())) / variance
     return factor, math.log(one.size / zero.size) - factor * float(one.mean() + zero.mean()) / 2.0
 
 
