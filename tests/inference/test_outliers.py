@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ukb_infer.cli.app import app
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import ModuleError, UsageError
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.inference.engine import resolve_modules
 from ukb_infer.modules import load_module, read_manifest
+from ukb_infer.modules.module import add_outliers
+from ukb_infer.modules.outliers import fit_outliers
 from ukb_infer.records import ReadingOptions
 from ukb_infer.runs.read import read_run
 from ukb_infer.training.fit_outliers import run_fit_outliers
@@ -125,6 +127,15 @@ def test_a_broken_projection_is_left_out_many_are_drawn_from_and_too_few_refused
         run_fit_outliers(str(module), few, "cpu")
     with pytest.raises(UsageError, match="is not a folder"):
         run_fit_outliers(str(module), tmp_path / "nowhere", "cpu")
+
+
+def test_a_reference_of_other_features_can_be_made_again(tiny_module: Path, ordinary: Path, tmp_path: Path) -> None:
+    module = Path(shutil.copytree(tiny_module, tmp_path / "tiny"))
+    add_outliers(module, fit_outliers(np.random.default_rng(0).normal(size=(1, 40, 8))), "test")
+    with pytest.raises(ModuleError, match="make it again with `ukb-infer modules fit-outliers`"):
+        load_module(module)
+    run_fit_outliers(str(module), ordinary, "cpu")
+    assert load_module(module).outliers is not None
 
 
 def test_flagged_projections_are_not_predicted_again(knowing: Path, tmp_path: Path) -> None:

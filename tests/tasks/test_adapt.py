@@ -255,8 +255,10 @@ def test_a_body_task_makes_a_module_for_projections(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("output", ["class", "segmentation", "regression"])
-def test_a_gpu_adapts_and_predicts(output: str, cases: Path, tmp_path: Path) -> None:
-    manifest, _ = adapt(write_task(tmp_path, output), cases, tmp_path / "module", device="cuda")
+@pytest.mark.parametrize("start", ["random", "checkpoint"])
+def test_a_gpu_adapts_and_predicts(output: str, start: str, cases: Path, tmp_path: Path) -> None:
+    given = {"pretrained": make_checkpoint(tmp_path / "ckpt")} if start == "checkpoint" else {}
+    manifest, _ = adapt(write_task(tmp_path, output), cases, tmp_path / "module", device="cuda", **given)
     arguments = ["predict", str(cases / "preprocessed"), "--modules", str(tmp_path / "module"), "--device", "cuda"]
     assert CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")]).exit_code == 0
     assert len(pd.read_csv(tmp_path / "run/estimates.csv")) == 12
@@ -268,8 +270,8 @@ def test_a_shipped_checkpoint_is_found_by_name(cases: Path, tmp_path: Path, monk
     monkeypatch.setattr("ukb_infer.tasks.adapt.shipped_modules_folder", lambda: tmp_path)
     request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("shipped-encoder"))
     assert request.pretrained == tmp_path / "shipped-encoder"
-    request = make_request("brain-age", cases, tmp_path / "m", pretrained=Path("elsewhere"))
-    assert request.pretrained == Path("elsewhere")
+    with pytest.raises(UsageError, match=r"no checkpoint 'elsewhere': .* nor one of: brain-contrastive, brain-pre"):
+        make_request("brain-age", cases, tmp_path / "m", pretrained=Path("elsewhere"))
 
 
 @pytest.mark.slow

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.training import make_data
+from ukb_infer.networks import EncoderSpec, Pretrained, build_encoder, save_pretrained
 from ukb_infer.regression.losses import log_variance
+from ukb_infer.training.config import make_config
+from ukb_infer.training.distributed import Ranks
+from ukb_infer.training.ensemble import Standardization
 from ukb_infer.training.probe_start import LEAST_VARIANCE, fit_head, fit_ridge, logit_of, weights_of
+from ukb_infer.training.trainer import Trainer
 
 
 def made(cases: int, features: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +141,22 @@ def test_scores_the_wrong_way_round_become_the_prevalence_and_keep_their_order()
     factor, shift = logit_of(scores, np.array([0.0, 0.0, 0.0, 1.0]))
     assert factor > 0.0
     assert factor * scores + shift == pytest.approx(math.log(1 / 3), abs=0.25)
+
+
+def test_every_process_starts_from_the_head_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrapping takes the weights of the first process; the head is fitted before, and the average taken after it."""
+    encoder = build_encoder(EncoderSpec(dim=2, channels=3))
+    (tmp_path / "ckpt").mkdir()
+    save_pretrained(tmp_path / "ckpt", Pretrained(spec=encoder.spec, settings={}, state=encoder.state_dict(), facts={}))
+
+    def wrap(self: Ranks, network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        network.head.weight.data.fill_(7.0)
+        return network
+
+    monkeypatch.setattr(Ranks, "wrap", wrap)
+    data, config = make_data(16), make_config("fast", backbone="conv_small", probe_first=True, iterations=1)
+    labels = Standardization.of(config.objective, data.labels, data.targets).apply(data.labels)
+    rows = np.arange(12), np.arange(12, 16)
+    trainer = Trainer(config, 0, data, labels, *rows, tmp_path / "m", "cpu", tmp_path / "ckpt")
+    assert bool((trainer.network.head.weight == 7.0).all())
+    assert bool((trainer.average.head.weight == 7.0).all())

@@ -34,7 +34,7 @@ Define = Annotated[
 # Also of other commands that train.
 Device = Annotated[
     str,
-    completion.choice("auto", "cpu", "cuda", help="auto, cpu or cuda; several GPUs: start the command with torchrun."),
+    completion.choice("auto", "cpu", "cuda", help="auto, cpu or cuda; several GPUs: `train`, `pretrain` by torchrun."),
 ]
 Processes = Annotated[
     int,

@@ -25,7 +25,7 @@ from ukb_infer.inference.inputs import ScanInput, keep_unique, resolve_inputs
 from ukb_infer.inference.volumes import SessionFinder, VolumeJob, session_images
 from ukb_infer.inference.work import Job, Outcome, ScanJob, failed, finished, from_failure, process_scan
 from ukb_infer.modules import InferenceModule, load_module
-from ukb_infer.modules.find import find_module, list_modules, shipped_modules_folder
+from ukb_infer.modules.find import find_module, list_modules, shipped_modules_folder, shipped_with
 from ukb_infer.modules.manifest import ModuleInput, VolumeInput
 from ukb_infer.modules.outliers import join_features
 from ukb_infer.networks import InputScaling, Pretrained, build_encoder, load_pretrained, transfer
@@ -294,8 +294,7 @@ def load_embedder(name: str, device: torch.device) -> Embedder:
     try:
         home = find_module(name)
     except UnknownModuleError:
-        shipped = [path.parent.name for path in sorted(shipped_modules_folder().glob(f"*/{FACTS_NAME}"))]
-        known = [*shipped, *(folder.name for folder in list_modules())]
+        known = [*shipped_with(FACTS_NAME), *(folder.name for folder in list_modules())]
         raise UnknownModuleError(
             f"no encoder {name!r}: neither a folder written by `pretrain`, `adapt` or `train` nor one of: "
             f"{', '.join(known) or 'none'}{suggest(name, known)}"

@@ -27,6 +27,11 @@ def shipped_modules_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "models"
 
 
+def shipped_with(file: str) -> list[str]:
+    """Names of the folders shipped with the package that hold a file of this name."""
+    return [path.parent.name for path in sorted(shipped_modules_folder().glob(f"*/{file}"))]
+
+
 def _is_module(folder: Path) -> bool:
     """Whether a folder has a manifest; False also for invalid file names."""
     try:

@@ -365,6 +365,7 @@ def load_module(
     verify: bool = True,
     backend: str = "torch",
     precision: Precision = "fp32",
+    outliers: bool = True,
 ) -> InferenceModule:
     """Load a module.
 
@@ -374,6 +375,7 @@ def load_module(
         verify: compare every weight file with its SHA-256 first.
         backend: ``torch``, ``openvino`` or ``auto`` (OpenVINO where it is installed and faster).
         precision: the module will be used with; OpenVINO has fp32 only.
+        outliers: load its reference of ordinary scans, too; False to make another one.
 
     Raises:
         ModuleError: not found, damaged, or not what its manifest says.
@@ -397,7 +399,8 @@ def load_module(
         raise UsageError(f"openvino runs projections only, {manifest.name} is for volumes; use torch", field="backend")
     else:
         backend = "torch"
-    return InferenceModule(manifest, members, device, backend, _load_outliers(folder, manifest, members))
+    reference = _load_outliers(folder, manifest, members) if outliers else None
+    return InferenceModule(manifest, members, device, backend, reference)
 
 
 def _to_store(value: Tensor, half: bool) -> Tensor:

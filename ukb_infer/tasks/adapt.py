@@ -7,11 +7,12 @@ from typing import Any
 
 from ukb_infer.errors import UsageError
 from ukb_infer.modules import ModuleManifest
-from ukb_infer.modules.find import shipped_modules_folder
+from ukb_infer.modules.find import shipped_modules_folder, shipped_with
 from ukb_infer.networks.pretrained import FACTS_NAME
 from ukb_infer.targets import TARGETS, TargetSpec
 from ukb_infer.tasks.files import find_task
 from ukb_infer.tasks.task import Task
+from ukb_infer.text import suggest
 from ukb_infer.training.finetune.config import FinetuneRequest
 from ukb_infer.training.finetune.finetune import run_finetune
 from ukb_infer.training.finetune.packing import Progress
@@ -63,7 +64,7 @@ def make_request(task: str | Task, data: Path, out: Path, **settings: Any) -> Fi
             field="task",
         )
     if settings.get("pretrained") is not None:
-        settings["pretrained"] = find_checkpoint(settings["pretrained"])
+        settings["pretrained"] = _known_checkpoint(settings["pretrained"])
     return FinetuneRequest(
         task=found.name, title=found.title, data=data, out=out, dimension=found.dimension, inputs=found.inputs,
         output=found.output, targets=tuple(map(_spec, found.targets, [found] * len(found.targets))), **settings,
@@ -75,6 +76,19 @@ def find_checkpoint(folder: Path) -> Path:
     shipped = shipped_modules_folder() / folder
     here = (folder / FACTS_NAME).is_file() or not (shipped / FACTS_NAME).is_file()
     return folder if here else shipped
+
+
+def _known_checkpoint(folder: Path) -> Path:
+    """As :func:`find_checkpoint`; refuses what is none."""
+    found = find_checkpoint(folder)
+    if not (found / FACTS_NAME).is_file():
+        known = shipped_with(FACTS_NAME)
+        raise UsageError(
+            f"no checkpoint {str(folder)!r}: neither a folder written by `pretrain` nor one of: {', '.join(known)}"
+            f"{suggest(str(folder), known)}",
+            field="pretrained",
+        )
+    return found
 
 
 def _spec(target: Any, task: Task) -> TargetSpec:

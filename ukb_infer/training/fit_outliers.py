@@ -48,7 +48,7 @@ def run_fit_outliers(
         ModuleError: the module cannot be loaded or written.
     """
     folder = find_module(name)
-    module = load_module(folder, choose_device(device))
+    module = load_module(folder, choose_device(device), outliers=False)
     if not data.is_dir():
         made = "`ukb-infer project` makes one" if isinstance(module.recipe, Recipe) else "expected sessions of heads"
         raise UsageError(f"{data} is not a folder; {made}", field="data")

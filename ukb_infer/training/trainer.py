@@ -81,9 +81,6 @@ class Trainer:
         torch.manual_seed(seed)
         self.network = self._build(data, init)
         self.average = self._build(data, "random")
-        self.average.load_state_dict(self.network.state_dict())
-        self.model = self.ranks.wrap(self.network, self.device)
-        self.optimizer = make_optimizer(self.network, config.optimization)
         sampler = BatchSampler(train_rows, config.optimization.batch_size, seed)
         self.on_volumes = data.images.ndim == 5
         labels = data.masks if self.objective.on_masks and data.masks is not None else standardized
@@ -92,6 +89,9 @@ class Trainer:
         self.iteration, self.history = 0, list[dict[str, float]]()
         if config.network.probe_first and init != "random":
             self._fit_head(standardized)
+        self.model = self.ranks.wrap(self.network, self.device)  # all processes get the weights of the first
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = make_optimizer(self.network, config.optimization)
         self.best = BestWeights(copy_of(self.average))
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = Checkpoint(folder / "checkpoint.pt", self.device, self._identity(data.targets))
@@ -111,7 +111,7 @@ class Trainer:
         last, losses = settings.iterations if stop_at is None else stop_at, list[float]()
         log = TensorBoardLog(self.folder)
         if self.iteration == 0 and self.config.network.probe_first:
-            self.best.offer(self.average, self._judge(self.valid_rows)[self.objective.measures[0]], 0)
+            self._offer()
         try:
             while self.iteration < last and not self.is_done:
                 loss = self._step()
@@ -187,10 +187,7 @@ class Trainer:
         first = self.objective.measures[0]
         fewest = MIN_JUDGED_VOLUMES if self.on_volumes else MIN_JUDGED
         learned = self._judge(self.train_rows[: max(fewest, self.valid_rows.size)])
-        judged = self._judge(self.valid_rows)
-        # all processes stop at the same iteration
-        judged[first] = self.ranks.mean(torch.tensor(judged[first], device=self.device))
-        self.best.offer(self.average, judged[first], self.iteration)
+        judged = self._offer()
         self.history.append(
             {
                 "iteration": self.iteration,
@@ -200,6 +197,14 @@ class Trainer:
             }
             | {f"valid_{name}": judged[name] for name in self.objective.measures}
         )
+
+    def _offer(self) -> dict[str, float]:
+        """Judge the averaged network on the validation rows, and keep it if it is the best."""
+        first, judged = self.objective.measures[0], self._judge(self.valid_rows)
+        # all processes stop at the same iteration
+        judged[first] = self.ranks.mean(torch.tensor(judged[first], device=self.device))
+        self.best.offer(self.average, judged[first], self.iteration)
+        return judged
 
     def _judge(self, rows: NDArray[np.int64]) -> dict[str, float]:
         """The objective's measures of the averaged network on some rows, without augmentation; NaN without rows."""
@@ -229,7 +234,6 @@ class Trainer:
         found = self._over(network.encode, self.train_rows).numpy()
         labels = standardized[np.sort(self.train_rows)]
         fit_head(self.network, found, labels, classes=not self.objective.standardizes)
-        self.average.load_state_dict(self.network.state_dict())
 
     # -- state -----------------------------------------------------------------------------------------------------
 
