@@ -257,6 +257,8 @@ def test_modules_are_found_by_environment_path_and_name(
     assert find_module("tiny") == tiny_module
     assert find_module(tiny_module) == tiny_module
     assert [p.name for p in list_modules()] == ["tiny", "phantom-demo"]
+    with pytest.raises(ModuleError, match=r"brain-contrastive is a pretrained encoder.*adapt --pretrained"):
+        find_module("brain-contrastive")
     with pytest.raises(ModuleError, match=r"no module 'tin'.*tiny, phantom-demo"):
         find_module("tin")
 

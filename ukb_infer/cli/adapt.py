@@ -90,7 +90,7 @@ def adapt(
     kill, repeat the command: checkpoints in MODULE.work lead to the same weights.
 
     Example:
-        ukb-infer adapt --task fomo25-infarct --data task1 --pretrained brain-mae --out infarct
+        ukb-infer adapt --task fomo25-brain-age --data task3 --pretrained brain-contrastive --out brain-age
 
         ukb-infer adapt --task body-vat --data projections --labels labels.csv --shots 50 --out vat
     """

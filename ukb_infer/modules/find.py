@@ -12,6 +12,8 @@ from ukb_infer.text import suggest
 ENVIRONMENT = "UKB_INFER_MODULES"
 #: The demonstration module; used only if named.
 DEMO = "phantom-demo"
+#: File that makes a folder a pretrained encoder (that of ``networks.pretrained``, which loads torch).
+ENCODER_FACTS = "pretrained.json"
 
 _HOW_TO_IMPORT = (
     "convert the published ones (module_organs, module_bodycomp, module_age, module_experimental) with "
@@ -33,9 +35,13 @@ def shipped_with(file: str) -> list[str]:
 
 
 def _is_module(folder: Path) -> bool:
-    """Whether a folder has a manifest; False also for invalid file names."""
+    return _holds(folder, MANIFEST_NAME)
+
+
+def _holds(folder: Path, file: str) -> bool:
+    """Whether a folder has a file; False also for invalid names."""
     try:
-        return (folder / MANIFEST_NAME).is_file()
+        return (folder / file).is_file()
     except (OSError, ValueError):
         return False
 
@@ -106,6 +112,11 @@ def find_module(name: str | Path) -> Path:
         raise UnknownModuleError(
             f"{path} is a folder of modules ({', '.join(inside)}); name one of them, or set {ENVIRONMENT} to it "
             "to use them all"
+        )
+    if str(name) and (_holds(path, ENCODER_FACTS) or str(name) in shipped_with(ENCODER_FACTS)):
+        raise UnknownModuleError(
+            f"{name} is a pretrained encoder, which estimates nothing by itself: make a module of it by "
+            f"`ukb-infer adapt --pretrained {name}`, or write its features by `ukb-infer embed --module {name}`"
         )
     choices = ", ".join(p.name for p in list_modules()) or "none"
     similar = suggest(str(name), known)

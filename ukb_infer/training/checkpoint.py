@@ -13,7 +13,7 @@ from ukb_infer.storage import atomic_path
 from ukb_infer.training.history import write_history
 
 #: Incremented whenever the format of the state changes.
-CHECKPOINT_FORMAT = 2
+CHECKPOINT_FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from ukb_infer.regression.log_variance import CENTRE, HALF_RANGE
 #: Penalties tried, as shares of the mean squared length of the standardized features.
 PENALTIES = 10.0 ** np.arange(-2.0, 2.5, 0.5)
 #: Labels below which a target keeps its random start.
-FEWEST = 6
+FEWEST = 3
 #: Features that vary less than this share of the median are not blown up further: few cases show too little of them.
 LEAST_SPREAD = 0.1
 #: Least variance left by a fit, in standardized units.
 LEAST_VARIANCE = 0.01
 #: Least distance of the classes' mean scores, in standard deviations: scores that fail on cases left out keep their
-#: order.
-LEAST_DISTANCE = 0.1
+#: order. Most: however well they tell few cases apart, a typical one is not taken for certain (98.9 %).
+LEAST_DISTANCE, MOST_DISTANCE = 0.1, 3.0
 #: Parts of the cases, each predicted by a fit to the others, to choose the penalty and to know the error.
 FOLDS = 10
 #: Power of a group's alignment with the labels, by which the squared length of its features is scaled.
@@ -134,9 +134,10 @@ def logit_of(scores: Float64, labels: Float64) -> tuple[float, float]:
         labels: (N,) 0 or 1, both present.
     """
     zero, one = scores[labels < 0.5], scores[labels >= 0.5]
+    distance = float(one.mean() - zero.mean())
     variance = (zero.size * zero.var() + one.size * one.var()) / labels.size
-    variance = max(float(variance), 1e-4)
-    factor = max(LEAST_DISTANCE * math.sqrt(variance), float(one.mean() - zero.mean())) / variance
+    spread = max(math.sqrt(variance), distance / MOST_DISTANCE, 1e-2)
+    factor = max(distance, LEAST_DISTANCE * spread) / spread**2
     return factor, math.log(one.size / zero.size) - factor * float(one.mean() + zero.mean()) / 2.0
 
 

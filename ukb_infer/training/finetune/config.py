@@ -84,7 +84,7 @@ PRESETS: dict[str, Preset] = {
     "base": Preset(
         spacing_mm=1.0, size=(160, 192, 160), patch=(96, 96, 96),
         steps={"class": 2000, "segmentation": 5000, "regression": 2000}, batch_size=2, learning_rate=3e-4,
-        careful={2: 1e-4, 3: 3e-5},
+        careful={2: 1e-4, 3: 3e-5}, careful_steps=400,
         scaling=InputScaling(1.0 / 64.0, -1.0, None),
     ),
 }  # fmt: skip
@@ -206,7 +206,8 @@ class FinetuneRequest:
             "fast", **own, backbone=self._backbone(probe), members=self.folds, folds=self.folds, seed=self.seed,
             scaling=scaling if self.dimension == 2 else InputScaling(), iterations=steps,
             batch_size=preset.batch_size, probe_first=probe,
-            learning_rate=preset.careful[self.dimension] if probe else preset.learning_rate, weight_decay=1e-2, gradient_clip=1.0,
+            learning_rate=preset.careful[self.dimension] if probe else preset.learning_rate,
+            weight_decay=1e-2, gradient_clip=1.0,
             max_shift=4 if moves else 0, intensity=0.1 if augment in ("intensity", "all") else 0.0,
             volumes=augment if self.dimension == 3 else "none", validation=0.0, on_fold=True,
             validate_every=max(1, steps // VALIDATIONS), average_decay=0.98,
