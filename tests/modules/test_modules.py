@@ -472,6 +472,14 @@ def test_integer_weights_are_refused(tiny_module: Path, tmp_path: Path) -> None:
         load_module(folder, verify=False)
 
 
+def test_a_calibration_in_a_few_words() -> None:
+    assert Calibration("conformal", 2.0, ((0.95, 2.1),)).summary == "conformal x 2.000"
+    assert Calibration("variance-factor", 0.5).summary == "variance-factor x 0.500"
+    assert Calibration("none", curve=((0.0, 0.1), (1.0, 0.9))).summary == "probability"
+    # not fitted: with method conformal and no half width there is no interval
+    assert Calibration("conformal", 1.0, (), "not fitted on 3 scans").summary == Calibration("none").summary == "none"
+
+
 def test_odd_names_are_not_found_and_do_not_crash(tiny_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UKB_INFER_MODULES", "")
     for name in ("", "~nobody-of-this-name/x", "x" * 5000, "a\0b"):

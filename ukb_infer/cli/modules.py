@@ -70,7 +70,7 @@ def show(name: Name) -> None:
         typer.echo(f"{label:13} {value}")
     typer.echo(f"\n{'target':36} {'field':6} {'unit':24} calibration")
     for t in m.targets:
-        typer.echo(f"{t.name:36} {t.field:6} {t.unit:24} {t.calibration.method} x {t.calibration.factor:.3f}")
+        typer.echo(f"{t.name:36} {t.field:6} {t.unit:24} {t.calibration.summary}")
 
 
 @app.command("import-mimir", cls=Command)

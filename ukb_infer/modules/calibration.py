@@ -46,6 +46,15 @@ class Calibration:
     curve: Curve = ()
     sets: Sets = ()
 
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        if self.curve:
+            return "probability"
+        if self.method == "none" or (self.method == "conformal" and not self.half_widths):
+            return "none"
+        return f"{self.method} x {self.factor:.3f}"
+
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON; keys unknown to early versions are omitted if empty."""
         return {k: v for k, v in asdict(self).items() if v or k not in ("curve", "sets")}
