@@ -63,7 +63,8 @@ def origin(args: argparse.Namespace) -> str:
         ["python scripts/make_brain_pretrained.py --work WORK", *given, *(f"--site {s}" for s in args.site or ())]
     )
     unseen = sorted(set(SITES) - set(args.site or SITES))
-    return f"\nMade by `{command}`.\n" + (f"It has not seen a head of {', '.join(unseen)}.\n" if unseen else "")
+    said = f"It has not seen a head of {', '.join(unseen)}.\n" if unseen else ""
+    return f"\nMade by `{command}`.\n{said}\nLicence: Apache-2.0.\n"
 
 
 if __name__ == "__main__":
