@@ -11,7 +11,7 @@ where it stopped. WORK/cases.csv holds all outputs.
 
 Without options it runs in a minute, too small to mean anything. A real one takes hours:
 
-    python examples/body_fewshot_study.py --work BODIES --tasks all --labels 20,50,200 --seeds 5 --labelled 250 \
+    python examples/body_fewshot_study.py --work BODIES --tasks all --labels 20,50,200 --seeds 3 --labelled 250 \
         --test 250 --local 50 --pool 1000 --pretrain-steps 6000 --steps 0 --folds 5 --jobs 2
 """
 
@@ -326,7 +326,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--local", type=int, default=20, help="labelled scans of the second site, to recalibrate")
     parser.add_argument("--pool", type=int, default=10, help="people without labels, if something is pretrained")
     parser.add_argument("--pretrained", metavar="FOLDER", help="existing checkpoint [default: pretrain one]")
-    parser.add_argument("--objective", default="mae", help="of pretraining")
+    parser.add_argument("--objective", default="contrastive", help="of pretraining")
     parser.add_argument("--pretrain-steps", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4, help="of pretraining")
     parser.add_argument("--steps", type=int, default=4, help="of each network; 0: the preset's")
