@@ -1,4 +1,4 @@
-"""Few labels, unseen sites: does pretraining help? The three tasks of FOMO25 on synthetic heads.
+"""Few labels, unseen sites: does pretraining help? On synthetic heads, the tasks of FOMO25 and one of our own, sex.
 
 Every arm learns from the same few labelled heads of some sites and is judged on heads of other sites. An arm is
 
@@ -45,11 +45,17 @@ from ukb_infer.tasks.adapt import run_adapt
 from ukb_infer.tasks.predict import run_benchmark_predict
 from ukb_infer.tasks.registry import TASKS
 from ukb_infer.tasks.suites import ScoreConfig, run_score, worst_estimates
+from ukb_infer.tasks.task import Task, TaskTarget
 from ukb_infer.training.finetune.config import PRESETS
 from ukb_infer.training.pretrain.config import PretrainRequest, make_pretrain_config
 from ukb_infer.training.pretrain.pretrain import run_pretrain
 
-NAMES = ("infarct", "meningioma", "brain-age")
+NAMES = ("infarct", "meningioma", "brain-age", "sex")
+#: A task of our own, as a TOML file would give it: 1 is male, on the heads of brain age.
+SEX = Task(
+    name="sex", title="Sex from T1 and T2", dimension=3, inputs=(("t1",), ("t2",)), output="class",
+    targets=(TaskTarget(name="sex", lower=0.0, upper=1.0),), metrics=("auroc",),
+)  # fmt: skip
 #: Seeds of the cohorts; layouts with the same seed share no head either.
 SEEDS = {"few": 101, "many": 102, "test": 103, "pool": 104}
 #: The few are drawn, anew by every seed, from so many times as many heads.
@@ -93,6 +99,11 @@ class Cell:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "checkpoint"}
 
 
+def task_of(name: str) -> Task:
+    """The task of a name on the command line."""
+    return SEX if name == SEX.name else TASKS[f"fomo25-{name}"]
+
+
 def make_heads(
     folder: Path, layout: str, count: int, seed: int, sites: Sequence[str], given: argparse.Namespace
 ) -> str:
@@ -103,7 +114,15 @@ def make_heads(
         partial_folder = folder.with_name(f"{folder.name}.partial")
         for old in (partial_folder, folder):
             shutil.rmtree(old, ignore_errors=True)
-        write_heads(partial_folder, layout, count, seed, sites=sites, size=given.size, workers=given.jobs)
+        write_heads(
+            partial_folder, "brain-age" if layout == SEX.name else layout, count, seed, sites=sites, size=given.size,
+            workers=given.jobs,
+        )  # fmt: skip
+        if layout == SEX.name:
+            people = pd.read_csv(partial_folder / "participants.tsv", sep="\t", index_col="participant_id")
+            for path in (partial_folder / "labels").rglob("label.txt"):
+                name = path.relative_to(partial_folder / "labels").parts[0]
+                path.write_text(f"{int(people.loc[name, 'sex'] == 'M')}\n")
         (partial_folder / "study.txt").write_text(facts)
         partial_folder.replace(folder)
     return facts
@@ -164,7 +183,7 @@ def make_cells(given: argparse.Namespace, work: Path) -> list[Cell]:
         for arm in given.arms:
             name = arm.partition(":")[0]
             folder = found.get(name)
-            steps = given.steps or PRESETS["small"].steps_of(TASKS[f"fomo25-{task}"].output, folder is not None, 3)
+            steps = given.steps or PRESETS["small"].steps_of(task_of(task).output, folder is not None, 3)
             cells += [
                 Cell(
                     task=task, arm=arm, seed=seed, shots=given.many if name == "in-domain" else shots, steps=steps,
@@ -188,7 +207,7 @@ def facts_of(cell: Cell, work: Path) -> dict[str, Any] | None:
 
 def run_cell(cell: Cell, work: Path, keep: bool) -> str:
     """Adapt, predict, score; only the tables are kept."""
-    folder, task = cell.folder(work), f"fomo25-{cell.task}"
+    folder, task = cell.folder(work), task_of(cell.task)
     started_file = folder / "started.json"
     wanted = json.dumps(cell.settings())
     if not started_file.is_file() or started_file.read_text() != wanted:
@@ -208,8 +227,9 @@ def run_cell(cell: Cell, work: Path, keep: bool) -> str:
     predicted = run_benchmark_predict(str(module), test, folder / "outputs")
     times.append(time.monotonic())
     config = ScoreConfig(
-        predictions=folder / "outputs", labels=test, out=folder / "scores", suite="fomo25", task=task, replicates=0
-    )
+        predictions=folder / "outputs", labels=test, out=folder / "scores", suite="fomo25", replicates=0,
+        task="fomo25-infarct" if task == SEX else task.name,  # scored like any class
+    )  # fmt: skip
     run_score(config)
     assert manifest is not None
     adapted, predicting = np.diff(times).tolist()
@@ -264,7 +284,7 @@ def replicates(cases: pd.DataFrame, task: str, arm: str, metric: str) -> np.ndar
     weights = np.concatenate(list(bootstrap_weights(names, REPLICATES, 0)))
     if metric in ("dice", "nsd"):
         return by_seed(metric) @ weights.T / weights.sum(axis=1)
-    output = TASKS[f"fomo25-{task}"].output
+    output = task_of(task).output
     pairs = zip(by_seed("label"), by_seed("estimate"), strict=True)
     return np.stack([resampled(metric, label, worst_estimates(label, one, output), weights) for label, one in pairs])
 
@@ -293,7 +313,7 @@ def report(given: argparse.Namespace, cells: Sequence[Cell], work: Path) -> str:
     """The tables."""
     cases = read_cases(cells, work)
     cases.to_csv(work / "cases.csv", index=False)
-    pairs = [(task, metric) for task in given.tasks for metric in TASKS[f"fomo25-{task}"].metrics]
+    pairs = [(task, metric) for task in given.tasks for metric in task_of(task).metrics]
     rows = {(t, m, arm): replicates(cases, t, arm, m) for t, m in pairs for arm in given.arms}
     missing = int((cases["status"] != "ok").sum())
     lines = [
@@ -350,7 +370,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", type=listed, default=["mae", *CONTROLS], help="see above")
     parser.add_argument("--seeds", type=int, default=1, help="adaptations of each task and arm")
     parser.add_argument(
-        "--shots", type=numbers, default=[2, 2, 2], help="labelled heads of the three tasks, or one number"
+        "--shots", type=numbers, default=[2] * len(NAMES), help="labelled heads of the tasks, or one number"
     )
     parser.add_argument("--many", type=int, default=6, help="labelled heads of the arm in-domain")
     parser.add_argument("--test", type=int, default=4, help="heads of unseen sites")
