@@ -129,6 +129,14 @@ def test_a_missing_task_counts_as_valid_submissions_plus_one(tmp_path: Path) -> 
     assert opened.tasks[opened.teams.index("LatentCampus"), 1] == 9.0  # eight others
 
 
+def test_a_table_of_a_spreadsheet_with_a_mark_and_rows_of_commas_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("team,task1_auroc,task2_dice,task3_r\na,.8,.3,.5\nb,.7,,.4\n,,,\n,,,\n", encoding="utf-8-sig")
+    (ranking,) = rank_teams(read_leaderboard(path))
+    assert ranking.teams == ("a", "b")
+    assert ranking.tasks.tolist() == [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+
+
 def test_intervals_of_the_results_decide_how_stable_places_are(tmp_path: Path) -> None:
     cells = "team,task1_auroc,task1_auroc_lower,task1_auroc_upper,task2_dice,task3_r\n"
     path = tmp_path / "table.csv"
@@ -158,7 +166,12 @@ def test_without_intervals_the_tasks_are_redrawn(tmp_path: Path) -> None:
     [
         ("team,task1_auroc\na,.5\n", r"tasks \[1\].*\[1, 2, 3\]"),
         ("team,task1_aurok,task2_dice,task3_r\na,1,1,1\n", "did you mean auroc"),
-        ("team,task1_auroc,task2_dice,task3_r\na,good,1,1\n", "row 2, column task1_auroc"),
+        ("team,task1_auroc,task2_dice,task3_r\na,good,1,1\n", "line 2, column task1_auroc"),
+        ("team,task1_auroc,task2_dice,task3_r\na,0,5,0,5,0,5\n", "line 2 has more cells .* decimal commas"),
+        ("team;task1_auroc;task2_dice;task3_r\na;1;1;1\n", "comma-separated"),
+        ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n ,1,1,1\n", "line 3 names no team"),
+        ("task1_auroc,task2_dice,task3_r,team\n1,1,1,a\n1\n", "line 3 names no team"),
+        ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n a ,1,1,1\n", "listed twice"),
         ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\na,1,1,1\n", "listed twice"),
         ("name,task1_auroc\na,1\n", "column team"),
         ("team,task1_auroc,task2_dice,task3_r\nbaseline_x,1,1,1\n", "no team"),

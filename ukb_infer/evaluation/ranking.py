@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,21 +119,25 @@ def read_leaderboard(path: Path) -> Leaderboard:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            rows, columns = list(reader), list(reader.fieldnames or ())
+            reader = csv.DictReader(handle, restval="")
+            numbered = [(reader.line_num, row) for row in reader]
+            columns = list(reader.fieldnames or ())
     except (OSError, UnicodeError, csv.Error) as error:
         words = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path}: cannot be read as CSV table ({words})", field="table") from error
-    if "team" not in columns or not rows:
-        raise UsageError(f"{path}: expected a header with the column team, and a row per team", field="table")
+    numbered = [(line, row) for line, row in numbered if any(row.values())]  # spreadsheets end in rows of commas
+    if "team" not in columns or not numbered:
+        raise UsageError(
+            f"{path}: expected comma-separated columns with the column team, and a row per team", field="table"
+        )
     metrics = _metrics_of(path, columns)
-    listed = [(row.get("track") or "", row["team"]) for row in rows]
+    listed = [_team_of(path, line, row) for line, row in numbered]
     twice = next((name for name in listed if listed.count(name) > 1), None)
     if twice:
         raise UsageError(f"{path}: team {twice[1]!r} is listed twice in one track; keep one row", field="table")
     ranked = [k for k, (_, team) in enumerate(listed) if not team.startswith(BASELINE)]
     ends = [
-        np.array([[_number(path, rows[k], k, m.column + end) for m in metrics] for k in ranked]).reshape(
+        np.array([[_number(path, *numbered[k], m.column + end) for m in metrics] for k in ranked]).reshape(
             -1, len(metrics)
         )
         for end in ("", "_lower", "_upper")
@@ -159,8 +163,20 @@ def _metrics_of(path: Path, columns: Sequence[str]) -> tuple[RankedMetric, ...]:
     return tuple(found)
 
 
-def _number(path: Path, row: Mapping[str, str | None], place: int, column: str) -> float:
-    text = (row.get(column) or "").strip()
+def _team_of(path: Path, line: int, row: Mapping[str | None, Any]) -> tuple[str, str]:
+    """Track and team of a row; refuses one that is longer than the header, or names no team."""
+    if None in row:
+        raise UsageError(
+            f"{path}: line {line} has more cells than the header; decimal commas must be points", field="table"
+        )
+    team = row["team"].strip()
+    if not team:
+        raise UsageError(f"{path}: line {line} names no team", field="table")
+    return row.get("track", "").strip(), team
+
+
+def _number(path: Path, line: int, row: Mapping[str | None, Any], column: str) -> float:
+    text = row.get(column, "").strip()
     if text.lower() in _MISSING:
         return np.nan
     try:
@@ -168,7 +184,7 @@ def _number(path: Path, row: Mapping[str, str | None], place: int, column: str) 
     except ValueError:
         value = np.inf
     if not np.isfinite(value):
-        raise UsageError(f"{path}: row {place + 2}, column {column}: got {text!r}, expected a number", field="table")
+        raise UsageError(f"{path}: line {line}, column {column}: got {text!r}, expected a number", field="table")
     return value
 
 
