@@ -174,6 +174,9 @@ class Reason(StrEnum):
         "none needed where little is cut")
     NOT_ALIGNED = ("not_aligned", _G, "a contrast lies elsewhere than the others of its session",
         "register the contrasts of the session, or check the file's affine")
+    MASK_UNUSABLE = ("mask_unusable", _F,
+        "an outline to learn from has other values than 0 and the task's labels 1, 2 ..., or lies beside its image",
+        "store whole numbers (1, not 255), in the space of the images")
     PARTICIPANTS_MISSING = ("participants_missing", _G,
         "the data set has no participants.tsv, or none of its rows is the participant's",
         "add it, if age, sex or site are wanted")

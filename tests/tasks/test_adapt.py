@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,6 +205,36 @@ def test_what_cannot_be_adapted_is_said(changes: dict[str, object], words: str, 
         adapt(write_task(tmp_path, "class"), cases, tmp_path / "module", **changes)
 
 
+def test_outlines_that_are_none_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    data = write_cases(tmp_path / "cases", 10)
+
+    def change(number: int, change: Callable[[np.ndarray], np.ndarray], shift_mm: float = 0.0) -> None:
+        path = data / f"labels/sub_{number:02d}/ses_1/seg.nii.gz"
+        image = nib.load(path)
+        values, affine = change(np.asarray(image.dataobj)), image.affine.copy()
+        affine[:3, 3] += shift_mm
+        nib.save(nib.Nifti1Image(values, affine), path)
+
+    change(0, lambda mask: (mask * 255).astype(np.uint8))
+    change(2, lambda mask: (mask * 0.5).astype(np.float32))
+    change(4, lambda mask: mask, shift_mm=500.0)
+    change(6, lambda mask: mask[:-1])  # of another shape in the same space: used
+    manifest, said = adapt(write_task(tmp_path, "segmentation", "ml"), data, tmp_path / "module", steps=1)
+    assert "3 cases cannot be used: mask_unusable" in said
+    assert manifest.training["cases"] == 7
+
+
+def test_too_few_cases_for_the_folds_or_of_a_class_are_said_before_training(tmp_path: Path) -> None:
+    data, task = write_cases(tmp_path / "cases", 4), write_task(tmp_path, "class")
+    with pytest.raises(UsageError, match=r"`folds`: got 5, expected 2 to the number of participants \(4\)"):
+        adapt(task, data, tmp_path / "module", folds=5, dry_run=True)
+    (data / "labels/sub_00/ses_1/label.txt").write_text("1\n", encoding="utf-8-sig")  # as Windows programs write it
+    for number in (1, 3):
+        (data / f"preprocessed/sub_{number:02d}/ses_1/flair.nii.gz").write_bytes(b"")
+    with pytest.raises(UsageError, match="expected 0 and 1, both of them"):
+        adapt(task, data, tmp_path / "module")
+
+
 def test_tasks_are_read_strictly(tmp_path: Path) -> None:
     task = find_task(write_task(tmp_path, "segmentation", "ml"))
     assert (task.name, task.inputs, task.metrics) == ("lumps", (("flair",), ("t2s", "swi")), ("dice", "nsd"))
@@ -212,6 +245,10 @@ def test_tasks_are_read_strictly(tmp_path: Path) -> None:
         ("shots = 3" + good, "shots: no such setting"),
         ("dimension = '3'" + good, "dimension"),
         (good.replace("lower", "lowest"), "lowest: no such setting"),
+        (good + "upper = 0", "lower: got 0.* less than upper"),
+        (good.replace("[target]", "[[target]]") + '[[target]]\nname = "lump"', "lump twice"),
+        ("target = []" + good[: good.index("[target]")], "target: got 'none'"),
+        (re.sub("inputs = .*", "inputs = [[]]", good), "inputs"),
         ("inputs = ", "TOML"),
     ):
         path = tmp_path / "wrong.toml"

@@ -40,7 +40,7 @@ Augment = Annotated[
         help="What is varied: position and size; contrast, bias field, blur and noise; both; nothing.",
     ),
 ]
-Spacing = Annotated[float, typer.Option(metavar="MM", help="Voxel side of the box of heads.")]
+Spacing = Annotated[float, typer.Option("--spacing", metavar="MM", help="Voxel side of the box of heads.")]
 Size = Annotated[str, typer.Option(metavar="X,Y,Z", help="Voxels of the box of heads.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Random seed.")]
 Precision = Annotated[str, completion.choice("fp32", "bf16", help="fp32, or bf16 on CUDA.")]
@@ -59,7 +59,7 @@ def pretrain(
     batch_size: BatchSize = 16,
     learning_rate: LearningRate = 1e-3,
     augment: Augment = "all",
-    spacing: Spacing = 3.5,
+    spacing_mm: Spacing = 3.5,
     size: Size = "48,48,32",
     seed: Seed = 0,
     device: options.Device = "auto",
@@ -87,7 +87,7 @@ def pretrain(
 
         config = make_pretrain_config(
             dim, objective, preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, augment=augment,
-            seed=seed, precision=precision, spacing_mm=spacing, size=size,
+            seed=seed, precision=precision, spacing_mm=spacing_mm, size=size,
         )  # fmt: skip
         request = PretrainRequest(
             data=data, out=out, config=config, device=device, workers=workers, threads=threads, warning=warning,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ class _TaskFile(Section):
     name: _Name
     output: Output
     inputs: Annotated[
-        list[str | list[str]],
+        list[str | Annotated[list[str], Field(min_length=1)]],
         Field(min_length=1, description='a list of modalities, e.g. ["flair", ["t2s", "swi"]]; in a list, any of them'),
     ]
     target: Annotated[
@@ -51,21 +52,34 @@ def read_task(path: Path) -> Task:
         UsageError: unreadable, an unknown key, or a value that is not allowed.
     """
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+        plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as TOML ({error})", field="task") from error
     try:
         found = _TaskFile(**plain)
         tables = found.target if isinstance(found.target, list) else [found.target]
         targets = [_Target(**table) for table in tables]
+        _check_targets(targets, found.output)
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).replace('`', '')}", field="task") from error
-    inputs = tuple((entry,) if isinstance(entry, str) else tuple(entry) for entry in found.inputs)
+    groups = ((entry,) if isinstance(entry, str) else tuple(entry) for entry in found.inputs)
+    inputs = tuple(tuple(name.lower() for name in group) for group in groups)
     return Task(
         name=found.name, title=found.title, dimension=found.dimension, inputs=inputs, output=found.output,
         targets=tuple(TaskTarget(**dict(target)) for target in targets),
         metrics=tuple(found.metrics) or _METRICS[found.output], groups=tuple(found.groups),
     )  # fmt: skip
+
+
+def _check_targets(targets: Sequence[_Target], output: Output) -> None:
+    names = [target.name for target in targets]
+    if not names and output != "embedding":
+        raise UsageError(field="target", got="none", expected="a table [target], or several [[target]]")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(field="target", got=f"{twice} twice", expected="a name of its own for every target")
+    for target in targets:
+        if target.lower is not None and target.upper is not None and target.lower >= target.upper:
+            raise UsageError(field="lower", got=target.lower, expected=f"less than upper ({target.upper:g})")
 
 
 def find_task(name: str) -> Task:

@@ -246,7 +246,7 @@ def _some(found: dict[str, Path | float] | dict[str, Path], labels: Path, task: 
 
 
 def _read_number(path: Path) -> float:
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
     try:
         value = float(text)
     except ValueError:

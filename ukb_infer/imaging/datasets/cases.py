@@ -132,7 +132,7 @@ def _read_label(path: Path | None) -> float | None:
     text = path.with_name(LABEL_NAMES[-1])
     if not text.is_file():
         return None
-    said = text.read_text(encoding="utf-8", errors="replace").strip()
+    said = text.read_text(encoding="utf-8-sig", errors="replace").strip()
     value = _number(said)
     if value is None:
         raise UsageError(f"{text} holds {said[:40]!r}, expected one number", field="data")

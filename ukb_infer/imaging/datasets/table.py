@@ -78,7 +78,11 @@ def read_images(path: Path) -> list[ImageRow]:
         if not (path / IMAGES_NAME).is_file():
             from ukb_infer.imaging.datasets.index import index_dataset
 
-            return index_dataset(path)
+            try:
+                return index_dataset(path)
+            except UsageError as error:
+                error.call_options({"folder": "`data`"})
+                raise
         path = path / IMAGES_NAME
     if not path.is_file():
         expected = "a folder of images, or the table that `ukb-infer dataset` makes"

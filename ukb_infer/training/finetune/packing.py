@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from ukb_infer.training.dataset import LabelledImages
 from ukb_infer.training.finetune.config import FinetuneRequest
 from ukb_infer.training.packing import line_up, pack
 from ukb_infer.training.preparing import Say
+
+if TYPE_CHECKING:
+    from ukb_infer.imaging.volumes.read import Native, Volume
 
 VOLUMES_NAME, MASKS_NAME, INDEX_NAME = "volumes.npy", "masks.npy", "volumes.json"
 Progress = Callable[[int, int, int], None]
@@ -75,7 +78,7 @@ def draw_cases(request: FinetuneRequest, say: Say) -> Drawn:
         say: receives messages.
 
     Raises:
-        UsageError: no labelled case, fewer than the shots, or labels that are not 0 and 1 for a class.
+        UsageError: no labelled case, fewer than the shots or folds, or labels that are not 0 and 1 for a class.
         RunError: no projections, or none with a label.
     """
     found = _draw_volumes(request, say) if request.dimension == 3 else _draw_projections(request, say)
@@ -90,6 +93,9 @@ def draw_cases(request: FinetuneRequest, say: Say) -> Drawn:
         participants=found.participants[rows], cases=chosen,
     )  # fmt: skip
     people = np.unique(drawn.participants).size
+    if people < request.folds:
+        expected = f"2 to the number of participants ({people})"
+        raise UsageError(field="folds", got=request.folds, expected=expected)
     counts = f"{len(rows)} of {len(found.names)} labelled cases, {people} participants"
     say(f"{request.task}: {counts}{_shares(request, drawn)}")
     return drawn
@@ -205,6 +211,7 @@ def pack_cases(
         progress: told the finished, all and unusable cases.
 
     Raises:
+        UsageError: no usable case of one of two classes.
         RunError: no usable case, or the work folder cannot be written.
     """
     if read is None:
@@ -217,6 +224,8 @@ def pack_cases(
         atomic_write_text(work / INDEX_NAME, json.dumps({"stamp": stamp, **kept}) + "\n")
     rows = np.array(kept["rows"], np.int64)
     labels = np.array(kept["volumes_ml"], np.float64) if request.output == "segmentation" else drawn.labels[rows]
+    if request.output == "class":
+        _check_classes(labels, request)  # cases that cannot be read may have been all of one class
     masks_path = work / MASKS_NAME if request.output == "segmentation" else None
     data = LabelledImages(
         _mapped(work / VOLUMES_NAME, len(rows)), labels, drawn.participants[rows],
@@ -288,11 +297,22 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
         if not labels or case.label is None:
             return ReadCase(image, None, [])
         native = read_volume(case.label, labels=True)
-        mask = preprocess_labels(native, grid)
-        mask[mask > labels] = 0
+        if not _is_outline(native, labels, grid.native):
+            return Reason.MASK_UNUSABLE
+        return ReadCase(image, preprocess_labels(native, grid), native.label_volumes_ml(labels))
     except ScanError as error:
         return error.reason
-    return ReadCase(image, mask, native.label_volumes_ml(labels))
+
+
+def _is_outline(mask: Volume, labels: int, image: Native) -> bool:
+    """Whether a mask holds only 0 and the labels, and their centre lies within the image; an empty one is fine."""
+    if not np.isin(mask.data, range(labels + 1)).all():
+        return False
+    voxels = np.argwhere(mask.data)
+    if not voxels.size:
+        return True
+    centre = np.linalg.inv(image.affine) @ mask.affine @ np.append(voxels.mean(axis=0), 1.0)
+    return bool(np.all((centre[:3] > -1.0) & (centre[:3] < image.shape)))
 
 
 def read_in_order(cases: Sequence[Case], read: VolumeInput, labels: int = 0) -> Iterator[ReadCase | Reason]:
