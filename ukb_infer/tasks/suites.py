@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,7 @@ class ScoredCase:
 
     Attributes:
         name: participant or scan, as the output is named.
+        participant: whose it is; those of one are drawn together by the bootstrap.
         fault: why the output does not count; "" if it does.
         label: number; NaN for a segmentation.
         estimate: number, NaN without.
@@ -83,6 +85,7 @@ class ScoredCase:
     """
 
     name: str
+    participant: str
     fault: str = ""
     label: float = np.nan
     estimate: float = np.nan
@@ -130,7 +133,8 @@ def run_score(config: ScoreConfig) -> ScoreReport:
     outputs = sorted(p.name.removesuffix(suffix) for p in config.predictions.glob(f"*{suffix}"))
     labels = _labels_of(config.labels, task, outputs)
     known = _participants(config.labels)
-    cases = [_score_case(config, task, name, label, known) for name, label in labels.items()]
+    people = [folder.name for folder in _people(config.labels)] if config.labels.is_dir() else []
+    cases = [_score_case(config, task, name, label, known, _owner(name, people)) for name, label in labels.items()]
     scores, groups = _scores(config, task, cases)
     texts = {"scores.csv": scores_csv(scores), "cases.csv": _cases_csv(cases)}
     if groups:
@@ -179,16 +183,35 @@ def _kind_of(labels: Path) -> str:
     return "class" if values <= {0.0, 1.0} else "regression"
 
 
-def _label_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Label of each participant, also in the folder of its first session."""
-    root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
-    found = {}
-    for participant in sorted(p for p in root.iterdir() if p.is_dir()):
-        places = [participant, *sorted(p for p in participant.iterdir() if p.is_dir())]
-        files = [place / name for place in places for name in names if (place / name).is_file()]
-        if files:
-            found[participant.name] = files[0]
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir())
+
+
+def _people(labels: Path) -> list[Path]:
+    """Folders of the participants with labels."""
+    return _folders(labels / LABELS_FOLDER if (labels / LABELS_FOLDER).is_dir() else labels)
+
+
+def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, Path]:
+    """Label of each participant, also in the folder of its first session; of each session where outputs name them."""
+    people, found = _people(folder), dict[str, Path]()
+    owner = {output: _owner(output, [p.name for p in people]) for output in outputs}
+    for person in people:
+        places = [person, *_folders(person)]
+        files = {p: p / name for p in places for name in reversed(names) if (p / name).is_file()}
+        visits = [output for output in outputs if owner[output] == person.name != output]
+        if visits and person.name not in owner:
+            found |= {output: files[person] for output in visits if person in files}
+            found |= {f"{person.name}_{place.name}": file for place, file in files.items() if place != person}
+        elif files:
+            found[person.name] = next(iter(files.values()))
     return found
+
+
+def _owner(output: str, people: Sequence[str]) -> str:
+    """Participant of an output, which may be named by a session too; the output's own name if there is none."""
+    own = [person for person in people if output == person or output.startswith(f"{person}_")]
+    return max(own, key=len, default=output)
 
 
 def _labels_of(labels: Path, task: Task, outputs: Sequence[str]) -> dict[str, Path | float]:
@@ -196,7 +219,7 @@ def _labels_of(labels: Path, task: Task, outputs: Sequence[str]) -> dict[str, Pa
     if labels.is_file() and task.output != "segmentation":
         numbers: dict[str, Path | float] = dict(_from_table(labels, task, outputs))
     elif labels.is_dir():
-        files = _label_files(labels, _LABEL_NAMES[task.output])
+        files = _label_files(labels, _LABEL_NAMES[task.output], outputs)
         if task.output == "segmentation":
             return dict(_some(files, labels, task))
         numbers = {name: _read_number(path) for name, path in files.items()}
@@ -267,21 +290,20 @@ def _participants(labels: Path) -> dict[str, dict[str, str]]:
 
 
 def _score_case(
-    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]]
-) -> ScoredCase:
-    groups = dict(find_row(known, name) or {})
+    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]],
+    participant: str,
+) -> ScoredCase:  # fmt: skip
+    about: dict[str, Any] = {"participant": participant, "groups": dict(find_row(known, participant) or {})}
     output = config.predictions / f"{name}{SUFFIXES[task.output]}"
     try:
         if isinstance(label, Path):
             values = _overlap(output, label, task, config.both_empty)
-            return ScoredCase(name=name, values=values, groups=groups)
-        return ScoredCase(name=name, label=label, estimate=read_value(output, task), groups=groups)
+            return ScoredCase(name=name, values=values, **about)
+        return ScoredCase(name=name, label=label, estimate=read_value(output, task), **about)
     except OutputError as error:
         if isinstance(label, Path):
-            return ScoredCase(
-                name=name, fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), groups=groups
-            )
-        return ScoredCase(name=name, fault=error.fault.value, label=label, groups=groups)
+            return ScoredCase(name=name, fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), **about)
+        return ScoredCase(name=name, fault=error.fault.value, label=label, **about)
 
 
 def _overlap(output: Path, label: Path, task: Task, both_empty: float) -> dict[str, float]:
@@ -319,7 +341,9 @@ def worst_estimates(label: Float64, estimate: Float64, output: str) -> Float64:
 
 
 def _scores(config: ScoreConfig, task: Task, cases: Sequence[ScoredCase]) -> tuple[list[Score], list[GroupValue]]:
-    weights = np.concatenate(list(bootstrap_weights(np.array([c.name for c in cases]), config.replicates, config.seed)))
+    weights = np.concatenate(
+        list(bootstrap_weights(np.array([c.participant for c in cases]), config.replicates, config.seed))
+    )
     missing = sum(bool(c.fault) for c in cases)
     label, given = np.array([c.label for c in cases]), np.array([c.estimate for c in cases])
     estimate = given if task.output == "segmentation" else worst_estimates(label, given, task.output)
