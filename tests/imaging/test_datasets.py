@@ -11,8 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.datasets import ImageRow, index_dataset, read_cases, read_images, write_images
+from ukb_infer.imaging.datasets.dataset import make_dataset
 from ukb_infer.imaging.datasets.index import divide
 from ukb_infer.reasons import Reason
 
@@ -154,6 +155,20 @@ def test_what_cannot_be_indexed(tmp_path: Path, folder: str, share: float) -> No
 
 
 # -- cases -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    put(tmp_path / "pool/sub_1/ses_1", "t1.nii.gz")
+    (tmp_path / "file").write_text("")
+    told: list[int] = []
+    with pytest.raises(RunError, match=r"`out` .* cannot be written"):
+        make_dataset(tmp_path / "pool", tmp_path / "file/out", progress=lambda *counts: told.extend(counts))
+    assert not told
+
+
+def test_a_folder_without_images_is_named_by_the_caller_argument(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^`data`: got .* without images"):
+        read_images(tmp_path)
 
 
 def test_cases_of_the_finetuning_layout(tmp_path: Path) -> None:

@@ -186,6 +186,8 @@ def test_shots_keep_classes_and_nest() -> None:
         draw_shots(labels, people, 31, 0, by_class=False)
     with pytest.raises(UsageError, match=r"`shots`: got 1, expected 2 or more"):
         draw_shots(labels, people, 1, 0, by_class=True)
+    labels[:3] = np.nan  # known of another target only
+    assert np.nansum(labels[draw_shots(labels, people, 10, 0, by_class=True)]) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from ukb_infer.errors import UsageError
 from ukb_infer.imaging.datasets.index import index_dataset
 from ukb_infer.imaging.datasets.table import IMAGES_NAME, ImageRow, write_images
+from ukb_infer.storage import write_texts
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,15 @@ def make_dataset(
 
     Raises:
         UsageError: as ``index_dataset``, or the table exists.
+        RunError: the folder cannot be written.
     """
     path = out / IMAGES_NAME
     if path.exists() and not overwrite:
         raise UsageError(f"`out` {out} already contains {IMAGES_NAME}; choose another folder or use `overwrite`")
     if out.exists() and not out.is_dir():
         raise UsageError(f"`out` {out} is a file, expected a folder")
+    if folder.is_dir():
+        write_texts(out, {})  # a folder that cannot be written is better known before hours of reading
     rows = index_dataset(folder, validation=validation, seed=seed, workers=workers, progress=progress)
     write_images(rows, path)
     statuses = Counter(row.status for row in rows)

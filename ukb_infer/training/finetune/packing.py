@@ -168,7 +168,7 @@ def draw_shots(
     """Rows of some participants; fewer shots are always a part of more.
 
     Args:
-        labels: (N,) of the first target.
+        labels: (N,) of the first target, NaN where only others have one.
         participants: (N,).
         shots: participants; 0 for all.
         seed: of the draw.
@@ -186,7 +186,7 @@ def draw_shots(
     if by_class:
         if shots < 2:
             raise UsageError(field="shots", got=shots, expected="2 or more, as both classes are needed")
-        classes, place = labels[first][order], np.empty(names.size)
+        classes, place = np.nan_to_num(labels[first][order], nan=-1.0), np.empty(names.size)  # NaN: of another target
         for value in np.unique(classes):
             members = np.flatnonzero(classes == value)
             place[members] = (np.arange(members.size) + 0.5) / members.size
