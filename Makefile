@@ -52,7 +52,7 @@ fuzz: $(VENV)/.test
 
 study: $(VENV)/.test
 	$(RUN) $(BIN)/python examples/fewshot_study.py --work $(STUDY)/heads --seeds 5 --shots 24,8,24,24 --many 120 --test 120 \
-		--pool 500 --pretrain-steps 6000 --batch-size 8 --steps 0 --folds 2 --arms mae,hybrid,contrastive,scratch,in-domain --jobs $(JOBS)
+		--pool 500 --pretrain-steps 6000 --batch-size 8 --steps 0 --folds 2 --arms mae,hybrid,contrastive,untrained,scratch,in-domain --jobs $(JOBS)
 	$(RUN) $(BIN)/python examples/body_fewshot_study.py --work $(STUDY)/bodies --tasks all --labels 20,50,200 --seeds 3 \
 		--labelled 250 --test 250 --local 50 --pool 1000 --pretrain-steps 1000 --batch-size 24 --steps 0 --folds 2 --jobs $(JOBS)
 

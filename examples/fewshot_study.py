@@ -5,6 +5,8 @@ Every arm learns from the same few labelled heads of some sites and is judged on
 - the name of a checkpoint: an objective (`mae`, `hybrid`, `contrastive`), or an objective with what varied in its
   pretraining (`mae-none`, `mae-spatial`, `mae-intensity`). It is pretrained here, unless --pretrained gives a folder;
 - `scratch`: random weights, the same few heads; `in-domain`: random weights, many labelled heads of the unseen sites;
+- `untrained`: random weights, anew by seed, adapted like a checkpoint (each contrast seen alone, head fitted first, few
+  steps), which tells what the recipe brings without pretraining;
 - any of them with another augmentation while adapting, e.g. `mae:none`, `scratch:all`.
 
 WORK keeps heads, checkpoints and one folder per task, arm and seed with the outputs of every case; the same command
@@ -13,13 +15,14 @@ goes on where it stopped, and more arms or seeds are added to what is there. WOR
 Without options it runs in a minute, too small to mean anything. A real one takes hours:
 
     python examples/fewshot_study.py --work STUDY --seeds 5 --shots 24 --many 120 --test 120 --pool 500 \
-        --steps 0 --folds 5 --pretrain-steps 6000 --arms mae,hybrid,scratch,in-domain --jobs 2
+        --steps 0 --folds 5 --pretrain-steps 6000 --arms mae,hybrid,untrained,scratch,in-domain --jobs 2
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -34,10 +37,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ukb_infer.evaluation.metrics import MetricValue, bootstrap_weights, over_seeds, resampled, summarize
 from ukb_infer.imaging.datasets import index_dataset, write_images
-from ukb_infer.networks import load_pretrained
+from ukb_infer.networks import EncoderSpec, Pretrained, build_encoder, load_pretrained, save_pretrained
 from ukb_infer.networks.pretrained import ENCODER_NAME, FACTS_NAME
 from ukb_infer.phantom.heads.cohort import write_heads
 from ukb_infer.storage import atomic_write_text, sha256_file
@@ -65,7 +69,8 @@ REPLICATES = 2000
 ERRORS = ("mae",)
 #: Metrics as tables name them.
 SHOWN = {"auroc": "AUROC", "dice": "Dice", "nsd": "NSD", "mae": "MAE", "r": "r", "r2": "R²"}
-CONTROLS = ("scratch", "in-domain")
+UNTRAINED = "untrained"
+CONTROLS = ("scratch", UNTRAINED, "in-domain")
 FACTS = "cell.json"
 
 
@@ -164,6 +169,18 @@ def pretrain(name: str, given: argparse.Namespace, work: Path) -> Path:
     return out
 
 
+def write_untrained(folder: Path, seed: int) -> Path:
+    """A checkpoint whose encoder never saw an image."""
+    preset, spec = PRESETS["small"], EncoderSpec(dim=3, channels=1)
+    torch.manual_seed(seed)
+    state = build_encoder(spec).state_dict()
+    settings = {"spacing_mm": preset.spacing_mm, "size": list(preset.size)}
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"objective": "none", "steps": 0, "images": 0, "participants": 0}
+    save_pretrained(folder, Pretrained(spec=spec, settings=settings, state=state, facts=facts))
+    return folder
+
+
 def check_steps(checkpoint: Path, steps: int) -> None:
     """Refuse a checkpoint of an earlier call with other steps."""
     if (found := load_pretrained(checkpoint).facts["steps"]) != steps:
@@ -180,19 +197,20 @@ def make_cells(given: argparse.Namespace, work: Path) -> list[Cell]:
         many = ""
         if any(arm.startswith("in-domain") for arm in given.arms):
             many = make_heads(work / f"{task}-many", task, given.many, SEEDS["many"], given.unseen, given)
-        for arm in given.arms:
+        for arm, seed in itertools.product(given.arms, range(given.seeds)):
             name = arm.partition(":")[0]
             folder = found.get(name)
+            if name == UNTRAINED:
+                folder = write_untrained(work / "checkpoints" / f"{UNTRAINED}-{seed}", seed)
             steps = given.steps or PRESETS["small"].steps_of(task_of(task).output, folder is not None, 3)
-            cells += [
+            cells.append(
                 Cell(
                     task=task, arm=arm, seed=seed, shots=given.many if name == "in-domain" else shots, steps=steps,
                     folds=given.folds, checkpoint=None if folder is None else str(folder.absolute()),
                     weights="random" if folder is None else sha256_file(folder / ENCODER_NAME)[:16],
                     learned=many if name == "in-domain" else few, judged=test,
                 )
-                for seed in range(given.seeds)
-            ]  # fmt: skip
+            )  # fmt: skip
     return sorted(cells, key=lambda cell: cell.seed)
 
 
@@ -347,10 +365,10 @@ def budgets(given: argparse.Namespace, cells: Sequence[Cell], work: Path) -> lis
             counts = f"{own[0].shots} | {own[0].folds} x {own[0].steps}"
             lines.append(f"| {task} | {arm} | {counts} | {100 * share:.0f} % | {adapted:.0f} | {case:.2f} |")
     lines += ["", "| checkpoint | objective | steps | images | heads |", "|---|---|---|---|---|"]
-    for name, folder in dict.fromkeys((c.arm.partition(":")[0], c.checkpoint) for c in cells if c.checkpoint):
+    for checkpoint, folder in {c.arm.partition(":")[0]: c.checkpoint for c in cells if c.checkpoint}.items():
         known = load_pretrained(Path(str(folder))).facts
         counts = (known.get(key, "") for key in ("objective", "steps", "images", "participants"))
-        lines.append(f"| {name} | {' | '.join(map(str, counts))} |")
+        lines.append(f"| {checkpoint} | {' | '.join(map(str, counts))} |")
     return lines
 
 

@@ -97,7 +97,7 @@ def test_every_example_runs(example: Path, tmp_path: Path) -> None:
         "swap_study.py": "| station 1, whole | 2 |",
         "explain_study.py": "| integrated-gradients | ",
         "flag_study.py": "| ordinary | 4 |",
-        "fewshot_study.py": "| brain-age | MAE | mae - in-domain |",
+        "fewshot_study.py": "| brain-age | MAE | mae - untrained |",
         "body_fewshot_study.py": "| vat | 6 | scratch |",
         "valid_use_study.py": "| exposure, logistic | 10 % | 0.9 | **multiple_imputation** |",
         "gwas_study.py": "| combined |",

@@ -16,7 +16,7 @@ from ukb_infer.regression.losses import log_variance
 from ukb_infer.training.config import make_config
 from ukb_infer.training.distributed import Ranks
 from ukb_infer.training.ensemble import Standardization
-from ukb_infer.training.probe_start import LEAST_VARIANCE, fit_head, fit_ridge, logit_of, weights_of
+from ukb_infer.training.probe_start import LEAST_VARIANCE, MOST_VARIANCE, fit_head, fit_ridge, logit_of, weights_of
 from ukb_infer.training.trainer import Trainer
 
 
@@ -113,6 +113,18 @@ def test_a_regression_starts_with_its_error() -> None:
     left_out = fit_ridge(values, labels)[2]
     assert variance.numpy() == pytest.approx(max(LEAST_VARIANCE, np.mean((left_out - labels) ** 2)), rel=1e-4)
     assert torch.equal(found.head.weight[2:], before[2:])
+
+
+def test_one_case_unlike_all_others_does_not_stop_the_fit() -> None:
+    """The fit without it misses it by thousands of standard deviations."""
+    values, labels = made(12, 4, 0.1)
+    values[5] *= 1e6
+    found = network(4, 1)
+    fit_head(found, values, labels[:, None], classes=False)
+    assert np.mean((fit_ridge(values, labels)[2] - labels) ** 2) > math.exp(8.0)
+    with torch.no_grad():
+        outputs = found.head(torch.from_numpy(values[:1]).float())
+    assert log_variance(outputs[0, 1]).exp().item() == pytest.approx(MOST_VARIANCE, rel=1e-4)
 
 
 @pytest.mark.parametrize(("strength", "limit"), [(2.0, 0.56), (0.0, 0.68)])

@@ -23,8 +23,8 @@ PENALTIES = 10.0 ** np.arange(-2.0, 2.5, 0.5)
 FEWEST = 3
 #: Features that vary less than this share of the median are not blown up further: few cases show too little of them.
 LEAST_SPREAD = 0.1
-#: Least variance left by a fit, in standardized units.
-LEAST_VARIANCE = 0.01
+#: Least and most variance left by a fit, in standardized units; most: one case unlike all others can be missed by far.
+LEAST_VARIANCE, MOST_VARIANCE = 0.01, 100.0
 #: Least distance of the classes' mean scores, in standard deviations: scores that fail on cases left out keep their
 #: order. Most: however well they tell few cases apart, a typical one is not taken for certain (98.9 %).
 LEAST_DISTANCE, MOST_DISTANCE = 0.1, 3.0
@@ -57,7 +57,7 @@ def fit_head(network: Any, features: NDArray[Any], labels: NDArray[Any], *, clas
             slope, intercept = factor * slope, factor * intercept + shift
         else:
             variance = float(np.mean((left_out - own[present]) ** 2))
-            bias[2 * place + 1] = _raw_log_variance(math.log(max(variance, LEAST_VARIANCE)))
+            bias[2 * place + 1] = _raw_log_variance(math.log(min(max(variance, LEAST_VARIANCE), MOST_VARIANCE)))
             weight[2 * place + 1] = 0.0
         weight[2 * place] = torch.from_numpy(slope).to(weight)
         bias[2 * place] = intercept
