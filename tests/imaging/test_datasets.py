@@ -15,6 +15,7 @@ from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.datasets import ImageRow, index_dataset, read_cases, read_images, write_images
 from ukb_infer.imaging.datasets.dataset import make_dataset
 from ukb_infer.imaging.datasets.index import divide
+from ukb_infer.imaging.datasets.participants import read_participants
 from ukb_infer.reasons import Reason
 
 DATA = np.arange(6 * 7 * 5, dtype=np.int16).reshape(6, 7, 5)
@@ -204,5 +205,10 @@ def test_values_from_participants_and_from_a_table(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("eid,age\n5,70.5\n")
     table = tmp_path / "labels.csv"
     assert [c.value for c in read_cases(tmp_path, (("projection",),), labels=table, column="age")] == [70.5]
+    table.write_text(
+        "participant_id;age;note\n0000005;70,25;a, b\n6;n/a;1,5\n", encoding="utf-8-sig"
+    )  # of a spreadsheet
+    assert [c.value for c in read_cases(tmp_path, (("projection",),), labels=table, column="age")] == [70.25]
+    assert read_participants(table)["0000005"]["note"] == "a, b"
     with pytest.raises(UsageError, match="no column 'weight'"):
         read_cases(tmp_path, (("t1",),), labels=table, column="weight")

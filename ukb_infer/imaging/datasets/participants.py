@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ukb_infer.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ukb_infer.labels.tables import Table
 
 PARTICIPANTS_NAME = "participants.tsv"
 _KEYS = ("participant_id", "participant", "subject_id", "subject", "sub", "eid", "id")
@@ -24,24 +32,39 @@ def read_participants(path: Path, where: str = "participants") -> dict[str, dict
         where: begins messages.
 
     Returns:
-        The other columns by participant, as text.
+        The other columns by participant, as text; decimal commas as points.
 
     Raises:
         UsageError: unreadable, or without such a column.
     """
     from ukb_infer.labels.tables import read_table
 
-    frame = read_table(path, f"`{where}` {path}", is_participant_key).frame
+    read = read_table(path, f"`{where}` {path}", is_participant_key)
+    frame = read.frame
     keys = [str(column) for column in frame.columns if is_participant_key(str(column))]
     if not keys:
         shown = ", ".join(str(column) for column in list(frame.columns)[:8])
         raise UsageError(f"{path} has no column participant_id or eid (columns: {shown})", field=where)
     key = min(keys, key=lambda name: _KEYS.index(name.strip().lower()))
     found: dict[str, dict[str, str]] = {}
-    for row in frame.astype(str).to_dict("records"):
+    texts = frame.astype(str).apply(lambda cells: cells if cells.name == key else _with_points(cells, read))
+    for row in texts.to_dict("records"):
         others = {str(name): str(value).strip() for name, value in row.items() if name != key}
         found.setdefault(str(row[key]).strip(), others)
     return found
+
+
+def _with_points(cells: pd.Series[str], read: Table) -> pd.Series[str]:
+    """A column of numbers with decimal commas as points; other columns as they are."""
+    from ukb_infer.labels.numbers import NumberError, read_numbers
+
+    if not cells.str.contains(",", regex=False).any():
+        return cells
+    try:
+        values = read_numbers(list(cells), decimal_comma=read.decimal_comma).values
+    except NumberError:
+        return cells
+    return cells.where(np.isnan(values), cells.str.replace(",", ".", regex=False))
 
 
 def find_row(table: Mapping[str, Mapping[str, str]], participant: str) -> Mapping[str, str] | None:
