@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from tests.support.head_files import make_module, write_session
 from tests.support.tiny_module import make_tiny_module
 from ukb_infer.cli.app import app
-from ukb_infer.errors import UsageError
+from ukb_infer.errors import RunError, UsageError
 from ukb_infer.imaging.volumes.read import read_volume
 from ukb_infer.inference import PredictConfig, run_predict
 from ukb_infer.modules import read_manifest, update_manifest, verify_module
@@ -196,6 +197,10 @@ def test_modules_of_heads_are_calibrated_again(head: str, tmp_path: Path) -> Non
         paths = [cases / f"labels/{scan.replace('_ses', '/ses')}/seg.nii.gz" for scan in again.index]
         label = np.array([read_volume(path, labels=True).label_volumes_ml(1)[0] for path in paths])
         assert label.max() > 0
+        image = nib.load(paths[0])
+        nib.save(nib.Nifti1Image(np.full(image.shape, 255, np.uint8), image.affine), paths[0])
+        with pytest.raises(RunError, match="values from 255 to 255, expected whole labels from 0 to 1"):
+            run_recalibrate(RecalibrateConfig(run=tmp_path / "run", module=module, labels=labels), str)
     else:
         label = pd.read_csv(labels, sep="\t")["lump"].to_numpy()
         assert _covered(table, label, "lump") < 0.5

@@ -68,7 +68,14 @@ class Volume:
         return spacing
 
     def label_volumes_ml(self, count: int) -> list[float]:
-        """Volumes of the labels 1 to ``count`` of a mask, ml."""
+        """Volumes of the labels 1 to ``count`` of a mask, ml.
+
+        Raises:
+            ScanError: ``mask_unusable``, it holds other values.
+        """
+        if not np.isin(self.data, range(count + 1)).all():
+            found = f"the mask has values from {self.data.min():g} to {self.data.max():g}, expected whole labels"
+            raise ScanError(Reason.MASK_UNUSABLE, f"{found} from 0 to {count}; {Reason.MASK_UNUSABLE.advice}")
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
         return [float((self.data == k).sum()) * voxel_ml for k in range(1, count + 1)]
 

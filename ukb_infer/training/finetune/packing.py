@@ -297,17 +297,16 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
         if not labels or case.label is None:
             return ReadCase(image, None, [])
         native = read_volume(case.label, labels=True)
-        if not _is_outline(native, labels, grid.native):
+        volumes_ml = native.label_volumes_ml(labels)
+        if not _lies_within(native, grid.native):
             return Reason.MASK_UNUSABLE
-        return ReadCase(image, preprocess_labels(native, grid), native.label_volumes_ml(labels))
+        return ReadCase(image, preprocess_labels(native, grid), volumes_ml)
     except ScanError as error:
         return error.reason
 
 
-def _is_outline(mask: Volume, labels: int, image: Native) -> bool:
-    """Whether a mask holds only 0 and the labels, and their centre lies within the image; an empty one is fine."""
-    if not np.isin(mask.data, range(labels + 1)).all():
-        return False
+def _lies_within(mask: Volume, image: Native) -> bool:
+    """Whether the centre of the labelled voxels lies within the image; an empty mask is fine."""
     voxels = np.argwhere(mask.data)
     if not voxels.size:
         return True
