@@ -200,7 +200,7 @@ def test_modules_of_heads_are_calibrated_again(head: str, tmp_path: Path) -> Non
         image = nib.load(paths[0])
         nib.save(nib.Nifti1Image(np.full(image.shape, 255, np.uint8), image.affine), paths[0])
         with pytest.raises(RunError, match="values from 255 to 255, expected whole labels from 0 to 1"):
-            run_recalibrate(RecalibrateConfig(run=tmp_path / "run", module=module, labels=labels), str)
+            run_recalibrate(RecalibrateConfig(run=tmp_path / "again", module=module, labels=labels), str)
     else:
         label = pd.read_csv(labels, sep="\t")["lump"].to_numpy()
         assert _covered(table, label, "lump") < 0.5
