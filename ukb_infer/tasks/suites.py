@@ -33,6 +33,7 @@ WORST = {"auroc": 0.0, "dice": 0.0, "nsd": 0.0, "mae": 100.0, "r": -100.0}
 _WORST_ERROR = WORST["mae"]
 #: Outputs named by participant, or participant and session.
 _VISIT = re.compile(r"(\d+)(?:_ses-(\d+))?")
+_SESSION = re.compile(r"_ses[-_]?[^_]*$")
 _LABEL_NAMES = {"segmentation": ("seg.nii.gz", "seg.nii"), "class": ("label.txt",), "regression": ("label.txt",)}
 
 
@@ -179,15 +180,29 @@ def _kind_of(labels: Path) -> str:
     return "class" if values <= {0.0, 1.0} else "regression"
 
 
-def _label_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Label of each participant, also in the folder of its first session."""
+def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, Path]:
+    """Label by name of the output: the participant's, with the session where several are labelled or returned.
+
+    A label of the participant holds for every session that is returned.
+
+    Args:
+        folder: with ``labels``, or that folder.
+        names: of the files, the first that exists is taken.
+        outputs: names of the outputs, without suffix.
+    """
     root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
-    found = {}
-    for participant in sorted(p for p in root.iterdir() if p.is_dir()):
-        places = [participant, *sorted(p for p in participant.iterdir() if p.is_dir())]
-        files = [place / name for place in places for name in names if (place / name).is_file()]
-        if files:
-            found[participant.name] = files[0]
+    found: dict[str, Path] = {}
+    participants = sorted(p for p in root.iterdir() if p.is_dir())
+    returned = set(outputs) - {p.name for p in participants}
+    for place in participants:
+        whole = next((place / name for name in names if (place / name).is_file()), None)
+        own = {f"{place.name}_{f.parent.name}": f for name in reversed(names) for f in sorted(place.glob(f"*/{name}"))}
+        visits = sorted(name for name in returned if name.startswith(f"{place.name}_"))
+        first = whole or next((own[name] for name in sorted(own)), None)
+        if place.name in outputs or not (visits or len(own) > 1):
+            found |= {place.name: first} if first else {}
+        else:
+            found |= ({name: whole for name in visits} if whole else {}) | own
     return found
 
 
@@ -196,7 +211,7 @@ def _labels_of(labels: Path, task: Task, outputs: Sequence[str]) -> dict[str, Pa
     if labels.is_file() and task.output != "segmentation":
         numbers: dict[str, Path | float] = dict(_from_table(labels, task, outputs))
     elif labels.is_dir():
-        files = _label_files(labels, _LABEL_NAMES[task.output])
+        files = _label_files(labels, _LABEL_NAMES[task.output], outputs)
         if task.output == "segmentation":
             return dict(_some(files, labels, task))
         numbers = {name: _read_number(path) for name, path in files.items()}
@@ -269,7 +284,7 @@ def _participants(labels: Path) -> dict[str, dict[str, str]]:
 def _score_case(
     config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]]
 ) -> ScoredCase:
-    groups = dict(find_row(known, name) or {})
+    groups = dict(find_row(known, name) or find_row(known, _SESSION.sub("", name)) or {})
     output = config.predictions / f"{name}{SUFFIXES[task.output]}"
     try:
         if isinstance(label, Path):
