@@ -139,7 +139,7 @@ class Reason(StrEnum):
     NOT_AXIAL = ("not_axial", _F, "slices are not axial", "only axial 20201 slices can be fused")
     OBLIQUE = ("oblique", _F, "the affine is tilted by more than 1 degree", "resample to an axial grid")
     IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "implausible spacing, matrix or position",
-        "check that it is a neck-to-knee Dixon scan")
+        "check that it is the expected kind of scan, and its header")
     MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header has no orientation", "convert again with dcm2niix")
     SEVERAL_VOLUMES = ("several_volumes", _F, "a NIfTI file of a head holds more than one volume",
         "take out the one that is meant, for example the b = 1000 image of a diffusion series")

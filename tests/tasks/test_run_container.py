@@ -228,14 +228,11 @@ def test_an_image_that_cannot_be_read_is_a_fault_of_its_case(tmp_path: Path) -> 
 
 
 def test_cases_of_one_name_in_two_data_sets_are_refused(tmp_path: Path) -> None:
+    data, image = tmp_path / "data", script(tmp_path, "out.write_text('0.5')")
+    data.mkdir()
     for dataset in ("a", "b"):
         write_case(tmp_path / dataset, "sub_01", ("flair", "adc", "dwi_b1000", "swi"))
-        (tmp_path / "data").mkdir(exist_ok=True)
-        (tmp_path / dataset / "preprocessed").rename(tmp_path / "data" / dataset)
+        (tmp_path / dataset / "preprocessed").rename(data / dataset)
+    config = ContainerConfig(image=image, data=data, task=INFARCT, out=tmp_path / "out")
     with pytest.raises(UsageError, match=r"two cases would be written as 'sub_01_ses_1'.*one data set at a time"):
-        run_container(
-            ContainerConfig(
-                image=script(tmp_path, "out.write_text('0.5')"), data=tmp_path / "data", task=INFARCT,
-                out=tmp_path / "out",
-            )  # fmt: skip
-        )
+        run_container(config)

@@ -202,7 +202,7 @@ def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()
         if place.name in outputs or not (visits or len(own) > 1):
             found |= {place.name: first} if first else {}
         else:
-            found |= ({name: whole for name in visits} if whole else {}) | own
+            found |= (dict.fromkeys(visits, whole) if whole else {}) | own
     return found
 
 
