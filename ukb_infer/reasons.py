@@ -141,6 +141,8 @@ class Reason(StrEnum):
     IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "implausible spacing, matrix or position",
         "check that it is the expected kind of scan, and its header")
     MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header has no orientation", "convert again with dcm2niix")
+    NOT_LABELS = ("not_labels", _F, "a mask holds fractions, or other numbers than the labels of the task",
+        "save whole numbers, 1 for the first label")
     SEVERAL_VOLUMES = ("several_volumes", _F, "a NIfTI file of a head holds more than one volume",
         "take out the one that is meant, for example the b = 1000 image of a diffusion series")
     UNREADABLE_NIFTI = ("unreadable_nifti", _F, "a NIfTI file cannot be read", "convert again with dcm2niix")

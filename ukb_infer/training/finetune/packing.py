@@ -290,9 +290,10 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
         native = read_volume(case.label, labels=True)
         mask = preprocess_labels(native, grid)
         mask[mask > labels] = 0
+        volumes_ml = native.label_volumes_ml(labels)
     except ScanError as error:
         return error.reason
-    return ReadCase(image, mask, native.label_volumes_ml(labels))
+    return ReadCase(image, mask, volumes_ml)
 
 
 def read_in_order(cases: Sequence[Case], read: VolumeInput, labels: int = 0) -> Iterator[ReadCase | Reason]:
