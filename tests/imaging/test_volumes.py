@@ -282,3 +282,15 @@ def test_noise_around_a_head_is_outside_its_mask() -> None:
     noisy = np.hypot(head + rng.normal(0, 6, head.shape), rng.normal(0, 6, head.shape)).astype(np.float32)
     found, truth = head_mask(noisy), head > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_does_not_move_the_border_of_a_stripped_head(seed: int) -> None:
+    """Where its voxels meet those of the box, the last digit of an affine decided what is head."""
+    turn = np.eye(4)
+    turn[1:3, 1:3] = np.array([[4.0, -3.0], [3.0, 4.0]]) / 5
+    head, affine = make_head(), turn @ affine_of()
+    rounded = affine * (1 + 1e-14 * np.random.default_rng(seed).standard_normal((4, 4)))
+    one, other = (preprocess([Volume(head, a)], SETTINGS)[0] for a in (affine, rounded))
+    assert np.array_equal(one != 0, other != 0)
+    assert np.allclose(one, other, atol=1e-4)  # scores of about 1, from float32 values

@@ -30,6 +30,8 @@ _COARSE_MM = 4.0
 _GZIP_LEVEL = 4
 #: A border whose median is below this part of the volume's bright voxels is background.
 _DARK_BORDER = 0.3
+#: Below this part of the bright voxels a value is what rounding leaves of a neighbour with weight 0, not the head.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +179,8 @@ def head_mask(data: Float32, threshold: float | None = None) -> NDArray[np.bool_
 def noise_threshold(data: Float32) -> float:
     """A value above the noise around the head.
 
-    It is 0 for volumes whose border is 0 (stripped, or masked by the scanner), twice the border's median for others,
-    and below all values where the head fills the volume.
+    It is next to 0 for volumes whose border is 0 (stripped, or masked by the scanner), twice the border's median for
+    others, and below all values where the head fills the volume.
 
     Args:
         data: (X, Y, Z) of the whole field of view.
@@ -187,7 +189,7 @@ def noise_threshold(data: Float32) -> float:
     noise, bright = float(np.median(np.concatenate(faces))), float(np.percentile(data, 98))
     if noise >= _DARK_BORDER * bright:
         return float(data.min()) - 1.0
-    return max(0.0, min(2.0 * noise, 0.25 * bright))
+    return max(0.0, _ROUNDING * bright, min(2.0 * noise, 0.25 * bright))
 
 
 @dataclass(frozen=True)
