@@ -139,8 +139,10 @@ class Reason(StrEnum):
     NOT_AXIAL = ("not_axial", _F, "slices are not axial", "only axial 20201 slices can be fused")
     OBLIQUE = ("oblique", _F, "the affine is tilted by more than 1 degree", "resample to an axial grid")
     IMPLAUSIBLE_GEOMETRY = ("implausible_geometry", _F, "implausible spacing, matrix or position",
-        "check that it is a neck-to-knee Dixon scan")
+        "check that it is the expected kind of scan, and its header")
     MISSING_AFFINE = ("missing_affine", _F, "the NIfTI header has no orientation", "convert again with dcm2niix")
+    NOT_LABELS = ("not_labels", _F, "a mask holds fractions, or other numbers than the labels of the task",
+        "save whole numbers, 1 for the first label")
     SEVERAL_VOLUMES = ("several_volumes", _F, "a NIfTI file of a head holds more than one volume",
         "take out the one that is meant, for example the b = 1000 image of a diffusion series")
     UNREADABLE_NIFTI = ("unreadable_nifti", _F, "a NIfTI file cannot be read", "convert again with dcm2niix")
@@ -174,9 +176,8 @@ class Reason(StrEnum):
         "none needed where little is cut")
     NOT_ALIGNED = ("not_aligned", _G, "a contrast lies elsewhere than the others of its session",
         "register the contrasts of the session, or check the file's affine")
-    MASK_UNUSABLE = ("mask_unusable", _F,
-        "an outline to learn from has other values than 0 and the task's labels 1, 2 ..., or lies beside its image",
-        "store whole numbers (1, not 255), in the space of the images")
+    MASK_ELSEWHERE = ("mask_elsewhere", _F, "an outline to learn from lies outside its image",
+        "save it in the space of the images")
     PARTICIPANTS_MISSING = ("participants_missing", _G,
         "the data set has no participants.tsv, or none of its rows is the participant's",
         "add it, if age, sex or site are wanted")

@@ -166,14 +166,16 @@ def test_without_intervals_the_tasks_are_redrawn(tmp_path: Path) -> None:
     [
         ("team,task1_auroc\na,.5\n", r"tasks \[1\].*\[1, 2, 3\]"),
         ("team,task1_aurok,task2_dice,task3_r\na,1,1,1\n", "did you mean auroc"),
-        ("team,task1_auroc,task2_dice,task3_r\na,good,1,1\n", "line 2, column task1_auroc"),
-        ("team,task1_auroc,task2_dice,task3_r\na,0,5,0,5,0,5\n", "line 2 has more cells .* decimal commas"),
+        ("team,task1_auroc,task2_dice,task3_r\na,good,1,1\n", "row 2, column task1_auroc"),
+        ("team,task1_auroc,task2_dice,task3_r\na,0,5,0,5,0,5\n", "row 2 has more cells .* decimal commas"),
         ("team;task1_auroc;task2_dice;task3_r\na;1;1;1\n", "comma-separated"),
-        ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n ,1,1,1\n", "line 3 names no team"),
-        ("task1_auroc,task2_dice,task3_r,team\n1,1,1,a\n1\n", "line 3 names no team"),
+        ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n ,1,1,1\n", "row 3 has no team"),
+        ("task1_auroc,task2_dice,task3_r,team\n1,1,1,a\n1\n", "row 3 has no team"),
         ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n a ,1,1,1\n", "listed twice"),
         ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\na,1,1,1\n", "listed twice"),
         ("name,task1_auroc\na,1\n", "column team"),
+        ("task1_auroc,task2_dice,task3_r,team\n1,1,1,a\n.5,.5\n", "row 3 has no team"),
+        ("team,task1_auroc,task1_auroc,task2_dice,task3_r\na,1,.5,1,1\n", "task1_auroc is there twice"),
         ("team,task1_auroc,task2_dice,task3_r\nbaseline_x,1,1,1\n", "no team"),
     ],
 )
@@ -183,3 +185,14 @@ def test_errors_say_what_to_change(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(UsageError, match=said):
         run_rank(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_spreadsheet_adds_changes_nothing(tmp_path: Path) -> None:
+    plain = "track,team,task1_auroc,task2_dice,task3_r\nm,a,.9,.2,.5\nm,b,.8,.3,.4\n"
+    saved = "\ufefftrack, team,task1_auroc,task2_dice,task3_r\nm,a,.9,.2,.5\n,,,,\nm,b ,.8,.3,.4\n,,,,\n,,,,\n"
+    tables = []
+    for name, text in (("plain", plain), ("saved", saved)):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+        run_rank(tmp_path / f"{name}.csv", tmp_path / name)
+        tables.append((tmp_path / name / "ranking.csv").read_text())
+    assert tables[0] == tables[1]

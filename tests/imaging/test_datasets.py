@@ -144,6 +144,9 @@ def test_the_table_is_read_as_written(tmp_path: Path) -> None:
     write_images(rows, tmp_path / "out" / "images.csv")
     assert read_images(tmp_path / "out") == read_images(tmp_path / "out" / "images.csv") == rows
     assert keys(read_images(tmp_path / "data")) == keys(rows)
+    table = tmp_path / "out" / "images.csv"
+    table.write_text(table.read_text(), encoding="utf-8-sig")  # as a spreadsheet saves it
+    assert read_images(table) == rows
     (tmp_path / "wrong.csv").write_text("scan,path\n1,2\n")
     with pytest.raises(UsageError, match="ukb-infer dataset"):
         read_images(tmp_path / "wrong.csv")

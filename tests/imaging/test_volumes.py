@@ -158,6 +158,17 @@ def test_a_tilted_volume_is_read_and_flagged(tmp_path: Path) -> None:
 def test_an_empty_mask_is_read_as_labels(tmp_path: Path) -> None:
     path = save(tmp_path / "seg.nii.gz", np.zeros(SHAPE, np.uint8))
     assert not read_volume(path, labels=True).data.any()
+    assert read_volume(path, labels=True).label_volumes_ml(1) == [0.0]
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 255.0])
+def test_a_mask_of_other_numbers_than_labels_is_refused(value: float, tmp_path: Path) -> None:
+    """It would be taken for an empty one."""
+    data = np.zeros(SHAPE, np.float32)
+    data[2:4, 2:4, 2:4] = value
+    with pytest.raises(ScanError) as caught:
+        read_volume(save(tmp_path / "seg.nii.gz", data), labels=True).label_volumes_ml(1)
+    assert caught.value.reason is Reason.NOT_LABELS
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,8 @@ def test_outlines_that_are_none_are_left_out_with_a_reason(tmp_path: Path) -> No
     change(4, lambda mask: mask, shift_mm=500.0)
     change(6, lambda mask: mask[:-1])  # of another shape in the same space: used
     manifest, said = adapt(write_task(tmp_path, "segmentation", "ml"), data, tmp_path / "module", steps=1)
-    assert "3 cases cannot be used: mask_unusable" in said
+    assert "2 cases cannot be used: not_labels" in said
+    assert "1 cases cannot be used: mask_elsewhere" in said
     assert manifest.training["cases"] == 7
 
 

@@ -107,6 +107,27 @@ def test_of_several_weights_those_that_use_most_images_are_taken(tmp_path: Path,
     assert find_weights(stroke, Path("x.txt"), tmp_path).name == "fomo25-infarct"
 
 
+@pytest.mark.parametrize(("flag", "suite"), [("--dwi_b1000", "fomo25"), ("--dwi", "fomo26")])
+@pytest.mark.parametrize(("task", "suffix"), [("infarct", ".txt"), ("meningioma", ".nii.gz")])
+def test_the_flags_tell_the_challenge(
+    flag: str, suite: str, task: str, suffix: str, weights: Path, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """With modules of both challenges in one folder; that of the other one is damaged, so that taking it fails."""
+    for name in ("fomo25", "fomo26"):
+        shutil.copytree(weights / f"fomo25-{task}", tmp_path / "weights" / f"{name}-{task}")
+        if name != suite:
+            (tmp_path / "weights" / f"{name}-{task}" / "module.json").write_text("{}")
+    monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path / "weights"))
+    output = tmp_path / f"sub{suffix}"
+    given = (
+        case(data, "--flair", "--adc", flag, "--swi")
+        if suite == "fomo26" or task == "infarct"
+        else case(data, "--flair", flag, "--swi")
+    )
+    assert main([*given, "--output", str(output)], tmp_path) == 0
+    assert output.is_file()
+
+
 def test_flags_of_two_tasks_need_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path))
     for name in ("fomo26-brain-age", "fomo26-polymicrogyria"):
@@ -140,7 +161,9 @@ def test_a_pretrained_encoder_gives_embeddings(data: Path, tmp_path: Path, monke
     assert main([*case(data, "--input"), "--output", str(tmp_path / "x.txt")], tmp_path) == 2
 
 
-@pytest.mark.parametrize("problem", ["truncated", "missing file", "missing contrast", "no weights", "no images"])
+@pytest.mark.parametrize(
+    "problem", ["truncated", "missing file", "missing contrast", "no weights", "no images", "a flag"]
+)
 def test_a_case_that_cannot_be_used_leaves_no_output(
     problem: str, weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -156,6 +179,8 @@ def test_a_case_that_cannot_be_used_leaves_no_output(
         arguments = case(data, "--flair", "--adc")
     elif problem == "no weights":
         monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path))
+    elif problem == "a flag":
+        arguments = [*arguments, "--t3", arguments[1]]
     else:
         arguments = []
     output = tmp_path / "sub.txt"

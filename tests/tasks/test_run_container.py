@@ -210,3 +210,29 @@ def test_an_engine_that_fails_is_not_blamed_on_the_image(tmp_path: Path, monkeyp
 def test_a_task_without_flags_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no container contract"):
         run_container(ContainerConfig(image="sh", data=tmp_path, task="body-vat", out=tmp_path))
+
+
+def test_an_image_that_cannot_be_read_is_a_fault_of_its_case(tmp_path: Path) -> None:
+    for name in ("sub_01", "sub_02"):
+        write_case(tmp_path / "data", name, ("flair", "adc", "dwi_b1000", "swi"))
+    image = tmp_path / "data" / "preprocessed" / "sub_01" / "ses_1" / "adc.nii.gz"
+    image.unlink()
+    image.symlink_to("moved_away.nii.gz")
+    report = run_container(
+        ContainerConfig(
+            image=script(tmp_path, "out.write_text('0.5')"), data=tmp_path / "data", task=INFARCT, out=tmp_path / "out"
+        )
+    )
+    assert [run.fault for run in report.cases] == [Fault.NO_INPUT, None]
+    assert "adc.nii.gz" in report.cases[0].message
+
+
+def test_cases_of_one_name_in_two_data_sets_are_refused(tmp_path: Path) -> None:
+    data, image = tmp_path / "data", script(tmp_path, "out.write_text('0.5')")
+    data.mkdir()
+    for dataset in ("a", "b"):
+        write_case(tmp_path / dataset, "sub_01", ("flair", "adc", "dwi_b1000", "swi"))
+        (tmp_path / dataset / "preprocessed").rename(data / dataset)
+    config = ContainerConfig(image=image, data=data, task=INFARCT, out=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"two cases would be written as 'sub_01_ses_1'.*one data set at a time"):
+        run_container(config)

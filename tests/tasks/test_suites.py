@@ -187,24 +187,6 @@ def test_bodies_are_scored_from_a_table_too(tmp_path: Path, keys: str, name: str
     assert values(report)["mae"] == pytest.approx((23 * 0.5 + 100) / 24)
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_outputs_of_sessions_are_scored_by_the_labels_of_their_sessions(tmp_path: Path, own: bool) -> None:
-    labelled(tmp_path, CLASSES, "ses_1" if own else "")
-    pred = outputs(tmp_path / "pred", PROBABILITIES)
-    write_participants(tmp_path, {name: {"sex": "FM"[k % 2]} for k, name in enumerate(NAMES)})
-    (pred / f"{NAMES[0]}.txt").rename(pred / f"{NAMES[0]}_ses_1.txt")
-    (pred / f"{NAMES[0]}_ses_2.txt").write_text("0.9\n")
-    if own:
-        write_label(tmp_path / "labels" / NAMES[0] / "ses_2", 0.0)
-    report = score(tmp_path)
-    labels = [*CLASSES, False if own else CLASSES[0]]
-    assert values(report)["auroc"] == pytest.approx(roc_auc_score(labels, [*PROBABILITIES, 0.9]))
-    assert (report.scores[0].count, report.scores[0].missing, report.unlabelled) == (25, 0, ())
-    assert [c.groups["sex"] for c in report.cases if c.participant == NAMES[0]] == ["F", "F"]
-    (pred / f"{NAMES[0]}_ses_2.txt").unlink()
-    assert score(tmp_path).scores[0].missing == int(own)
-
-
 def test_outputs_without_a_label_are_named(tmp_path: Path) -> None:
     labelled(tmp_path, CLASSES)
     (outputs(tmp_path / "pred", PROBABILITIES) / "sub_99.txt").write_text("1")
@@ -227,3 +209,28 @@ def test_errors_say_what_to_change(tmp_path: Path, settings: dict, said: str) ->
     outputs(tmp_path / "pred", PROBABILITIES)
     with pytest.raises(UsageError, match=said):
         score(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("place", ["of each session", "of the participant"])
+def test_sessions_are_scored_by_themselves(tmp_path: Path, place: str) -> None:
+    labelled(tmp_path, CLASSES, "ses_1" if place == "of each session" else "")
+    if place == "of each session":
+        write_label(tmp_path / "labels" / NAMES[0] / "ses_2", 0.0)
+    write_participants(tmp_path, {name: {"sex": "FM"[k % 2]} for k, name in enumerate(NAMES)})
+    pred = outputs(tmp_path / "pred", PROBABILITIES)
+    (pred / f"{NAMES[0]}.txt").rename(pred / f"{NAMES[0]}_ses_1.txt")
+    (pred / f"{NAMES[0]}_ses_2.txt").write_text("0.25\n")
+    report = score(tmp_path)
+    classes = [*CLASSES, CLASSES[0] and place == "of the participant"]
+    assert values(report)["auroc"] == pytest.approx(roc_auc_score(classes, [*PROBABILITIES, 0.25]))
+    assert (report.scores[0].count, report.scores[0].missing, report.unlabelled) == (25, 0, ())
+    assert [c.groups for c in report.cases if c.name.startswith(NAMES[0])] == [{"sex": "F"}] * 2
+
+
+def test_a_session_without_output_is_missing(tmp_path: Path) -> None:
+    labelled(tmp_path, CLASSES, "ses_1")
+    write_label(tmp_path / "labels" / NAMES[0] / "ses_2", 0.0)
+    outputs(tmp_path / "pred", PROBABILITIES)
+    (tmp_path / "pred" / f"{NAMES[0]}.txt").rename(tmp_path / "pred" / f"{NAMES[0]}_ses_2.txt")
+    (row,) = [c for c in score(tmp_path).cases if c.fault]
+    assert (row.name, row.fault) == (f"{NAMES[0]}_ses_1", "no_output")

@@ -199,7 +199,7 @@ def test_modules_of_heads_are_calibrated_again(head: str, tmp_path: Path) -> Non
         assert label.max() > 0
         image = nib.load(paths[0])
         nib.save(nib.Nifti1Image(np.full(image.shape, 255, np.uint8), image.affine), paths[0])
-        with pytest.raises(RunError, match="values from 255 to 255, expected whole labels from 0 to 1"):
+        with pytest.raises(RunError, match="numbers up to 255, expected 1 to 1"):
             run_recalibrate(RecalibrateConfig(run=tmp_path / "again", module=module, labels=labels), str)
     else:
         label = pd.read_csv(labels, sep="\t")["lump"].to_numpy()

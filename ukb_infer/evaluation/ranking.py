@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,25 +120,20 @@ def read_leaderboard(path: Path) -> Leaderboard:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, restval="")
-            numbered = [(reader.line_num, row) for row in reader]
-            columns = list(reader.fieldnames or ())
+            columns = [name.strip() for name in next(csv.reader(handle), [])]
+            rows = list(csv.DictReader(handle, columns, restval=""))
     except (OSError, UnicodeError, csv.Error) as error:
         words = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path}: cannot be read as CSV table ({words})", field="table") from error
-    numbered = [(line, row) for line, row in numbered if any(row.values())]  # spreadsheets end in rows of commas
-    if "team" not in columns or not numbered:
+    if "team" not in columns or not rows:
         raise UsageError(
             f"{path}: expected comma-separated columns with the column team, and a row per team", field="table"
         )
     metrics = _metrics_of(path, columns)
-    listed = [_team_of(path, line, row) for line, row in numbered]
-    twice = next((name for name in listed if listed.count(name) > 1), None)
-    if twice:
-        raise UsageError(f"{path}: team {twice[1]!r} is listed twice in one track; keep one row", field="table")
-    ranked = [k for k, (_, team) in enumerate(listed) if not team.startswith(BASELINE)]
+    listed = _teams_of(path, rows)
+    ranked = [k for k, (_, team) in listed.items() if not team.startswith(BASELINE)]
     ends = [
-        np.array([[_number(path, *numbered[k], m.column + end) for m in metrics] for k in ranked]).reshape(
+        np.array([[_number(path, rows[k], k, m.column + end) for m in metrics] for k in ranked]).reshape(
             -1, len(metrics)
         )
         for end in ("", "_lower", "_upper")
@@ -145,8 +141,26 @@ def read_leaderboard(path: Path) -> Leaderboard:
     return Leaderboard(
         track=tuple(listed[k][0] for k in ranked), team=tuple(listed[k][1] for k in ranked), metrics=metrics,
         values=ends[0], sd=(ends[2] - ends[1]) / (2.0 * _HALF_95),
-        baselines=tuple(team for _, team in listed if team.startswith(BASELINE)),
+        baselines=tuple(team for _, team in listed.values() if team.startswith(BASELINE)),
     )  # fmt: skip
+
+
+def _teams_of(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[int, tuple[str, str]]:
+    """Track and team by place in the table; rows of empty cells, as spreadsheets leave them, are skipped."""
+    filled = [k for k, row in enumerate(rows) if any(row.values())]
+    longer = next((k for k in filled if None in rows[k]), None)
+    if longer is not None:
+        raise UsageError(
+            f"{path}: row {longer + 2} has more cells than the header; decimal commas must be points", field="table"
+        )
+    listed = {k: (rows[k].get("track", "").strip(), rows[k]["team"].strip()) for k in filled}
+    nameless = next((k for k, (_, team) in listed.items() if not team), None)
+    if nameless is not None:
+        raise UsageError(f"{path}: row {nameless + 2} has no team; name it, or take the row out", field="table")
+    twice = next((name for name, count in Counter(listed.values()).items() if count > 1), None)
+    if twice:
+        raise UsageError(f"{path}: team {twice[1]!r} is listed twice in one track; keep one row", field="table")
+    return listed
 
 
 def _metrics_of(path: Path, columns: Sequence[str]) -> tuple[RankedMetric, ...]:
@@ -160,23 +174,14 @@ def _metrics_of(path: Path, columns: Sequence[str]) -> tuple[RankedMetric, ...]:
             near = suggest(match["metric"], LARGER_IS_BETTER)
             raise UsageError(f"{path}: column {column}: unknown metric{near} (known: {known})", field="table")
         found.append(RankedMetric(task=int(match["task"]), metric=match["metric"]))
+    twice = next((m.column for m in found if found.count(m) > 1), None)
+    if twice:
+        raise UsageError(f"{path}: column {twice} is there twice; keep one", field="table")
     return tuple(found)
 
 
-def _team_of(path: Path, line: int, row: Mapping[str | None, Any]) -> tuple[str, str]:
-    """Track and team of a row; refuses one that is longer than the header, or names no team."""
-    if None in row:
-        raise UsageError(
-            f"{path}: line {line} has more cells than the header; decimal commas must be points", field="table"
-        )
-    team = row["team"].strip()
-    if not team:
-        raise UsageError(f"{path}: line {line} names no team", field="table")
-    return row.get("track", "").strip(), team
-
-
-def _number(path: Path, line: int, row: Mapping[str | None, Any], column: str) -> float:
-    text = row.get(column, "").strip()
+def _number(path: Path, row: Mapping[str, str | None], place: int, column: str) -> float:
+    text = (row.get(column) or "").strip()
     if text.lower() in _MISSING:
         return np.nan
     try:
@@ -184,7 +189,7 @@ def _number(path: Path, line: int, row: Mapping[str | None, Any], column: str) -
     except ValueError:
         value = np.inf
     if not np.isfinite(value):
-        raise UsageError(f"{path}: line {line}, column {column}: got {text!r}, expected a number", field="table")
+        raise UsageError(f"{path}: row {place + 2}, column {column}: got {text!r}, expected a number", field="table")
     return value
 
 

@@ -28,7 +28,7 @@ MAX_TILT_DEGREES = 1.0
 MAX_POSITION_MM = 5000.0
 #: Largest size of all water and fat voxels of a scan in memory; a full UK Biobank scan has 52 MB.
 MAX_SCAN_BYTES = 256 * 1024**2
-_CHECK = "check that it is a neck-to-knee Dixon scan"
+_CHECK = Reason.IMPLAUSIBLE_GEOMETRY.advice
 #: Most slices accepted in one series; UK Biobank's longest has 72.
 MAX_SLICES = 1024
 

@@ -132,13 +132,22 @@ def named_cases(data: Path, inputs: Sequence[Sequence[str]]) -> dict[str, Case]:
     Args:
         data: folder, see :func:`ukb_infer.imaging.datasets.cases.read_cases`.
         inputs: modalities of every channel.
+
+    Raises:
+        UsageError: no cases, or two of one name, as from two data sets.
     """
     cases = read_cases(data, inputs)
     visits = Counter(case.participant for case in cases)
-    return {
-        case.participant if visits[case.participant] == 1 else f"{case.participant}_{case.session}": case
-        for case in cases
-    }
+    named: dict[str, Case] = {}
+    for case in cases:
+        name = case.participant if visits[case.participant] == 1 else f"{case.participant}_{case.session}"
+        if name in named:
+            places = " and ".join(str(next(iter(each.images.values())).parent) for each in (named[name], case))
+            raise UsageError(
+                f"two cases would be written as {name!r}: {places}; give one data set at a time", field="data"
+            )
+        named[name] = case
+    return named
 
 
 def choose_images(task: Task, images: Mapping[str, Path]) -> dict[str, Path]:
@@ -271,7 +280,11 @@ def _run_case(config: ContainerConfig, engine: Engine, task: Task, name: str, ca
         images = choose_images(task, case.images)
     except OutputError as error:
         return CaseRun(name=name, seconds=0.0, exit_code=None, fault=error.fault, message=str(error))
-    flags = _copy(images, inputs / _SESSION)
+    try:
+        flags = _copy(images, inputs / _SESSION)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        return CaseRun(name=name, seconds=0.0, exit_code=None, fault=Fault.NO_INPUT, message=message)
     _make_writable(outputs, work)
     before, log = _state(inputs), scratch / "log"
     call = engine.call(flags, output, inputs, outputs, f"ukb-infer-{secrets.token_hex(6)}")

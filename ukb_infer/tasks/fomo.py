@@ -40,18 +40,27 @@ def main(arguments: Sequence[str], beside: Path) -> int:
         arguments: of the command line.
         beside: folder of the script, where weights are looked for.
     """
-    given = _parser().parse_args(arguments)
+    given, strange = _parser().parse_known_args(arguments)
     images = {m: getattr(given, m) for m in dict.fromkeys((*_FLAGS.values(), _ANY)) if getattr(given, m) is not None}
     try:
         given.output.unlink(missing_ok=True)  # a case that fails leaves nothing, not even of an earlier run
-        answer(images, given.output, beside, given.task or os.environ.get(TASK, ""))
+        if strange:
+            raise UsageError(f"unknown {' '.join(strange)}; expected {', '.join(_FLAGS)}, --input, --output or --task")
+        answer(images, given.output, beside, given.task or os.environ.get(TASK, ""), _flags_of(arguments))
     except (UkbInferError, OSError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
-def answer(images: Mapping[str, Path], output: Path, beside: Path, task: str = "") -> None:
+def _flags_of(arguments: Sequence[str]) -> frozenset[str]:
+    """Flags of the images given, as they were written."""
+    return frozenset(word.split("=", 1)[0] for word in arguments) & frozenset(_FLAGS)
+
+
+def answer(
+    images: Mapping[str, Path], output: Path, beside: Path, task: str = "", flags: frozenset[str] = frozenset()
+) -> None:
     """Apply the weights found to one case and write the output, whole or not at all.
 
     Args:
@@ -59,6 +68,7 @@ def answer(images: Mapping[str, Path], output: Path, beside: Path, task: str = "
         output: ``.txt``, ``.nii.gz`` or ``.npy``.
         beside: folder of the script.
         task: name in the registry; "" to tell it from the images and weights.
+        flags: see :func:`find_weights`.
 
     Raises:
         UkbInferError: no weights, or a case that cannot be used.
@@ -70,7 +80,7 @@ def answer(images: Mapping[str, Path], output: Path, beside: Path, task: str = "
         raise UsageError(f"{missing} does not exist")
     if not output.parent.is_dir():
         raise UsageError(f"the folder of {output} does not exist")
-    folder = find_weights(images, output, beside, task)
+    folder = find_weights(images, output, beside, task, flags)
     if not (folder / MANIFEST_NAME).is_file():
         return _embed(folder, images, output)
     from ukb_infer.modules import load_module
@@ -82,7 +92,9 @@ def answer(images: Mapping[str, Path], output: Path, beside: Path, task: str = "
     return None
 
 
-def find_weights(images: Mapping[str, Path], output: Path, beside: Path, task: str = "") -> Path:
+def find_weights(
+    images: Mapping[str, Path], output: Path, beside: Path, task: str = "", flags: frozenset[str] = frozenset()
+) -> Path:
     """Folder of the weights: that of the environment variable, beside the script, or shipped with the package.
 
     Args:
@@ -90,6 +102,7 @@ def find_weights(images: Mapping[str, Path], output: Path, beside: Path, task: s
         output: its suffix says what is wanted.
         beside: folder of the script.
         task: name in the registry, or "".
+        flags: of the images, which tell FOMO25's tasks from FOMO26's (``--dwi_b1000``, ``--dwi``).
 
     Raises:
         UsageError: none, or several fit.
@@ -105,12 +118,18 @@ def find_weights(images: Mapping[str, Path], output: Path, beside: Path, task: s
             return place
         there = {name: count for name, count in used.items() if (place / name).is_dir()}
         fitting = [name for name, count in there.items() if count == max(there.values())]
+        fitting = [name for name in fitting if flags <= _options(name)] or fitting
         if len(fitting) > 1:
             raise UsageError(f"several weights fit these images ({', '.join(fitting)}); give --task or set {TASK}")
         if fitting:
             return place / fitting[0]
     where = " or ".join(str(place) for place in places)
     raise UsageError(f"no weights for {', '.join(used) or output.name} in {where}; set {WEIGHTS} to a module's folder")
+
+
+def _options(task: str) -> set[str]:
+    """Flags of a task's images; none for the encoder."""
+    return set(dict(TASKS[task].flags).values()) if task in TASKS else set()
 
 
 def _embed(folder: Path, images: Mapping[str, Path], output: Path) -> None:

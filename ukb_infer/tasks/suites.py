@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ WORST = {"auroc": 0.0, "dice": 0.0, "nsd": 0.0, "mae": 100.0, "r": -100.0}
 _WORST_ERROR = WORST["mae"]
 #: Outputs named by participant, or participant and session.
 _VISIT = re.compile(r"(\d+)(?:_ses-(\d+))?")
+_SESSION = re.compile(r"_ses[-_]?[^_]*$")
 _LABEL_NAMES = {"segmentation": ("seg.nii.gz", "seg.nii"), "class": ("label.txt",), "regression": ("label.txt",)}
 
 
@@ -76,7 +76,6 @@ class ScoredCase:
 
     Attributes:
         name: participant or scan, as the output is named.
-        participant: whose it is; those of one are drawn together by the bootstrap.
         fault: why the output does not count; "" if it does.
         label: number; NaN for a segmentation.
         estimate: number, NaN without.
@@ -85,7 +84,6 @@ class ScoredCase:
     """
 
     name: str
-    participant: str
     fault: str = ""
     label: float = np.nan
     estimate: float = np.nan
@@ -133,8 +131,7 @@ def run_score(config: ScoreConfig) -> ScoreReport:
     outputs = sorted(p.name.removesuffix(suffix) for p in config.predictions.glob(f"*{suffix}"))
     labels = _labels_of(config.labels, task, outputs)
     known = _participants(config.labels)
-    people = [folder.name for folder in _people(config.labels)] if config.labels.is_dir() else []
-    cases = [_score_case(config, task, name, label, known, _owner(name, people)) for name, label in labels.items()]
+    cases = [_score_case(config, task, name, label, known) for name, label in labels.items()]
     scores, groups = _scores(config, task, cases)
     texts = {"scores.csv": scores_csv(scores), "cases.csv": _cases_csv(cases)}
     if groups:
@@ -183,35 +180,30 @@ def _kind_of(labels: Path) -> str:
     return "class" if values <= {0.0, 1.0} else "regression"
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir())
-
-
-def _people(labels: Path) -> list[Path]:
-    """Folders of the participants with labels."""
-    return _folders(labels / LABELS_FOLDER if (labels / LABELS_FOLDER).is_dir() else labels)
-
-
 def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, Path]:
-    """Label of each participant, also in the folder of its first session; of each session where outputs name them."""
-    people, found = _people(folder), dict[str, Path]()
-    owner = {output: _owner(output, [p.name for p in people]) for output in outputs}
-    for person in people:
-        places = [person, *_folders(person)]
-        files = {p: p / name for p in places for name in reversed(names) if (p / name).is_file()}
-        visits = [output for output in outputs if owner[output] == person.name != output]
-        if visits and person.name not in owner:
-            found |= {output: files[person] for output in visits if person in files}
-            found |= {f"{person.name}_{place.name}": file for place, file in files.items() if place != person}
-        elif files:
-            found[person.name] = next(iter(files.values()))
+    """Label by name of the output: the participant's, with the session where several are labelled or returned.
+
+    A label of the participant holds for every session that is returned.
+
+    Args:
+        folder: with ``labels``, or that folder.
+        names: of the files, the first that exists is taken.
+        outputs: names of the outputs, without suffix.
+    """
+    root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
+    found: dict[str, Path] = {}
+    participants = sorted(p for p in root.iterdir() if p.is_dir())
+    returned = set(outputs) - {p.name for p in participants}
+    for place in participants:
+        whole = next((place / name for name in names if (place / name).is_file()), None)
+        own = {f"{place.name}_{f.parent.name}": f for name in reversed(names) for f in sorted(place.glob(f"*/{name}"))}
+        visits = sorted(name for name in returned if name.startswith(f"{place.name}_"))
+        first = whole or next((own[name] for name in sorted(own)), None)
+        if place.name in outputs or not (visits or len(own) > 1):
+            found |= {place.name: first} if first else {}
+        else:
+            found |= (dict.fromkeys(visits, whole) if whole else {}) | own
     return found
-
-
-def _owner(output: str, people: Sequence[str]) -> str:
-    """Participant of an output, which may be named by a session too; the output's own name if there is none."""
-    own = [person for person in people if output == person or output.startswith(f"{person}_")]
-    return max(own, key=len, default=output)
 
 
 def _labels_of(labels: Path, task: Task, outputs: Sequence[str]) -> dict[str, Path | float]:
@@ -290,20 +282,21 @@ def _participants(labels: Path) -> dict[str, dict[str, str]]:
 
 
 def _score_case(
-    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]],
-    participant: str,
-) -> ScoredCase:  # fmt: skip
-    about: dict[str, Any] = {"participant": participant, "groups": dict(find_row(known, participant) or {})}
+    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]]
+) -> ScoredCase:
+    groups = dict(find_row(known, name) or find_row(known, _SESSION.sub("", name)) or {})
     output = config.predictions / f"{name}{SUFFIXES[task.output]}"
     try:
         if isinstance(label, Path):
             values = _overlap(output, label, task, config.both_empty)
-            return ScoredCase(name=name, values=values, **about)
-        return ScoredCase(name=name, label=label, estimate=read_value(output, task), **about)
+            return ScoredCase(name=name, values=values, groups=groups)
+        return ScoredCase(name=name, label=label, estimate=read_value(output, task), groups=groups)
     except OutputError as error:
         if isinstance(label, Path):
-            return ScoredCase(name=name, fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), **about)
-        return ScoredCase(name=name, fault=error.fault.value, label=label, **about)
+            return ScoredCase(
+                name=name, fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), groups=groups
+            )
+        return ScoredCase(name=name, fault=error.fault.value, label=label, groups=groups)
 
 
 def _overlap(output: Path, label: Path, task: Task, both_empty: float) -> dict[str, float]:
@@ -341,9 +334,7 @@ def worst_estimates(label: Float64, estimate: Float64, output: str) -> Float64:
 
 
 def _scores(config: ScoreConfig, task: Task, cases: Sequence[ScoredCase]) -> tuple[list[Score], list[GroupValue]]:
-    weights = np.concatenate(
-        list(bootstrap_weights(np.array([c.participant for c in cases]), config.replicates, config.seed))
-    )
+    weights = np.concatenate(list(bootstrap_weights(np.array([c.name for c in cases]), config.replicates, config.seed)))
     missing = sum(bool(c.fault) for c in cases)
     label, given = np.array([c.label for c in cases]), np.array([c.estimate for c in cases])
     estimate = given if task.output == "segmentation" else worst_estimates(label, given, task.output)

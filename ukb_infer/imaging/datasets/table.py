@@ -88,7 +88,7 @@ def read_images(path: Path) -> list[ImageRow]:
         expected = "a folder of images, or the table that `ukb-infer dataset` makes"
         raise UsageError(field="data", got=f"{path}, which does not exist", expected=expected)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = set(COLUMNS) - set(reader.fieldnames or ())
             if missing:

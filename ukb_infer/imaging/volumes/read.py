@@ -71,11 +71,13 @@ class Volume:
         """Volumes of the labels 1 to ``count`` of a mask, ml.
 
         Raises:
-            ScanError: ``mask_unusable``, it holds other values.
+            ScanError: ``not_labels``: other numbers, and none of these.
         """
-        if not np.isin(self.data, range(count + 1)).all():
-            found = f"the mask has values from {self.data.min():g} to {self.data.max():g}, expected whole labels"
-            raise ScanError(Reason.MASK_UNUSABLE, f"{found} from 0 to {count}; {Reason.MASK_UNUSABLE.advice}")
+        if self.data.any() and not ((self.data >= 1) & (self.data <= count)).any():
+            raise ScanError(
+                Reason.NOT_LABELS,
+                f"the mask holds numbers up to {self.data.max():g}, expected 1 to {count}; {Reason.NOT_LABELS.advice}",
+            )
         voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
         return [float((self.data == k).sum()) * voxel_ml for k in range(1, count + 1)]
 
@@ -92,8 +94,8 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
 
     Raises:
         ScanError: ``input_missing``, ``unreadable_nifti``, ``several_volumes``, ``unsupported_pixels``,
-            ``missing_affine``, ``implausible_geometry``, ``too_large``, ``non_finite_values``, ``empty_image``, or of
-            the zip.
+            ``missing_affine``, ``implausible_geometry``, ``too_large``, ``non_finite_values``, ``empty_image``,
+            ``not_labels``, or of the zip.
     """
     try:
         if path.suffix.lower() == ".zip":
@@ -186,6 +188,8 @@ def _check_values(data: NDArray[np.float32], label: str, labels: bool) -> None:
         raise ScanError(
             Reason.NON_FINITE_VALUES, f"{label} has NaN, infinite or absurdly large voxels; convert it again"
         )
+    if labels and (low < 0 or not np.array_equal(data, np.rint(data))):
+        raise ScanError(Reason.NOT_LABELS, f"{label} holds fractions or numbers below 0; {Reason.NOT_LABELS.advice}")
     if low == high and not labels:
         raise ScanError(Reason.EMPTY_IMAGE, f"every voxel of {label} is {low:g}; look at it")
 

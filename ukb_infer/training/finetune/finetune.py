@@ -272,13 +272,13 @@ def predict_left_out(
 
 
 def _dice(found: NDArray[Any], wanted: NDArray[Any], labels: int) -> NDArray[np.float64]:
-    """(N, T) Dice on the box; 1 where both are empty."""
-    scores = np.ones((len(found), labels))
+    """(N, T) Dice on the box; 0 where both are empty, as a label too small for its voxels was missed."""
+    scores = np.zeros((len(found), labels))
     for k in range(labels):
         a, b = found == k + 1, wanted == k + 1
         total = a.sum(axis=(1, 2, 3)) + b.sum(axis=(1, 2, 3))
         both = 2.0 * (a & b).sum(axis=(1, 2, 3))
-        scores[:, k] = np.where(total > 0, both / np.maximum(total, 1), 1.0)
+        scores[:, k] = np.where(total > 0, both / np.maximum(total, 1), 0.0)
     return scores
 
 

@@ -299,8 +299,10 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
         native = read_volume(case.label, labels=True)
         volumes_ml = native.label_volumes_ml(labels)
         if not _lies_within(native, grid.native):
-            return Reason.MASK_UNUSABLE
-        return ReadCase(image, preprocess_labels(native, grid), volumes_ml)
+            return Reason.MASK_ELSEWHERE
+        mask = preprocess_labels(native, grid)
+        mask[mask > labels] = 0
+        return ReadCase(image, mask, volumes_ml)
     except ScanError as error:
         return error.reason
 
