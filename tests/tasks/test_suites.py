@@ -234,3 +234,38 @@ def test_a_session_without_output_is_missing(tmp_path: Path) -> None:
     (tmp_path / "pred" / f"{NAMES[0]}.txt").rename(tmp_path / "pred" / f"{NAMES[0]}_ses_2.txt")
     (row,) = [c for c in score(tmp_path).cases if c.fault]
     assert (row.name, row.fault) == (f"{NAMES[0]}_ses_1", "no_output")
+
+
+def test_the_bootstrap_draws_participants_with_all_their_sessions(tmp_path: Path) -> None:
+    """Every output again for a second session: nothing is learned, and no interval may be narrower."""
+    labelled(tmp_path, AGES)
+    pred = outputs(tmp_path / "pred", ESTIMATES)
+    once = score(tmp_path).scores[0].value
+    for name in NAMES:
+        text = (pred / f"{name}.txt").read_text()
+        (pred / f"{name}.txt").rename(pred / f"{name}_ses_1.txt")
+        (pred / f"{name}_ses_2.txt").write_text(text)
+    twice = score(tmp_path).scores[0]
+    assert twice.count == 2 * len(NAMES)
+    found, expected = twice.value, (once.value, once.low, once.high)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
+
+
+def test_a_task_of_ones_own_is_scored_without_a_suite(tmp_path: Path) -> None:
+    task = tmp_path / "sex.toml"
+    text = 'name = "sex"\noutput = "class"\ninputs = ["t1"]\ngroups = ["site"]\n[target]\nname = "sex"\n'
+    task.write_text(text)
+    labelled(tmp_path, CLASSES)
+    outputs(tmp_path / "pred", PROBABILITIES)
+    write_participants(tmp_path, {name: {"site": "ab"[k % 2]} for k, name in enumerate(NAMES)})
+    report = score(tmp_path, suite="", task=str(task))
+    assert values(report)["auroc"] == pytest.approx(roc_auc_score(CLASSES, PROBABILITIES))
+    assert [(s.task, s.metric) for s in report.scores] == [("sex", "auroc"), ("sex", "fairness")]
+    assert score(tmp_path, suite="", task="fomo25-infarct").scores[0].value == report.scores[0].value
+    with pytest.raises(UsageError, match="sex is not of the suite fomo25"):
+        score(tmp_path, task=str(task))
+    with pytest.raises(UsageError, match="expected one of fomo25, fomo26, body, or a task"):
+        score(tmp_path, suite="")
+    task.write_text('metrics = ["dice"]\n' + text)
+    with pytest.raises(UsageError, match="metrics: got 'dice', expected for a class some of auroc"):
+        score(tmp_path, suite="", task=str(task))

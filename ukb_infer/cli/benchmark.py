@@ -58,12 +58,20 @@ def score(
         Path,
         typer.Option(metavar="DIR", help="Labels: labels/<sub>/[ses_1/]{label.txt,seg.nii.gz}; body: also a table."),
     ],
-    suite: Annotated[str, completion.choice("fomo25", "fomo26", "body", help="fomo25, fomo26 or body.")],
     out: Out,
-    task: Annotated[
-        str, typer.Option(metavar="NAME", help="Task [default: the only one of the suite that fits the labels].")
+    suite: Annotated[
+        str, completion.choice("fomo25", "fomo26", "body", help="fomo25, fomo26 or body [default: that of --task].")
     ] = "",
-    replicates: Annotated[int, typer.Option(metavar="N", help="Bootstrap replicates over cases; 0: none.")] = 1000,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK|FILE.toml",
+            help="Task, or your own [default: the only one of the suite that fits the labels].",
+        ),
+    ] = "",
+    replicates: Annotated[
+        int, typer.Option(metavar="N", help="Bootstrap replicates over participants; 0: none.")
+    ] = 1000,
     seed: Seed = 0,
     both_empty: Annotated[
         float, typer.Option(metavar="X", help="Surface Dice of two empty masks: 0 as in FOMO26, or 1.")
@@ -71,8 +79,9 @@ def score(
 ) -> None:
     """Score outputs against labels with the metrics of a suite.
 
-    Writes scores.csv (with 95 % bootstrap intervals over cases), cases.csv and, where participants.tsv lies beside the
-    labels, groups.csv. A missing or unusable output counts as the worst: the wrong class, an error of 100, Dice 0.
+    Writes scores.csv (with 95 % bootstrap intervals over participants), cases.csv and, where participants.tsv lies
+    beside the labels, groups.csv. A missing or unusable output counts as the worst: the wrong class, an error of 100,
+    Dice 0.
 
     Example:
         ukb-infer benchmark score outputs --labels data --suite fomo25 --task fomo25-infarct --out scores

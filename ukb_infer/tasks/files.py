@@ -60,6 +60,9 @@ def read_task(path: Path) -> Task:
         tables = found.target if isinstance(found.target, list) else [found.target]
         targets = [_Target(**table) for table in tables]
         _check_targets(targets, found.output)
+        if unknown := set(found.metrics) - set(_METRICS[found.output]):
+            expected = f"for a {found.output} some of {', '.join(_METRICS[found.output])}"
+            raise UsageError(field="metrics", got=", ".join(sorted(unknown)), expected=expected)
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).replace('`', '')}", field="task") from error
     groups = ((entry,) if isinstance(entry, str) else tuple(entry) for entry in found.inputs)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from ukb_infer.labels import read_labels
 from ukb_infer.labels.ids import plain_eid, plain_scan
 from ukb_infer.records import ScanKey
 from ukb_infer.storage import csv_text, write_texts
+from ukb_infer.tasks.files import find_task
 from ukb_infer.tasks.outputs import SUFFIXES, OutputError, read_grid, read_mask, read_value
-from ukb_infer.tasks.registry import TASKS, get_task
+from ukb_infer.tasks.registry import TASKS
 from ukb_infer.tasks.task import Task
 
 Float64 = NDArray[np.float64]
@@ -33,7 +35,6 @@ WORST = {"auroc": 0.0, "dice": 0.0, "nsd": 0.0, "mae": 100.0, "r": -100.0}
 _WORST_ERROR = WORST["mae"]
 #: Outputs named by participant, or participant and session.
 _VISIT = re.compile(r"(\d+)(?:_ses-(\d+))?")
-_SESSION = re.compile(r"_ses[-_]?[^_]*$")
 _LABEL_NAMES = {"segmentation": ("seg.nii.gz", "seg.nii"), "class": ("label.txt",), "regression": ("label.txt",)}
 
 
@@ -46,23 +47,25 @@ class ScoreConfig:
         labels: folder of the finetuning layout, or its ``labels``; for numbers also a table, see
             :func:`ukb_infer.labels.read_labels`.
         out: folder of the tables.
-        suite: whose metrics are computed.
-        task: of that suite; "" if only one of its kinds of output fits the labels.
-        replicates: bootstrap replicates over cases; 0 for no intervals; ``seed`` of their draws.
+        suite: whose metrics are computed; "" to take that of the task.
+        task: of that suite; "" if only one of its kinds of output fits the labels. Or a user's own, a ``.toml`` file.
+        replicates: bootstrap replicates over participants; 0 for no intervals; ``seed`` of their draws.
         both_empty: surface Dice of two empty masks.
     """
 
     predictions: Path
     labels: Path
     out: Path
-    suite: str
+    suite: str = ""
     task: str = ""
     replicates: int = 1000
     seed: int = 0
     both_empty: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.suite not in SUITES:
+        if not (self.suite or self.task):
+            raise UsageError(field="suite", got="none", expected=f"one of {', '.join(SUITES)}, or a task")
+        if self.suite and self.suite not in SUITES:
             raise UsageError(field="suite", got=self.suite, expected=", ".join(SUITES))
         if not 0 <= self.replicates <= 100_000:
             raise UsageError(field="replicates", got=self.replicates, expected="0 to 100000")
@@ -76,6 +79,7 @@ class ScoredCase:
 
     Attributes:
         name: participant or scan, as the output is named.
+        participant: whose it is; the cases of one are drawn together by the bootstrap.
         fault: why the output does not count; "" if it does.
         label: number; NaN for a segmentation.
         estimate: number, NaN without.
@@ -84,6 +88,7 @@ class ScoredCase:
     """
 
     name: str
+    participant: str
     fault: str = ""
     label: float = np.nan
     estimate: float = np.nan
@@ -131,7 +136,8 @@ def run_score(config: ScoreConfig) -> ScoreReport:
     outputs = sorted(p.name.removesuffix(suffix) for p in config.predictions.glob(f"*{suffix}"))
     labels = _labels_of(config.labels, task, outputs)
     known = _participants(config.labels)
-    cases = [_score_case(config, task, name, label, known) for name, label in labels.items()]
+    people = [folder.name for folder in _people(config.labels)] if config.labels.is_dir() else []
+    cases = [_score_case(config, task, name, label, known, _owner(name, people)) for name, label in labels.items()]
     scores, groups = _scores(config, task, cases)
     texts = {"scores.csv": scores_csv(scores), "cases.csv": _cases_csv(cases)}
     if groups:
@@ -154,8 +160,8 @@ def choose_task(config: ScoreConfig) -> Task:
     suite = [task for task in TASKS.values() if task.suite == config.suite]
     if config.task:
         short = {f"task{task.number}": task for task in suite if task.number}
-        task = short.get(config.task) or get_task(config.task)
-        if task not in suite:
+        task = short.get(config.task) or find_task(config.task)
+        if config.suite and task not in suite:
             raise UsageError(f"{task.name} is not of the suite {config.suite}", field="task")
         if task.output == "embedding":
             raise UsageError(f"{task.name} is judged by a linear probe; run `ukb-infer probe`", field="task")
@@ -180,6 +186,18 @@ def _kind_of(labels: Path) -> str:
     return "class" if values <= {0.0, 1.0} else "regression"
 
 
+def _people(folder: Path) -> list[Path]:
+    """Folders of the participants with labels."""
+    root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
+    return sorted(p for p in root.iterdir() if p.is_dir())
+
+
+def _owner(name: str, people: Sequence[str]) -> str:
+    """Participant of an output, which may be named by a session or scan too; its own name if that says none."""
+    own = [person for person in people if name == person or name.startswith(f"{person}_")]
+    return max(own, key=len, default=_scan_of(name).eid or name)
+
+
 def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, Path]:
     """Label by name of the output: the participant's, with the session where several are labelled or returned.
 
@@ -190,9 +208,8 @@ def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()
         names: of the files, the first that exists is taken.
         outputs: names of the outputs, without suffix.
     """
-    root = folder / LABELS_FOLDER if (folder / LABELS_FOLDER).is_dir() else folder
     found: dict[str, Path] = {}
-    participants = sorted(p for p in root.iterdir() if p.is_dir())
+    participants = _people(folder)
     returned = set(outputs) - {p.name for p in participants}
     for place in participants:
         whole = next((place / name for name in names if (place / name).is_file()), None)
@@ -282,21 +299,21 @@ def _participants(labels: Path) -> dict[str, dict[str, str]]:
 
 
 def _score_case(
-    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]]
-) -> ScoredCase:
-    groups = dict(find_row(known, name) or find_row(known, _SESSION.sub("", name)) or {})
+    config: ScoreConfig, task: Task, name: str, label: Path | float, known: Mapping[str, Mapping[str, str]],
+    participant: str,
+) -> ScoredCase:  # fmt: skip
+    groups = dict(find_row(known, participant) or {})
+    about: dict[str, Any] = {"name": name, "participant": participant, "groups": groups}
     output = config.predictions / f"{name}{SUFFIXES[task.output]}"
     try:
         if isinstance(label, Path):
             values = _overlap(output, label, task, config.both_empty)
-            return ScoredCase(name=name, values=values, groups=groups)
-        return ScoredCase(name=name, label=label, estimate=read_value(output, task), groups=groups)
+            return ScoredCase(values=values, **about)
+        return ScoredCase(label=label, estimate=read_value(output, task), **about)
     except OutputError as error:
         if isinstance(label, Path):
-            return ScoredCase(
-                name=name, fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), groups=groups
-            )
-        return ScoredCase(name=name, fault=error.fault.value, label=label, groups=groups)
+            return ScoredCase(fault=error.fault.value, values=dict.fromkeys(task.metrics, 0.0), **about)
+        return ScoredCase(fault=error.fault.value, label=label, **about)
 
 
 def _overlap(output: Path, label: Path, task: Task, both_empty: float) -> dict[str, float]:
@@ -334,7 +351,8 @@ def worst_estimates(label: Float64, estimate: Float64, output: str) -> Float64:
 
 
 def _scores(config: ScoreConfig, task: Task, cases: Sequence[ScoredCase]) -> tuple[list[Score], list[GroupValue]]:
-    weights = np.concatenate(list(bootstrap_weights(np.array([c.name for c in cases]), config.replicates, config.seed)))
+    people = np.array([c.participant for c in cases])
+    weights = np.concatenate(list(bootstrap_weights(people, config.replicates, config.seed)))
     missing = sum(bool(c.fault) for c in cases)
     label, given = np.array([c.label for c in cases]), np.array([c.estimate for c in cases])
     estimate = given if task.output == "segmentation" else worst_estimates(label, given, task.output)
