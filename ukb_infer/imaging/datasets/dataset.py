@@ -78,9 +78,15 @@ def make_dataset(
         raise UsageError(f"`out` {out} already contains {IMAGES_NAME}; choose another folder or use `overwrite`")
     if out.exists() and not out.is_dir():
         raise UsageError(f"`out` {out} is a file, expected a folder")
+    is_new = not out.exists()
     if folder.is_dir():
         write_texts(out, {})  # a folder that cannot be written is better known before hours of reading
-    rows = index_dataset(folder, validation=validation, seed=seed, workers=workers, progress=progress)
+    try:
+        rows = index_dataset(folder, validation=validation, seed=seed, workers=workers, progress=progress)
+    except UsageError:
+        if is_new and out.is_dir():
+            out.rmdir()
+        raise
     write_images(rows, path)
     statuses = Counter(row.status for row in rows)
     reasons = Counter(code.value for row in rows for code in row.codes)
