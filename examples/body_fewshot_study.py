@@ -36,7 +36,6 @@ from fewshot_study import REPLICATES, SHOWN, check_steps, in_words, interval, ru
 
 from ukb_infer.evaluation.metrics import bootstrap_weights, resampled
 from ukb_infer.evaluation.probe import ProbeConfig, run_probe
-from ukb_infer.imaging.datasets import index_dataset, write_images
 from ukb_infer.imaging.recipes import DEFAULT_RECIPE, RECIPES
 from ukb_infer.inference.config import PredictConfig
 from ukb_infer.inference.embed import EmbedConfig, run_embed
@@ -59,11 +58,9 @@ NAMES = ("age", "vat", "liver-fat", "diabetes")
 TARGETS = {name: TASKS[f"body-{name}"].targets[0].name for name in NAMES}
 STARTS = ("pretrained", "scratch")
 #: First person of each cohort; nobody is in two.
-FIRST = {"labelled": 1, "test": 10_001, "local": 20_001, "pool": 30_001, "other": 40_001}
+FIRST = {"labelled": 1, "test": 10_001, "local": 20_001, "pool": 30_001}
 #: Where each cohort is scanned, as folders of projections.
-SCANNED = (
-    ("labelled", "ukb"), ("test", "ukb"), ("test", "second"), ("local", "second"), ("pool", "ukb"), ("other", "second"),
-)  # fmt: skip
+SCANNED = (("labelled", "ukb"), ("test", "ukb"), ("test", "second"), ("local", "second"), ("pool", "ukb"))
 JUDGED = ("test-ukb", "test-second", "local-second")
 FACTS, CASES, TRUTH = "cell.json", "cases.csv", "truth.csv"
 
@@ -105,7 +102,6 @@ def write_projection(job: tuple[Path, int, str, str]) -> str:
 def write_bodies(given: argparse.Namespace, work: Path) -> None:
     """Projections of every cohort that are not there yet, and the true values of those with labels."""
     counts = {"labelled": given.labelled, "test": given.test, "local": given.local, "pool": given.pool}
-    counts["other"] = given.other
     jobs = []
     for cohort, site in SCANNED:
         folder = work / f"{cohort}-{site}"
@@ -133,12 +129,8 @@ def pretrain(given: argparse.Namespace, work: Path) -> Path:
     out = work / "pretrained"
     if not (out / FACTS_NAME).is_file():
         config = make_pretrain_config(2, given.objective, steps=given.pretrain_steps, batch_size=given.batch_size)
-        data = work / "pool-ukb"
-        if given.other:
-            data, folders = work / "images.csv", (data, work / "other-second")
-            write_images([row for folder in folders for row in index_dataset(folder, validation=0.1)], data)
         request = PretrainRequest(
-            data=data, out=out, config=config, workers=0, threads=given.jobs,
+            data=work / "pool-ukb", out=out, config=config, workers=0, threads=given.jobs,
             warning="Made from synthetic phantoms.",
         )  # fmt: skip
         run_pretrain(request, show=False)
@@ -333,7 +325,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=10, help="people to judge by, at both sites")
     parser.add_argument("--local", type=int, default=20, help="labelled scans of the second site, to recalibrate")
     parser.add_argument("--pool", type=int, default=10, help="people without labels, if something is pretrained")
-    parser.add_argument("--other", type=int, default=0, help="more of them, scanned at the second site")
     parser.add_argument("--pretrained", metavar="FOLDER", help="existing checkpoint [default: pretrain one]")
     parser.add_argument("--objective", default="contrastive", help="of pretraining")
     parser.add_argument("--pretrain-steps", type=int, default=2)

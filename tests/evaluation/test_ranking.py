@@ -131,7 +131,8 @@ def test_a_missing_task_counts_as_valid_submissions_plus_one(tmp_path: Path) -> 
 
 def test_a_table_of_a_spreadsheet_with_a_mark_and_rows_of_commas_is_read(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    path.write_text("team,task1_auroc,task2_dice,task3_r\na,.8,.3,.5\nb,.7,,.4\n,,,\n,,,\n", encoding="utf-8-sig")
+    text = "team,task1_auroc,task2_dice,task3_r\na,.8,.3,.5,\nb,.7,,.4,, \n,,,\n , , , , \n"
+    path.write_text(text, encoding="utf-8-sig")
     (ranking,) = rank_teams(read_leaderboard(path))
     assert ranking.teams == ("a", "b")
     assert ranking.tasks.tolist() == [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
@@ -174,7 +175,8 @@ def test_without_intervals_the_tasks_are_redrawn(tmp_path: Path) -> None:
         ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\n a ,1,1,1\n", "listed twice"),
         ("team,task1_auroc,task2_dice,task3_r\na,1,1,1\na,1,1,1\n", "listed twice"),
         ("name,task1_auroc\na,1\n", "column team"),
-        ("task1_auroc,task2_dice,task3_r,team\n1,1,1,a\n.5,.5\n", "row 3 has no team"),
+        ("team,team,task1_auroc,task2_dice,task3_r\na,b,1,1,1\n", "team is there twice"),
+        ("team,rank\na,1\n", "no column of results"),
         ("team,task1_auroc,task1_auroc,task2_dice,task3_r\na,1,.5,1,1\n", "task1_auroc is there twice"),
         ("team,task1_auroc,task2_dice,task3_r\nbaseline_x,1,1,1\n", "no team"),
     ],

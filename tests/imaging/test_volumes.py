@@ -171,6 +171,27 @@ def test_a_mask_of_other_numbers_than_labels_is_refused(value: float, tmp_path: 
     assert caught.value.reason is Reason.NOT_LABELS
 
 
+def test_labels_that_were_stored_by_a_factor_are_whole(tmp_path: Path) -> None:
+    """nibabel scales floats to the header's integers: 1 of 0, 1, 2 comes back as 1.00002."""
+    data = np.zeros(SHAPE, np.float32)
+    data[2:4, 2:4, 2:4], data[6:8, 6:8, 6:8] = 1.0, 2.0
+    image = nibabel.Nifti1Image(data, affine_of())
+    image.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / "seg.nii.gz")
+    assert not np.isin(nibabel.load(tmp_path / "seg.nii.gz").get_fdata(), (0, 1, 2)).all()
+    mask = read_volume(tmp_path / "seg.nii.gz", labels=True)
+    assert np.unique(mask.data).tolist() == [0.0, 1.0, 2.0]
+    one, two = mask.label_volumes_ml(2)
+    assert one == two > 0
+
+
+def test_labels_above_those_of_a_byte_are_not_wrapped() -> None:
+    data = np.zeros(SHAPE, np.float32)
+    data[:] = 1025.0  # of an atlas
+    _, grid = preprocess([Volume(make_head(), affine_of())], SETTINGS)[:2]
+    assert not preprocess_labels(Volume(data, affine_of()), grid).any()
+
+
 @pytest.mark.parametrize(
     ("name", "member"),
     [("0000001_20252_2_0.zip", "T1/T1.nii.gz"), ("0000001_20253_2_0.zip", "T2_FLAIR/T2_FLAIR.nii.gz")],

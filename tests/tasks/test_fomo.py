@@ -119,11 +119,7 @@ def test_the_flags_tell_the_challenge(
             (tmp_path / "weights" / f"{name}-{task}" / "module.json").write_text("{}")
     monkeypatch.setenv("UKB_INFER_FOMO_WEIGHTS", str(tmp_path / "weights"))
     output = tmp_path / f"sub{suffix}"
-    given = (
-        case(data, "--flair", "--adc", flag, "--swi")
-        if suite == "fomo26" or task == "infarct"
-        else case(data, "--flair", flag, "--swi")
-    )
+    given = case(data, "--flair", "--adc", flag, "--swi")  # FOMO25's meningioma does without the ADC
     assert main([*given, "--output", str(output)], tmp_path) == 0
     assert output.is_file()
 
@@ -189,6 +185,17 @@ def test_a_case_that_cannot_be_used_leaves_no_output(
     assert capsys.readouterr().err.startswith("predict.py: ")
     assert not output.exists()
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_flags_that_make_no_sense_leave_no_earlier_output(data: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "sub.txt"
+    output.write_text("0.5")
+    with pytest.raises(SystemExit) as caught:
+        main(["--flair", "--adc", "x.nii.gz", "--output", str(output)], tmp_path)
+    assert caught.value.code == 2
+    assert not output.exists()
+    assert main([*case(data, "--dwi", "--dwi_b1000"), "--output", str(output)], tmp_path) == 2
+    assert "got both --dwi and --dwi_b1000" in capsys.readouterr().err
 
 
 def test_the_script_shows_its_flags_from_anywhere(tmp_path: Path) -> None:

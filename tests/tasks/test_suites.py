@@ -269,3 +269,21 @@ def test_a_task_of_ones_own_is_scored_without_a_suite(tmp_path: Path) -> None:
     task.write_text('metrics = ["dice"]\n' + text)
     with pytest.raises(UsageError, match="metrics: got 'dice', expected for a class some of auroc"):
         score(tmp_path, suite="", task=str(task))
+
+
+def test_names_that_begin_alike_keep_their_own_labels(tmp_path: Path) -> None:
+    labelled(tmp_path, AGES)
+    pred = outputs(tmp_path / "pred", ESTIMATES)
+    for session in ("ses_1", "ses_2"):
+        write_label(tmp_path / "labels" / f"{NAMES[0]}_b" / session, 50.0)
+    (pred / f"{NAMES[0]}.txt").unlink()  # missing, though outputs begin with its name
+    (pred / f"{NAMES[0]}_b_ses_1.txt").write_text("51")
+    (pred / f"{NAMES[0]}_b_ses_3.txt").write_text("52")
+    report = score(tmp_path, suite="", task="fomo25-brain-age")
+    found = {c.name: (c.participant, c.label, c.fault) for c in report.cases if c.name.startswith(NAMES[0])}
+    assert found == {
+        NAMES[0]: (NAMES[0], AGES[0], "no_output"),
+        f"{NAMES[0]}_b_ses_1": (f"{NAMES[0]}_b", 50.0, ""),
+        f"{NAMES[0]}_b_ses_2": (f"{NAMES[0]}_b", 50.0, "no_output"),
+    }
+    assert report.unlabelled == (f"{NAMES[0]}_b_ses_3",)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,10 +145,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
     )  # fmt: skip
 
 
-def _teams_of(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[int, tuple[str, str]]:
+def _teams_of(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[int, tuple[str, str]]:
     """Track and team by place in the table; rows of empty cells, as spreadsheets leave them, are skipped."""
-    filled = [k for k, row in enumerate(rows) if any(row.values())]
-    longer = next((k for k in filled if None in rows[k]), None)
+    filled = [k for k, row in enumerate(rows) if any(cell.strip() for cell in _cells(row))]
+    longer = next((k for k in filled if any(cell.strip() for cell in rows[k].get(None, ()))), None)
     if longer is not None:
         raise UsageError(
             f"{path}: row {longer + 2} has more cells than the header; decimal commas must be points", field="table"
@@ -163,6 +163,11 @@ def _teams_of(path: Path, rows: Sequence[Mapping[str, str]]) -> dict[int, tuple[
     return listed
 
 
+def _cells(row: Mapping[Any, Any]) -> list[str]:
+    """All cells of a row, also those beyond the header."""
+    return [*(cell for name, cell in row.items() if name is not None), *row.get(None, ())]
+
+
 def _metrics_of(path: Path, columns: Sequence[str]) -> tuple[RankedMetric, ...]:
     found = []
     for column in columns:
@@ -174,9 +179,11 @@ def _metrics_of(path: Path, columns: Sequence[str]) -> tuple[RankedMetric, ...]:
             near = suggest(match["metric"], LARGER_IS_BETTER)
             raise UsageError(f"{path}: column {column}: unknown metric{near} (known: {known})", field="table")
         found.append(RankedMetric(task=int(match["task"]), metric=match["metric"]))
-    twice = next((m.column for m in found if found.count(m) > 1), None)
+    twice = next((name for name, count in Counter(columns).items() if name and count > 1), None)
     if twice:
         raise UsageError(f"{path}: column {twice} is there twice; keep one", field="table")
+    if not found:
+        raise UsageError(f"{path}: no column of results, e.g. task1_auroc", field="table")
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,13 +108,15 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
 
     Args:
         out: the folder.
-        texts: content by file name.
+        texts: content by file name; empty to know early whether the folder can be written.
 
     Raises:
         RunError: it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if not texts:
+            tempfile.TemporaryFile(dir=out).close()
         for name, text in texts.items():
             atomic_write_text(out / name, text)
     except OSError as error:

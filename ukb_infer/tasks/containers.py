@@ -281,10 +281,12 @@ def _run_case(config: ContainerConfig, engine: Engine, task: Task, name: str, ca
     except OutputError as error:
         return CaseRun(name=name, seconds=0.0, exit_code=None, fault=error.fault, message=str(error))
     try:
-        flags = _copy(images, inputs / _SESSION)
+        for path in images.values():
+            path.open("rb").close()
     except OSError as error:
         message = f"{error.filename}: {error.strerror}"
         return CaseRun(name=name, seconds=0.0, exit_code=None, fault=Fault.NO_INPUT, message=message)
+    flags = _copy(images, inputs / _SESSION)
     _make_writable(outputs, work)
     before, log = _state(inputs), scratch / "log"
     call = engine.call(flags, output, inputs, outputs, f"ukb-infer-{secrets.token_hex(6)}")

@@ -7,6 +7,8 @@ FOMO26's tasks 1-7; the suffix of ``--output`` says what is wanted.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,8 @@ _FLAGS = {
 _SHIPPED, _PRETRAINED = "brain-pretrained", "pretrained.json"
 #: Modality of the one image of an embedding, whatever its contrast.
 _ANY = "input"
+#: Flags that FOMO25 and FOMO26 write differently.
+_TELLING = frozenset({"--dwi_b1000", "--dwi"})
 
 
 def main(arguments: Sequence[str], beside: Path) -> int:
@@ -40,12 +44,18 @@ def main(arguments: Sequence[str], beside: Path) -> int:
         arguments: of the command line.
         beside: folder of the script, where weights are looked for.
     """
+    for flag, value in itertools.pairwise(arguments):
+        if flag == "--output":  # a case that fails leaves nothing, not even of an earlier run
+            with contextlib.suppress(OSError):  # said below
+                Path(value).unlink()
     given, strange = _parser().parse_known_args(arguments)
     images = {m: getattr(given, m) for m in dict.fromkeys((*_FLAGS.values(), _ANY)) if getattr(given, m) is not None}
     try:
-        given.output.unlink(missing_ok=True)  # a case that fails leaves nothing, not even of an earlier run
+        given.output.unlink(missing_ok=True)
         if strange:
             raise UsageError(f"unknown {' '.join(strange)}; expected {', '.join(_FLAGS)}, --input, --output or --task")
+        if _flags_of(arguments) >= _TELLING:
+            raise UsageError(f"got both {' and '.join(sorted(_TELLING))}, expected one of them")
         answer(images, given.output, beside, given.task or os.environ.get(TASK, ""), _flags_of(arguments))
     except (UkbInferError, OSError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
@@ -118,7 +128,7 @@ def find_weights(
             return place
         there = {name: count for name, count in used.items() if (place / name).is_dir()}
         fitting = [name for name, count in there.items() if count == max(there.values())]
-        fitting = [name for name in fitting if flags <= _options(name)] or fitting
+        fitting = [name for name in fitting if (flags & _TELLING) <= _options(name)] or fitting
         if len(fitting) > 1:
             raise UsageError(f"several weights fit these images ({', '.join(fitting)}); give --task or set {TASK}")
         if fitting:

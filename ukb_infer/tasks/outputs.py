@@ -21,6 +21,8 @@ SUFFIXES = {"class": ".txt", "regression": ".txt", "segmentation": ".nii.gz", "e
 _MAX_TEXT_BYTES = 1000
 #: Affines that differ by less are equal, mm: they are stored as float32.
 AFFINE_MM = 1e-3
+#: Values this near to whole numbers are labels; scaled integers are off by rounding.
+_ROUNDED = 1e-3
 #: Bytes of a mask on disk may not exceed this many per voxel of the input, and a header.
 _MAX_VOXEL_BYTES, _HEADER_BYTES = 8, 1024**2
 
@@ -131,7 +133,9 @@ def read_mask(
         raise OutputError(Fault.UNREADABLE, f"{path.name}: {error}") from None
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise OutputError(Fault.NOT_FINITE, "the mask holds NaN or infinite values")
-    if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and not np.array_equal(data, np.round(data))):
+    if data.dtype.kind == "f" and float(np.abs(data - np.rint(data)).max(initial=0.0)) <= _ROUNDED:
+        data = np.rint(data)  # scaled integers are whole but for rounding
+    elif data.dtype.kind not in "iub":
         raise OutputError(Fault.NOT_LABELS, f"got {data.dtype} with fractions, expected whole labels, best as uint8")
     low, high, most = int(data.min(initial=0)), int(data.max(initial=0)), len(task.targets)
     if low < 0 or high > most:

@@ -18,7 +18,7 @@ from ukb_infer.evaluation.segmentation import dice, surface_dice
 from ukb_infer.imaging.datasets.cases import LABELS_FOLDER
 from ukb_infer.imaging.datasets.participants import PARTICIPANTS_NAME, find_row, read_participants
 from ukb_infer.labels import read_labels
-from ukb_infer.labels.ids import plain_eid, plain_scan
+from ukb_infer.labels.ids import participant_of, plain_eid, plain_scan
 from ukb_infer.records import ScanKey
 from ukb_infer.storage import csv_text, write_texts
 from ukb_infer.tasks.files import find_task
@@ -165,6 +165,8 @@ def choose_task(config: ScoreConfig) -> Task:
             raise UsageError(f"{task.name} is not of the suite {config.suite}", field="task")
         if task.output == "embedding":
             raise UsageError(f"{task.name} is judged by a linear probe; run `ukb-infer probe`", field="task")
+        if task.output != "segmentation" and len(task.targets) > 1:
+            raise UsageError(f"{task.name} has {len(task.targets)} targets; outputs of one can be scored", field="task")
         return task
     kind = _kind_of(config.labels)
     fitting = [task.name for task in suite if task.output == kind]
@@ -195,7 +197,7 @@ def _people(folder: Path) -> list[Path]:
 def _owner(name: str, people: Sequence[str]) -> str:
     """Participant of an output, which may be named by a session or scan too; its own name if that says none."""
     own = [person for person in people if name == person or name.startswith(f"{person}_")]
-    return max(own, key=len, default=_scan_of(name).eid or name)
+    return max(own, key=len, default=participant_of(name) or plain_eid(_scan_of(name).eid) or name)
 
 
 def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()) -> dict[str, Path]:
@@ -210,11 +212,12 @@ def _label_files(folder: Path, names: Sequence[str], outputs: Sequence[str] = ()
     """
     found: dict[str, Path] = {}
     participants = _people(folder)
-    returned = set(outputs) - {p.name for p in participants}
+    people = [place.name for place in participants]
+    owner = {output: _owner(output, people) for output in outputs if output not in people}
     for place in participants:
         whole = next((place / name for name in names if (place / name).is_file()), None)
         own = {f"{place.name}_{f.parent.name}": f for name in reversed(names) for f in sorted(place.glob(f"*/{name}"))}
-        visits = sorted(name for name in returned if name.startswith(f"{place.name}_"))
+        visits = sorted(output for output, person in owner.items() if person == place.name)
         first = whole or next((own[name] for name in sorted(own)), None)
         if place.name in outputs or not (visits or len(own) > 1):
             found |= {place.name: first} if first else {}

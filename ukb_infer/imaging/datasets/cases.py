@@ -107,7 +107,14 @@ def _value_of(table: Mapping[str, Mapping[str, str]], participant: str, column: 
     row = find_row(table, participant)
     if row is None and participant.isdigit():
         row = {plain_eid(name): row for name, row in table.items() if name.isdigit()}.get(plain_eid(participant))
-    return _number((row or {}).get(column, ""))
+    text = (row or {}).get(column, "")
+    value = _number(text)
+    if value is None and any(sign.isdigit() for sign in text) and "," in text:
+        raise UsageError(
+            f"column {column} of the participants holds {text!r}, expected a number with a decimal point",
+            field="labels",
+        )
+    return value
 
 
 def _find_label(folder: Path, participant: str, session: str) -> Path | None:

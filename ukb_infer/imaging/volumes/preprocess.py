@@ -32,6 +32,7 @@ _GZIP_LEVEL = 4
 _DARK_BORDER = 0.3
 #: Below this part of the bright voxels a value is what rounding leaves of a neighbour with weight 0, not the head.
 _ROUNDING = 1e-6
+_MOST_LABELS = 254
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,10 @@ def preprocess_labels(volume: Volume, grid: Grid) -> NDArray[np.uint8]:
         grid: of the head, from :func:`preprocess`.
 
     Returns:
-        (X, Y, Z) uint8.
+        (X, Y, Z) uint8; 0 where the label is none of a task, above 254.
     """
     found = _sample(volume.data, volume.affine, grid.affine, grid.size, 0)
-    return np.asarray(np.rint(found), np.uint8)
+    return np.asarray(np.where(found > _MOST_LABELS, 0, np.rint(found)), np.uint8)
 
 
 def to_native(array: NDArray[Any], grid: Grid, order: int = 0) -> NDArray[Any]:

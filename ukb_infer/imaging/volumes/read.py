@@ -28,6 +28,8 @@ MAX_HEAD_TILT_DEGREES = 20.0
 _LEAST_VOLUME = 0.9
 #: Beyond, means of voxels overflow float32.
 _LARGEST_VALUE = 1e30
+#: Farther from whole numbers, values are no labels; scaled integers are off by rounding.
+_ROUNDED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def _read(contents: Contents, labels: bool) -> Volume:
     turn = io_orientation(affine)
     data = np.ascontiguousarray(apply_orientation(values, turn), np.float32)
     _check_values(data, label, labels)
+    if labels:
+        np.rint(data, out=data)
     turned = affine @ inv_ornt_aff(turn, shape)
     findings += _orientation_findings(turn, turned)
     return Volume(data, turned, native, tuple(findings))
@@ -188,7 +192,7 @@ def _check_values(data: NDArray[np.float32], label: str, labels: bool) -> None:
         raise ScanError(
             Reason.NON_FINITE_VALUES, f"{label} has NaN, infinite or absurdly large voxels; convert it again"
         )
-    if labels and (low < 0 or not np.array_equal(data, np.rint(data))):
+    if labels and (low < -_ROUNDED or float(np.abs(data - np.rint(data)).max()) > _ROUNDED):
         raise ScanError(Reason.NOT_LABELS, f"{label} holds fractions or numbers below 0; {Reason.NOT_LABELS.advice}")
     if low == high and not labels:
         raise ScanError(Reason.EMPTY_IMAGE, f"every voxel of {label} is {low:g}; look at it")

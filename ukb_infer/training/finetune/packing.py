@@ -29,8 +29,11 @@ from ukb_infer.training.packing import line_up, pack
 from ukb_infer.training.preparing import Say
 
 if TYPE_CHECKING:
-    from ukb_infer.imaging.volumes.read import Native, Volume
+    from ukb_infer.imaging.volumes.preprocess import Grid
+    from ukb_infer.imaging.volumes.read import Volume
 
+#: Rises when cases are read in another way, so that packed ones of before are not used.
+PACKING = 2
 VOLUMES_NAME, MASKS_NAME, INDEX_NAME = "volumes.npy", "masks.npy", "volumes.json"
 Progress = Callable[[int, int, int], None]
 #: Reading one case may take so long, s; and all of them, before workers are started.
@@ -252,7 +255,7 @@ def stamp_of(drawn: Drawn, request: FinetuneRequest, read: VolumeInput | None) -
         request: what to adapt.
         read: how volumes are read; None for projections.
     """
-    digest = hashlib.sha256(repr(read).encode())
+    digest = hashlib.sha256(f"{PACKING} {read!r}".encode())
     for k, name in enumerate(drawn.names):
         if read is None:
             paths = [request.data / f"{name}.npy"]
@@ -298,7 +301,7 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
             return ReadCase(image, None, [])
         native = read_volume(case.label, labels=True)
         volumes_ml = native.label_volumes_ml(labels)
-        if not _lies_within(native, grid.native):
+        if not _lies_within(native, labels, grid):
             return Reason.MASK_ELSEWHERE
         mask = preprocess_labels(native, grid)
         mask[mask > labels] = 0
@@ -307,13 +310,13 @@ def _read_case(case: Case, read: VolumeInput, labels: int) -> ReadCase | Reason:
         return error.reason
 
 
-def _lies_within(mask: Volume, image: Native) -> bool:
-    """Whether the centre of the labelled voxels lies within the image; an empty mask is fine."""
-    voxels = np.argwhere(mask.data)
+def _lies_within(mask: Volume, labels: int, box: Grid) -> bool:
+    """Whether the centre of the labelled voxels lies within the box of the head; a mask without any is fine."""
+    voxels = np.argwhere((mask.data > 0) & (mask.data <= labels))
     if not voxels.size:
         return True
-    centre = np.linalg.inv(image.affine) @ mask.affine @ np.append(voxels.mean(axis=0), 1.0)
-    return bool(np.all((centre[:3] > -1.0) & (centre[:3] < image.shape)))
+    centre = np.linalg.inv(box.affine) @ mask.affine @ np.append(voxels.mean(axis=0), 1.0)
+    return bool(np.all((centre[:3] > -1.0) & (centre[:3] < box.size)))
 
 
 def read_in_order(cases: Sequence[Case], read: VolumeInput, labels: int = 0) -> Iterator[ReadCase | Reason]:
