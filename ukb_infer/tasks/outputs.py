@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ukb_infer.errors import UkbInferError
 from ukb_infer.imaging.readers.gzipped import DamagedGzipError, open_contents
+from ukb_infer.imaging.volumes.read import LABEL_TOLERANCE
 from ukb_infer.tasks.task import Task
 
 #: Suffix of an output by what the task returns.
@@ -21,8 +22,6 @@ SUFFIXES = {"class": ".txt", "regression": ".txt", "segmentation": ".nii.gz", "e
 _MAX_TEXT_BYTES = 1000
 #: Affines that differ by less are equal, mm: they are stored as float32.
 AFFINE_MM = 1e-3
-#: Values this near to whole numbers are labels; scaled integers are off by rounding.
-_ROUNDED = 1e-3
 #: Bytes of a mask on disk may not exceed this many per voxel of the input, and a header.
 _MAX_VOXEL_BYTES, _HEADER_BYTES = 8, 1024**2
 
@@ -133,7 +132,7 @@ def read_mask(
         raise OutputError(Fault.UNREADABLE, f"{path.name}: {error}") from None
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise OutputError(Fault.NOT_FINITE, "the mask holds NaN or infinite values")
-    if data.dtype.kind == "f" and float(np.abs(data - np.rint(data)).max(initial=0.0)) <= _ROUNDED:
+    if data.dtype.kind == "f" and float(np.abs(data - np.rint(data)).max(initial=0.0)) <= LABEL_TOLERANCE:
         data = np.rint(data)  # scaled integers are whole but for rounding
     elif data.dtype.kind not in "iub":
         raise OutputError(Fault.NOT_LABELS, f"got {data.dtype} with fractions, expected whole labels, best as uint8")

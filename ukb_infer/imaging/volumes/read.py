@@ -29,7 +29,7 @@ _LEAST_VOLUME = 0.9
 #: Beyond, means of voxels overflow float32.
 _LARGEST_VALUE = 1e30
 #: Farther from whole numbers, values are no labels; scaled integers are off by rounding.
-_ROUNDED = 1e-3
+LABEL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _check_values(data: NDArray[np.float32], label: str, labels: bool) -> None:
         raise ScanError(
             Reason.NON_FINITE_VALUES, f"{label} has NaN, infinite or absurdly large voxels; convert it again"
         )
-    if labels and (low < -_ROUNDED or float(np.abs(data - np.rint(data)).max()) > _ROUNDED):
+    if labels and (low < -LABEL_TOLERANCE or float(np.abs(data - np.rint(data)).max()) > LABEL_TOLERANCE):
         raise ScanError(Reason.NOT_LABELS, f"{label} holds fractions or numbers below 0; {Reason.NOT_LABELS.advice}")
     if low == high and not labels:
         raise ScanError(Reason.EMPTY_IMAGE, f"every voxel of {label} is {low:g}; look at it")
